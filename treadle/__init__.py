@@ -1,0 +1,52 @@
+"""Treadle: one declarative job on a Dask cluster, from raw files to explained predictions.
+
+    import treadle
+    run = treadle.run("spec.yaml")
+    run.leaderboard
+    treadle.load_model("adult").predict(frame)
+
+Names are loaded when they are used: `import treadle` itself is instant.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from treadle.engine.bundle import Bundle
+    from treadle.jobs.run import Run, load_run
+    from treadle.jobs.runner import run
+    from treadle.jobs.spec import JobSpec, load_spec
+
+_HOMES = {
+    "run": "treadle.jobs.runner",
+    "Run": "treadle.jobs.run",
+    "load_run": "treadle.jobs.run",
+    "JobSpec": "treadle.jobs.spec",
+    "load_spec": "treadle.jobs.spec",
+    "Bundle": "treadle.engine.bundle",
+}
+__all__ = ["Bundle", "JobSpec", "Run", "load_model", "load_run", "load_spec", "run"]
+
+
+def load_model(model: str, root: str | None = None) -> Bundle:
+    """A published model, by `name` (its newest version) or `name:version`.
+
+    `root` is the artifacts root; else TREADLE_ROOT, else `artifacts`.
+
+    Raises
+    ------
+    treadle.errors.RequestError
+        There is no such model or version.
+    """
+    from treadle.jobs.predict import find_model
+
+    return find_model(model, root)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'treadle' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,48 @@
+"""Errors that users see.
+
+Every message names the subject, the offending value and the remedy. The command line
+prints them without a traceback; anything else that is raised is a bug in Treadle.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TreadleError(Exception):
+    """A failure that is explained in one message; the job failed (exit status 1)."""
+
+
+class RequestError(TreadleError):
+    """The request cannot be served as written: a spec, option or input is wrong (exit status 2)."""
+
+
+class DataError(TreadleError):
+    """The data do not allow what was asked for: a corrupt file, one class only, an unseen category."""
+
+
+class StorageError(TreadleError):
+    """Writing or reading artifacts failed: a full disk, a missing permission."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """' Did you mean 'x'?' for the nearest of `choices`, or '' when none is near."""
+    by_folded = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
+    return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
+
+
+def listed(names: Iterable[object], limit: int = 12) -> str:
+    """Names for a message: 'a, b, c' or, past `limit`, 'a, b, c and 40 more'."""
+    texts = [str(name) for name in names]
+    shown = ", ".join(texts[:limit])
+    return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
+
+
+def column_not_found(column: str, where: str, columns: Iterable[str]) -> RequestError:
+    """The one spelling of the most frequent mistake."""
+    names = list(columns)
+    return RequestError(
+        f"Column '{column}' was not found in {where}. Columns: [{listed(names)}].{did_you_mean(column, names)}"
+    )
