@@ -1,0 +1,1 @@
+"""Numerics on arrays only: hashing, moments, sketches, metrics, forests and their explanations."""

@@ -1,0 +1,1 @@
+"""Tests of the kernels: laws, and oracles that were written independently."""
