@@ -207,6 +207,7 @@ def _double_to_integer(x: Data, rounded: Callable[[Data], Data] = np.rint) -> Da
 _NUMBER = r"^\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*$"
 _INFINITY = r"^\s*[+-]?[iI][nN][fF]([iI][nN][iI][tT][yY])?\s*$"
 _DIGITS = r"^\s*[+-]?[0-9]{1,19}\s*$"
+_LARGEST = str(2**63 - 1)
 _ISO_DATE = r"^\s*[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T]|\s*$)"
 
 
@@ -225,8 +226,11 @@ def _text_to_double(text: Data) -> Data:
 def _text_to_integer(text: Data) -> Data:
     double = _text_to_double(text)
     rounded = _double_to_integer(double, round_half_away)
-    exact = _matches(text, _DIGITS) & (double.abs() < 2.0**63).fillna(False).astype("bool")
-    return rounded.mask(exact, text.where(exact).str.strip().str.lstrip("+").astype("Int64"))
+    digits = text.where(_matches(text, _DIGITS)).str.strip().str.lstrip("+")
+    # As text, because the double next to the largest integer is beyond it.
+    magnitude = digits.str.lstrip("-").str.zfill(19)
+    exact = ((magnitude <= _LARGEST) | (digits == f"-{2**63}")).fillna(False).astype("bool")
+    return rounded.mask(exact, digits.where(exact).astype("Int64"))
 
 
 def _text_to_boolean(text: Data) -> Data:
@@ -248,7 +252,7 @@ def _timestamp_to_text(x: Data) -> Data:
     return year + rest.str.replace(r"\.?0+$", "", regex=True)
 
 
-_CONVERSIONS: dict[tuple[Kind, Kind], Callable[[Data], Data]] = {
+CONVERSIONS: dict[tuple[Kind, Kind], Callable[[Data], Data]] = {
     (Kind.INTEGER, Kind.DOUBLE): lambda x: x.astype("Float64"),
     (Kind.INTEGER, Kind.BOOLEAN): lambda x: x != 0,
     (Kind.INTEGER, Kind.TEXT): lambda x: x.astype("string"),
@@ -264,6 +268,7 @@ _CONVERSIONS: dict[tuple[Kind, Kind], Callable[[Data], Data]] = {
     (Kind.TEXT, Kind.TIMESTAMP): _text_to_timestamp,
     (Kind.TIMESTAMP, Kind.TEXT): _timestamp_to_text,
 }
+"""How series of nullable dtypes are cast; null where a value has no counterpart."""
 
 
 def cast(value: Value, target: Kind, frame: pd.DataFrame) -> Value:
@@ -275,7 +280,7 @@ def cast(value: Value, target: Kind, frame: pd.DataFrame) -> Value:
     fitting = coerced(value, target) if value.kind is Kind.NULL else value
     if fitting is not None and fitting.kind is target:
         return fitting
-    convert = _CONVERSIONS.get((value.kind, target))
+    convert = CONVERSIONS.get((value.kind, target))
     if convert is None:
         remedy = " For seconds since 1970 write epoch(...)." if value.kind is Kind.TIMESTAMP else ""
         raise value.site.refuse(f"{value.kind} cannot be cast to {target}.{remedy}")

@@ -108,7 +108,10 @@ def scan(
     )
     shape = (good, fields)
     return Records(
-        *numbers[:, :records],
+        starts=numbers[0, :records],
+        ends=numbers[1, :records],
+        lines=numbers[2, :records],
+        counts=numbers[3, :records],
         faults=faults[:records],
         rows=rows[:good],
         field_starts=bounds[0, : good * fields].reshape(shape),

@@ -265,10 +265,9 @@ def regression_metrics(table: ErrorTable) -> dict[str, float]:
     rows = _some_rows(table.rows)
     # In units of 2**-2148: rows times the sum of squared deviations from the mean target.
     spread = max(rows * table.target_squared * UNITS_PER_ONE - table.target * table.target, 0)
+    r2 = 0.0 if table.squared_error else 1.0
     if spread:
         r2 = 1.0 - table.squared_error * UNITS_PER_ONE * rows / spread
-    else:
-        r2 = 0.0 if table.squared_error else 1.0
     return {
         "rmse": math.sqrt(table.squared_error / (UNITS_PER_ONE * rows)),
         "mae": table.absolute_error / (UNITS_PER_ONE * rows),
@@ -309,9 +308,7 @@ def group_rates(counts: NDArray[np.int64]) -> dict[str, float | None]:
     }
 
 
-def _tabulated(
-    scores: NDArray[np.float64], positives: NDArray[np.int64], negatives: NDArray[np.int64]
-) -> ScoreTable:
+def _tabulated(scores: NDArray[np.float64], positives: NDArray[np.int64], negatives: NDArray[np.int64]) -> ScoreTable:
     """The table of scores in any order, repeats allowed, each with its numbers of rows."""
     if scores.size == 0:
         return ScoreTable(scores, positives, negatives)
@@ -388,9 +385,7 @@ def _ratio(top: int, bottom: int) -> float:
 
 def _some_rows(rows: int) -> int:
     if rows == 0:
-        raise DataError(
-            "There are no rows to evaluate: the test set is empty. Widen the split or the filter."
-        )
+        raise DataError("There are no rows to evaluate: the test set is empty. Widen the split or the filter.")
     return rows
 
 

@@ -117,9 +117,7 @@ def stage_fault(module: str, name: str) -> str | None:
 def faults(path: PurePosixPath, source: str) -> list[str]:
     """Every broken rule in one file of the repository, as 'path:line: what'."""
     module, folder = module_name(path), path.parts[0]
-    gpu_allowed = (
-        folder in {"kernels", "cluster", "tests", "benchmarks"} or module == "treadle.engine.backend"
-    )
+    gpu_allowed = folder in {"kernels", "cluster", "tests", "benchmarks"} or module == "treadle.engine.backend"
     found = []
     for line, name in imported_names(path, ast.parse(source)):
         top = name.split(".")[0]

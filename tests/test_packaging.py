@@ -45,9 +45,7 @@ def conda_ranges(requirements: list[str]) -> dict[str, SpecifierSet]:
 
 def pins() -> dict[str, Version]:
     lines = [line for line in CONSTRAINTS.splitlines() if line and not line.startswith("#")]
-    return {
-        canonicalize_name(name): Version(version) for name, version in (line.split("==") for line in lines)
-    }
+    return {canonicalize_name(name): Version(version) for name, version in (line.split("==") for line in lines)}
 
 
 CORE = ranges(PROJECT["dependencies"])

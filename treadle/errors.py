@@ -30,12 +30,17 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """' Did you mean 'x'?' for the nearest of `choices`, or '' when none is near."""
     by_folded = {choice.casefold(): choice for choice in choices}
     near = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.6)
-    return f" Did you mean '{by_folded[near[0]]}'?" if near else ""
+    return f" Did you mean '{shortened(by_folded[near[0]])}'?" if near else ""
+
+
+def shortened(name: str) -> str:
+    """A name of at most 80 characters, so that a message stays readable."""
+    return name if len(name) <= 80 else f"{name[:77]}..."
 
 
 def listed(names: Iterable[object], limit: int = 12) -> str:
     """Names for a message: 'a, b, c' or, past `limit`, 'a, b, c and 40 more'."""
-    texts = [str(name) for name in names]
+    texts = [shortened(str(name)) for name in names]
     shown = ", ".join(texts[:limit])
     return shown if len(texts) <= limit else f"{shown} and {len(texts) - limit} more"
 
@@ -43,6 +48,5 @@ def listed(names: Iterable[object], limit: int = 12) -> str:
 def column_not_found(column: str, where: str, columns: Iterable[str]) -> RequestError:
     """The one spelling of the most frequent mistake."""
     names = list(columns)
-    return RequestError(
-        f"Column '{column}' was not found in {where}. Columns: [{listed(names)}].{did_you_mean(column, names)}"
-    )
+    near = did_you_mean(column, names)
+    return RequestError(f"Column '{shortened(column)}' was not found in {where}. Columns: [{listed(names)}].{near}")

@@ -37,9 +37,7 @@ from treadle.kernels.metrics import (
 tied = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7, 1.0])
 scored_rows = st.lists(st.tuples(tied | st.floats(0, 1), st.integers(0, 1)), min_size=1, max_size=40)
 cuts = st.lists(st.integers(0, 40), max_size=4)
-class_rows = st.lists(
-    st.tuples(st.integers(0, 2), st.tuples(*[st.integers(0, 4)] * 3)), min_size=1, max_size=30
-)
+class_rows = st.lists(st.tuples(st.integers(0, 2), st.tuples(*[st.integers(0, 4)] * 3)), min_size=1, max_size=30)
 errors_rows = st.lists(
     st.tuples(st.floats(-1e6, 1e6) | st.integers(-2, 2).map(float), st.floats(-1e6, 1e6)),
     min_size=1,
@@ -116,9 +114,7 @@ def test_binary_metrics_are_scikit_learns(rows: list[tuple[float, int]], thresho
         expected = binary_oracle(scores, labels, threshold)
     found = binary_metrics(score_table(scores, labels), threshold)
     same(found, expected)
-    assert found["auc"] == pytest.approx(
-        reference.pairwise_auc(scores.tolist(), labels.tolist()), nan_ok=True
-    )
+    assert found["auc"] == pytest.approx(reference.pairwise_auc(scores.tolist(), labels.tolist()), nan_ok=True)
 
 
 def test_binary_metrics_on_many_rows() -> None:
@@ -186,9 +182,7 @@ def test_no_rows() -> None:
 
 @pytest.mark.parametrize("bad", [math.nan, -0.1, 1.5, math.inf])
 def test_scores_that_are_no_probabilities(bad: float) -> None:
-    with pytest.raises(
-        DataError, match=rf"between 0 and 1; 1 of 2 are not, the first is {bad}\. Turn margins"
-    ):
+    with pytest.raises(DataError, match=rf"between 0 and 1; 1 of 2 are not, the first is {bad}\. Turn margins"):
         score_table(np.array([0.5, bad]), np.array([0, 1]))
     with pytest.raises(DataError, match="between 0 and 1; 1 of 4 are not"):
         class_table(np.array([[0.5, 0.5], [bad, 0.5]]), np.array([0, 1]))
@@ -266,9 +260,7 @@ def test_multiclass_metrics_on_many_rows() -> None:
 
 
 @given(class_rows, cuts)
-def test_class_tables_of_any_split_merge_to_the_whole(
-    rows: list[tuple[int, tuple[int, ...]]], at: list[int]
-) -> None:
+def test_class_tables_of_any_split_merge_to_the_whole(rows: list[tuple[int, tuple[int, ...]]], at: list[int]) -> None:
     matrix, labels = probabilities(rows)
     whole = class_table(matrix, labels)
     parts = [class_table(m, y) for m, y in zip(split(matrix, at), split(labels, at), strict=True)]
@@ -379,10 +371,7 @@ def test_group_counts_and_rates_against_scikit_learn() -> None:
             "fpr": pytest.approx(1 - oracle.recall_score(y, said, pos_label=0)),
             "accuracy": pytest.approx(oracle.accuracy_score(y, said)),
         }
-    halves = [
-        group_counts(labels[part], predicted[part], groups[part], 4)
-        for part in (slice(0, 17), slice(17, None))
-    ]
+    halves = [group_counts(labels[part], predicted[part], groups[part], 4) for part in (slice(0, 17), slice(17, None))]
     assert np.array_equal(halves[0] + halves[1], counts)
 
 

@@ -25,9 +25,7 @@ from treadle.kernels.sketch import (
 )
 
 LIMIT = 16
-keys64 = (
-    st.integers(0, 2**64 - 1) | st.integers(2**40, 2**40 + 300) | st.integers(0, 60).map(lambda b: 1 << b)
-)
+keys64 = st.integers(0, 2**64 - 1) | st.integers(2**40, 2**40 + 300) | st.integers(0, 60).map(lambda b: 1 << b)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 moderate = st.floats(-1e9, 1e9) | st.integers(-4, 4).map(float)
 
@@ -52,9 +50,7 @@ def merged_in_a_random_tree(parts: list[QuantileSketch], pick: random.Random) ->
 
 
 @given(st.lists(keys64, max_size=120), st.integers(1, 8), st.randoms(use_true_random=False))
-def test_any_split_and_any_merge_tree_give_the_same_table(
-    keys: list[int], n_parts: int, pick: random.Random
-) -> None:
+def test_any_split_and_any_merge_tree_give_the_same_table(keys: list[int], n_parts: int, pick: random.Random) -> None:
     whole = content(sketch_keys(array(keys), LIMIT))
     assert whole == (*reference.coarsest_table(keys, LIMIT), LIMIT)
     parts: list[list[int]] = [[] for _ in range(n_parts)]
@@ -91,10 +87,7 @@ def test_float_keys_keep_the_order_and_the_value(values: list[float]) -> None:
 def test_int_keys_keep_the_order_and_the_value(values: list[int]) -> None:
     numbers = np.array(values, dtype=np.int64)
     assert int64_of_key(key_of_int64(numbers)).tolist() == values
-    assert (
-        np.argsort(key_of_int64(numbers), kind="stable").tolist()
-        == np.argsort(numbers, kind="stable").tolist()
-    )
+    assert np.argsort(key_of_int64(numbers), kind="stable").tolist() == np.argsort(numbers, kind="stable").tolist()
 
 
 @given(st.lists(finite, min_size=1, max_size=40))
@@ -131,9 +124,7 @@ def test_ranks_and_counts(keys: list[int], probe: int) -> None:
     ],
 )
 @pytest.mark.parametrize("q", [0.0, 0.01, 0.5, 0.9, 1.0])
-def test_error_stays_within_the_stated_bound(
-    draw: Callable[[np.random.Generator], np.ndarray], q: float
-) -> None:
+def test_error_stays_within_the_stated_bound(draw: Callable[[np.random.Generator], np.ndarray], q: float) -> None:
     values = draw(np.random.default_rng(4))
     sketch = sketch_floats(values, limit=4096)
     assert 0 < sketch.shift <= 52
