@@ -1,0 +1,217 @@
+"""What stages hand to each other: frozen documents, saved as JSON beside the files they name.
+
+Paths of files that Treadle wrote are relative to the artifacts root, so that a root can be moved.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from treadle.engine.encoders import AnyFitted, Kind
+
+Role = Literal["any", "train", "test"]
+"""`train` and `test` are the two inputs of a split by path."""
+
+
+class Document(BaseModel):
+    """A frozen, JSON-able value; floats may be infinite or NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
+
+
+class Artifact(Document):
+    """What a stage made."""
+
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_final(self) -> bool:
+        """False when another attempt might make something else, so that it is not to be cached."""
+        return True
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The files that must still be there for the artifact to be used again."""
+        return ()
+
+
+class Part(Document):
+    """A Parquet file that a stage wrote."""
+
+    path: str
+    rows: int
+    bytes: int
+
+
+class Piece(Document):
+    """A run of rows of one Parquet file; a partition, the unit of work, is one or several of them."""
+
+    path: str
+    """A URL or absolute path of the user's file, or a path relative to the root when `own`."""
+    own: bool
+    start: int
+    stop: int
+    offset: int
+    """Number of rows of the input before this piece: row numbers do not depend on the pieces."""
+    role: Role = "any"
+    """Which side of a split by path it belongs to."""
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+
+class Source(Artifact):
+    """Rows ready to be read: pieces of Parquet files and the kinds of their columns."""
+
+    kinds: dict[str, str]
+    partitions: tuple[tuple[Piece, ...], ...]
+    files: tuple[Part, ...] = ()
+    quarantine: tuple[Part, ...] = ()
+    bad_rows: int = 0
+
+    @property
+    def rows(self) -> int:
+        return sum(piece.rows for partition in self.partitions for piece in partition)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return (*self.files, *self.quarantine)
+
+
+class Prepared(Artifact):
+    """The relational part, compiled: where rows come from and the group and join tables it needs."""
+
+    source: Source
+    first: int
+    """Operations before this one are done already: their outcome is the source."""
+    sides: dict[int, Part]
+    """By operation: the small table that it takes beside the rows."""
+    side_kinds: dict[int, dict[str, str]]
+    multiplying: tuple[int, ...] = ()
+    """Joins with keys that occur more than once on the other side."""
+    kinds: dict[str, str]
+    """The columns after the last operation."""
+    table: tuple[Part, ...] | None = None
+    """The rows after the last operation, when the job is for making them."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        own = tuple(self.source.parts)
+        return (*own, *self.sides.values(), *(self.table or ()))
+
+
+class SplitRule(Artifact):
+    """How a row is assigned to training or test, and what the target is."""
+
+    kind: Literal["random", "stratified", "time", "group", "path"]
+    seed: int
+    column: str | None
+    """The group or time column."""
+    bounds: tuple[int, ...]
+    """Thresholds: one, or one a class. A row whose key is below its threshold is a test row (time: above)."""
+    task: Literal["binary", "multiclass", "regression"]
+    classes: tuple[str | int | float | bool, ...]
+    """In the order of their codes; the positive class of two is the last."""
+    train_rows: int
+    test_rows: int
+    dropped_rows: int
+    """Rows without a target."""
+
+
+class Features(Artifact):
+    """The feature table and the fitted operations that make it."""
+
+    table: tuple[Part, ...]
+    names: tuple[str, ...]
+    inputs: dict[str, Kind]
+    """The columns that the operations start from."""
+    operations: tuple[AnyFitted, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.table
+
+
+class Trained(Artifact):
+    """A trained model in its own safe format, or the reason why there is none."""
+
+    name: str
+    model: str
+    """Catalogue name."""
+    files: tuple[Part, ...]
+    rows_used: int
+    seconds: float
+    peak_bytes: int | None = None
+    error: str | None = None
+
+    @property
+    def is_final(self) -> bool:
+        return self.error is None
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.files
+
+
+class Evaluation(Artifact):
+    """The leaderboard and what else was measured on the test rows."""
+
+    metric: str
+    best: str
+    rows: tuple[dict[str, Any], ...]
+    """One a model, best first; see the table `leaderboard`."""
+    calibration: dict[str, list[dict[str, float | None]]]
+    groups: dict[str, dict[str, dict[str, float | None]]]
+    """Protected column -> value -> rates of the best model among those rows."""
+
+    @property
+    def is_final(self) -> bool:
+        return all(row["error"] is None for row in self.rows)
+
+
+class Explanation(Artifact):
+    """Contributions of every explained row, and their means over the rows."""
+
+    table: tuple[Part, ...]
+    method: str
+    importance: dict[str, float]
+    """Feature -> mean of the absolute contribution (margin units), largest first."""
+    additivity_error: float
+    """Largest |sum of contributions - margin| over the rows."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.table
+
+
+class Predictions(Artifact):
+    """Scores of the best model."""
+
+    table: tuple[Part, ...]
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.table
+
+
+class TableRecord(Document):
+    """A published version of a table."""
+
+    name: str
+    path: str
+    """Relative to the root."""
+    version: int
+    rows: int
+    bytes: int
+    files: int
+
+
+class Publication(Artifact):
+    """What a run made visible."""
+
+    tables: tuple[TableRecord, ...]
+    model: str | None
+    """`name:version` of the bundle."""

@@ -1,0 +1,168 @@
+"""The artifacts root: an fsspec file system, its folders, and writes that are whole or absent.
+
+<root>/stages/<stage>-<fingerprint>/   outputs of stages, a build cache; stage.json is written last
+<root>/tables/<job>/<table>/           published Delta tables
+<root>/models/<name>/<version>/        model bundles; bundle.json is written last
+<root>/runs/<run-id>/                  events.jsonl, and manifest.json, written last of all
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import fsspec
+
+from treadle.engine.artifacts import Part
+from treadle.errors import RequestError, StorageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+UNFINISHED = ".tmp"
+"""Ending of a file that is being written, or was when its writer was killed."""
+
+
+@functools.lru_cache(maxsize=32)
+def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        raise RequestError(f"'{url}' cannot be opened: {error}.") from error
+    return fs, path.rstrip("/")
+
+
+@dataclass(frozen=True)
+class Store:
+    """Files under an artifacts root. Small and picklable: it travels to the workers."""
+
+    url: str
+    run: str = ""
+    """Marks unfinished files, so that a run can remove those of its workers that were killed."""
+
+    @property
+    def fs(self) -> fsspec.AbstractFileSystem:
+        return _filesystem(self.url)[0]
+
+    def path(self, relative: str) -> str:
+        """The path as the file system understands it."""
+        return f"{_filesystem(self.url)[1]}/{relative}"
+
+    @contextlib.contextmanager
+    def writing(self, relative: str) -> Iterator[IO[bytes]]:
+        """A file that appears under its name only when the block ends without an error."""
+        final = self.path(relative)
+        temporary = f"{final}.{self.run}{uuid.uuid4().hex[:8]}{UNFINISHED}"
+        with storage_errors(final):
+            self.fs.makedirs(final.rsplit("/", 1)[0], exist_ok=True)
+            try:
+                with self.fs.open(temporary, "wb") as file:
+                    yield file
+                self._rename(temporary, final)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    self.fs.rm_file(temporary)
+                raise
+
+    def remove_unfinished(self, folder: str) -> None:
+        """Removes what writers of this run left in a folder when they were killed."""
+        with contextlib.suppress(OSError):
+            for path in self.fs.ls(self.path(folder), detail=False):
+                if self.run and path.endswith(UNFINISHED) and f".{self.run}" in path:
+                    self.fs.rm_file(path)
+
+    def _rename(self, source: str, target: str) -> None:
+        if "file" in self.fs.protocol:
+            os.replace(source, target)
+        else:
+            self.fs.mv(source, target)
+
+    def write_json(self, relative: str, value: Any) -> None:
+        with self.writing(relative) as file:
+            file.write(json.dumps(value, indent=1, default=str).encode())
+
+    def read_json(self, relative: str) -> Any:
+        with storage_errors(self.path(relative)), self.fs.open(self.path(relative), "rb") as file:
+            raw = file.read()
+        try:
+            return json.loads(raw)
+        except ValueError as error:
+            raise StorageError(f"{self.path(relative)} is damaged: {error}. Run again with --fresh.") from error
+
+    def write_parquet(self, relative: str, table: pa.Table) -> Part:
+        """Writes zstd Parquet; the row groups are small enough to read a part of the file."""
+        import pyarrow.parquet as pq
+
+        with self.writing(relative) as file:
+            pq.write_table(table, file, compression="zstd", row_group_size=131_072)
+        return Part(path=relative, rows=table.num_rows, bytes=self.fs.size(self.path(relative)))
+
+    def read_parquet(self, relative: str, columns: list[str] | None = None) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.path(relative)
+        try:
+            with self.fs.open(path, "rb") as file:
+                return pq.ParquetFile(file).read(columns)
+        except (OSError, pa.ArrowException) as error:
+            raise StorageError(f"{path} cannot be read: {error}") from error
+
+    def has(self, part: Part) -> bool:
+        """Whether the file is there with the size that it was written with."""
+        path = self.path(part.path)
+        try:
+            return self.fs.size(path) == part.bytes
+        except FileNotFoundError:
+            return False
+
+    def stamp(self, relative: str) -> str:
+        """A mark that changes when the file is written again: what a process keeps of it goes by this."""
+        with storage_errors(self.path(relative)):
+            return stamp(self.fs, self.path(relative))
+
+    def list(self, relative: str) -> list[str]:
+        """Names in a folder, sorted, without files still being written; none when the folder is absent."""
+        try:
+            names = [p.rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(self.path(relative), detail=False)]
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in names if not name.endswith(UNFINISHED))
+
+
+def stamp(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    """The size of a file, and the tag or time that its file system gives it."""
+    info = fs.info(path)
+    tag = next((info[key] for key in ("ETag", "mtime", "LastModified", "updated", "created") if key in info), "")
+    return f"{info['size']}|{tag}"
+
+
+@contextlib.contextmanager
+def storage_errors(path: str) -> Iterator[None]:
+    """Turns what a file system raises into one message with the remedy."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free space there, or choose another folder with --root"
+            raise StorageError(f"No space left on the device of {path}; {remedy}.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StorageError(
+                f"{path} may not be written ({error.strerror}); choose another folder with --root."
+            ) from error
+        if isinstance(error, FileNotFoundError) or error.errno == errno.ENOTDIR:
+            raise StorageError(
+                f"{path} cannot be found or made ({error.strerror or 'no such file'}); "
+                "look at the folder that --root names."
+            ) from error
+        raise

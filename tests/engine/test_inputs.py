@@ -1,0 +1,207 @@
+"""Inputs: which files a path names, what they must have in common, and how rows are cut into partitions."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from treadle.engine.inputs import (
+    PARTITION_BYTES,
+    InputFile,
+    cut,
+    file_of_text,
+    find_files,
+    inspect_parquet,
+    partition_count,
+    row_bytes,
+)
+from treadle.errors import DataError, RequestError
+
+LAYOUTS = st.lists(st.lists(st.integers(0, 40), max_size=5), max_size=5)
+"""Rows of the row groups of some files."""
+
+
+def files_of(layout: list[list[int]]) -> list[InputFile]:
+    return [InputFile(f"f{i}", 1, "", sum(groups), tuple(groups)) for i, groups in enumerate(layout)]
+
+
+@given(LAYOUTS, st.integers(1, 60), st.integers(0, 1000))
+def test_a_cut_covers_every_row_once_and_in_order(layout: list[list[int]], count: int, offset: int) -> None:
+    files = files_of(layout)
+    rows = sum(map(sum, layout))
+    partitions = cut(files, count, own=True, offset=offset, role="train")
+    assert len(partitions) == min(count, rows)
+    assert all(partitions)
+    pieces = [piece for partition in partitions for piece in partition]
+    covered = [(piece.path, row) for piece in pieces for row in range(piece.start, piece.stop)]
+    assert covered == [(file.path, row) for file in files for row in range(file.rows or 0)]
+    numbers = [piece.offset + i for piece in pieces for i in range(piece.rows)]
+    assert numbers == list(range(offset, offset + rows))
+    assert {(piece.own, piece.role) for piece in pieces} <= {(True, "train")}
+
+
+@given(LAYOUTS, st.integers(1, 60))
+def test_partitions_are_about_equally_long(layout: list[list[int]], count: int) -> None:
+    rows = sum(map(sum, layout))
+    sizes = [sum(piece.rows for piece in partition) for partition in cut(files_of(layout), count)]
+    if sizes:
+        even = rows / len(sizes)
+        assert max(sizes) <= 1.5 * even + 1
+        assert min(sizes) >= 0.5 * even - 1
+
+
+def test_cuts_move_to_borders_of_row_groups_that_are_near() -> None:
+    partitions = cut(files_of([[98, 104, 98], [100]]), 4)
+    assert [(p.path, p.start, p.stop) for partition in partitions for p in partition] == [
+        ("f0", 0, 98),
+        ("f0", 98, 202),
+        ("f0", 202, 300),
+        ("f1", 0, 100),
+    ]
+    assert cut([InputFile("text", 10, "", 7)], 2)[1][0].rows == 4
+    assert cut([InputFile("empty", 10, "", 0)], 2) == ()
+
+
+@given(st.integers(0, 10**10), st.integers(1, 2000), st.integers(1, 64))
+def test_partitions_fit_memory_and_feed_every_worker(rows: int, size: int, workers: int) -> None:
+    count = partition_count(rows, size, workers)
+    assert count >= 1
+    assert rows * size <= count * PARTITION_BYTES
+    if rows >= 10_000:
+        assert count % workers == 0
+    if rows * size <= PARTITION_BYTES and rows < 10_000:
+        assert count == 1
+
+
+def test_row_bytes() -> None:
+    assert row_bytes({"a": "int", "b": "float", "c": "bool", "d": "timestamp", "e": "text"}) == 9 + 8 + 2 + 8 + 24 + 8
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in (
+        "b.parquet",
+        "a.PARQUET",
+        "k=1/c.pq",
+        "k=1/_metadata.parquet",
+        ".old/d.parquet",
+        "notes.md",
+        "_SUCCESS",
+    ):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    return tmp_path / "in"
+
+
+def names(found: tuple[str, list[str]], folder: Path) -> list[str]:
+    return [path.removeprefix(f"{folder}/") for path in found[1]]
+
+
+def test_a_folder_is_its_data_files_in_order(folder: Path) -> None:
+    found = find_files(str(folder))
+    assert found[0] == "parquet"
+    assert names(found, folder) == ["a.PARQUET", "b.parquet", "k=1/c.pq"]
+    assert find_files(f"file://{folder}") == found
+    inside = folder / ".old"
+    assert names(find_files(str(inside)), inside) == ["d.parquet"]
+
+
+def test_globs_lists_and_names_with_brackets(folder: Path) -> None:
+    assert names(find_files(f"{folder}/*.p*"), folder) == ["b.parquet"]
+    both = find_files([f"{folder}/k=1/c.pq", f"{folder}/b.parquet"])
+    assert names(both, folder) == ["k=1/c.pq", "b.parquet"]
+    (folder / "data[1].csv").write_text("a\n1\n")
+    assert find_files(str(folder / "data[1].csv")) == ("csv", [str(folder / "data[1].csv")])
+    for name in ("x.csv.gz", "x.tsv", "x.txt"):
+        (folder / name).write_text("")
+        assert find_files(str(folder / name))[0] == "csv"
+    assert find_files(str(folder / "notes.md"), "csv") == ("csv", [str(folder / "notes.md")])
+
+
+def test_what_cannot_be_found_is_refused_in_words(folder: Path) -> None:
+    with pytest.raises(RequestError, match=r"Input '.*b.parket' was not found. Did you mean 'b.parquet'\?"):
+        find_files(str(folder / "b.parket"))
+    with pytest.raises(RequestError, match=r"Input '.*' was not found. The folder '.*/no' does not exist"):
+        find_files(str(folder / "no" / "b.parquet"))
+    with pytest.raises(RequestError, match=r"Nothing matches the glob '.*/\*.csv'; look at the folder part"):
+        find_files(f"{folder}/*.csv")
+    with pytest.raises(RequestError, match=r"The folder '.*' holds no csv file"):
+        find_files(str(folder), "csv")
+    with pytest.raises(RequestError, match=r"The format of '.*notes.md' cannot be told from its name; set data.format"):
+        find_files(str(folder / "notes.md"))
+    (folder / "e.csv").write_text("a\n1\n")
+    with pytest.raises(RequestError, match=r"The input mixes formats \(csv, parquet\); set data.format"):
+        find_files(str(folder))
+    assert names(find_files(str(folder), "csv"), folder) == ["e.csv"]
+    (folder / "_delta_log").mkdir()
+    with pytest.raises(RequestError, match="is a Delta table, whose folder also keeps files of older versions"):
+        find_files(str(folder))
+
+
+def write(path: Path, columns: dict[str, Any], **options: Any) -> str:
+    pq.write_table(pa.table(columns), path, **options)
+    return str(path)
+
+
+def test_footers_give_rows_groups_and_kinds(tmp_path: Path) -> None:
+    nothing = pa.nulls(3)
+    one = write(tmp_path / "1.parquet", {"a": [1, 2, 3], "s": nothing, "n": nothing}, row_group_size=2)
+    two = write(tmp_path / "2.parquet", {"n": nothing, "s": ["x", "y", None], "a": pa.array([1, 2, 3], pa.int8())})
+    inspected = inspect_parquet([one, two])
+    assert inspected.kinds == {"a": "int", "s": "text", "n": "text"}
+    assert inspected.rows == 6
+    assert [file.groups for file in inspected.files] == [(2, 1), (3,)]
+    assert inspected.bytes == Path(one).stat().st_size + Path(two).stat().st_size
+
+
+def test_the_digest_follows_the_content(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    digests = set()
+    for text in ("a\n1\n", "a\n2\n", "a\n12\n", "a\n1\n"):
+        path.write_text(text)
+        digests.add(file_of_text(str(path)).digest)
+    assert len(digests) == 3
+
+
+def test_a_change_in_the_middle_of_a_large_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("treadle.engine.inputs.HASHED_WHOLE", 2**20)
+    path = tmp_path / "a.csv"
+    digests = []
+    for second, middle in enumerate(("x", "x", "y")):
+        path.write_text("a" * 2**20 + middle + "b" * 2**20)
+        os.utime(path, (second // 2, second // 2))
+        digests.append(file_of_text(str(path)).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_files_that_differ_are_refused_by_name_and_column(tmp_path: Path) -> None:
+    one = write(tmp_path / "1.parquet", {"a": [1], "s": pa.nulls(1)})
+    two = write(tmp_path / "2.parquet", {"a": [1], "s": [2.5]})
+    three = write(tmp_path / "3.parquet", {"a": [1], "s": ["x"]})
+    with pytest.raises(DataError, match=r"column 's' is float in '.*2.parquet' and text in '.*3.parquet'; write both"):
+        inspect_parquet([one, two, three])
+    for pair in itertools.permutations([one, write(tmp_path / "4.parquet", {"a": [1]})]):
+        with pytest.raises(DataError, match=r"files differ: '.*4.parquet' has no column 's', which '.*1.parquet' has"):
+            inspect_parquet(pair)
+
+
+def test_what_is_no_flat_parquet_is_refused(tmp_path: Path) -> None:
+    nested = write(tmp_path / "n.parquet", {"a": [1], "tags": [["x"]]})
+    with pytest.raises(DataError, match=r"Column 'tags' of '.*n.parquet' has type list<.*flatten or drop it"):
+        inspect_parquet([nested])
+    twice = str(tmp_path / "t.parquet")
+    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), twice)
+    with pytest.raises(DataError, match=r"'.*t.parquet' has two columns called 'a'; rename one of them"):
+        inspect_parquet([twice])
+    (tmp_path / "b.parquet").write_bytes(b"PAR1 this is none")
+    with pytest.raises(DataError, match=r"'.*b.parquet' is no readable Parquet file: .* Replace it or leave it out"):
+        inspect_parquet([str(tmp_path / "b.parquet")])
