@@ -1,0 +1,236 @@
+"""What one job is asked to do: the sections of a spec that the engine reads.
+
+Where it runs and where its artifacts go is added by `treadle.jobs.spec.JobSpec`. Every model
+is frozen and refuses unknown keys; nothing here imports pandas, so a spec is checked quickly.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from treadle.engine.encoders import FeatureOperation
+from treadle.engine.relational import TableOperation
+from treadle.errors import RequestError, did_you_mean, listed
+
+Kind = Literal["int", "float", "bool", "text", "timestamp"]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$")]
+
+
+class Section(BaseModel):
+    """A frozen part of a spec that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BadRows(Section):
+    """What to do with rows of a text file that cannot be read."""
+
+    limit: Annotated[int, Field(ge=0)] = 0
+    """More rows than this set aside is an error."""
+
+
+class Data(Section):
+    """The input and the meaning of its columns."""
+
+    path: str | tuple[str, ...]
+    """File, folder, glob or fsspec URL, or a list of them; relative to the spec's file, then to the working folder."""
+    format: Literal["parquet", "csv"] | None = None
+    """Guessed from the file names when absent."""
+    target: str | None = None
+    positive_class: str | int | float | bool | None = None
+    """Of a two-class target; the last in sorted order when absent."""
+    task: Literal["classification", "regression"] | None = None
+    """When absent: classes for text, booleans and whole numbers of at most 20 values, else numbers."""
+    id: str | None = None
+    """Column that names a row; when absent, the row's number in the input, which no partitioning changes."""
+    protected: tuple[str, ...] = ()
+    """Columns by whose values the results are also reported; they stay available after the features are made."""
+    partitions: Annotated[int, Field(ge=1)] | None = None
+    """Number of partitions; chosen from the size of the data when absent."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] = ","
+    quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
+    encoding: str = "utf-8"
+    decimal: Annotated[str, Field(min_length=1, max_length=1)] = "."
+    null_tokens: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
+    date_formats: tuple[str, ...] = ()
+    """strptime formats of dates and times in text, tried in order and before ISO 8601."""
+    header: bool = True
+    names: tuple[str, ...] = ()
+    """Column names of a CSV file without a header."""
+    types: dict[str, Literal["int", "float", "bool", "timestamp", "date", "text"]] = Field(default_factory=dict)
+    """Column types of a CSV file that are not to be inferred."""
+    bad_rows: BadRows = BadRows()
+
+    @model_validator(mode="after")
+    def _names_are_for_files_without_header(self) -> Data:
+        if self.names and self.header:
+            raise PydanticCustomError("names", "data.names is for files without a header: set header: false")
+        return self
+
+    @model_validator(mode="after")
+    def _id_is_not_the_target(self) -> Data:
+        if self.id is not None and self.id == self.target:
+            raise PydanticCustomError(
+                "id",
+                "id and target are both '{name}'; the id names a row, leave it out if no column does",
+                {"name": self.id},
+            )
+        return self
+
+
+class RandomSplit(Section):
+    """Every row is drawn for the test set with probability `test_size`, by a hash of its id."""
+
+    kind: Literal["random"]
+    test_size: Annotated[float, Field(gt=0, lt=1)] = 0.25
+
+
+class StratifiedSplit(Section):
+    """As random, with the share `test_size` taken of each class."""
+
+    kind: Literal["stratified"]
+    test_size: Annotated[float, Field(gt=0, lt=1)] = 0.25
+
+
+class TimeSplit(Section):
+    """The latest `test_size` of the rows by `column` are the test set."""
+
+    kind: Literal["time"]
+    column: str
+    test_size: Annotated[float, Field(gt=0, lt=1)] = 0.25
+
+
+class GroupSplit(Section):
+    """All rows that share a value of `column` go to the same side."""
+
+    kind: Literal["group"]
+    column: str
+    test_size: Annotated[float, Field(gt=0, lt=1)] = 0.25
+
+
+class PathSplit(Section):
+    """The test set is another input with the same columns."""
+
+    kind: Literal["path"]
+    path: str | tuple[str, ...]
+
+
+Split = Annotated[RandomSplit | StratifiedSplit | TimeSplit | GroupSplit | PathSplit, Field(discriminator="kind")]
+
+MODEL_NAMES = (
+    "xgboost",
+    "logistic_regression",
+    "random_forest",
+    "extra_trees",
+    "decision_tree",
+    "linear_regression",
+    "ridge",
+)
+ClassMetric = Literal[
+    "accuracy", "auc", "average_precision", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier"
+]
+NumberMetric = Literal["rmse", "mae", "r2"]
+CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassMetric)
+REGRESSION_METRICS: tuple[str, ...] = get_args(NumberMetric)
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
+
+
+class Model(Section):
+    """One model to train, by its catalogue name."""
+
+    name: str
+    label: Name | None = None
+    """How the leaderboard calls it; the catalogue name when absent."""
+    params: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @field_validator("name")
+    @classmethod
+    def _is_in_catalogue(cls, value: str) -> str:
+        if value not in MODEL_NAMES:
+            raise PydanticCustomError(
+                "model_name",
+                "'{value}' is not in the catalogue of models. Allowed: [{allowed}].{hint}",
+                {"value": value, "allowed": listed(MODEL_NAMES), "hint": did_you_mean(value, MODEL_NAMES)},
+            )
+        return value
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+
+class Explain(Section):
+    """Whose predictions are explained, feature by feature."""
+
+    rows: Literal["none", "test", "all"] = "test"
+
+
+class Predict(Section):
+    """Whose predictions are written."""
+
+    rows: Literal["none", "test", "all"] = "test"
+
+
+class Job(Section):
+    """What the engine does; see each section."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
+    data: Data
+    tables: tuple[TableOperation, ...] = ()
+    features: tuple[FeatureOperation, ...] = ()
+    split: Split | None = None
+    """Stratified for classes and random for numbers when absent, a quarter of the rows for the test."""
+    models: tuple[Model, ...] = ()
+    metric: ClassMetric | NumberMetric | None = None
+    """Chooses the best model; AUC for two classes, log loss for several, RMSE for numbers when absent."""
+    explain: Explain = Explain()
+    predict: Predict = Predict()
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _names_are_models(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [{"name": entry} if isinstance(entry, str) else entry for entry in value]
+        return value
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Job:
+        titles = [model.title for model in self.models]
+        twice = {title for title in titles if titles.count(title) > 1}
+        if twice:
+            raise PydanticCustomError(
+                "model_twice",
+                "models: '{name}' is listed twice; tell the two apart with a label, "
+                "e.g. {{name: {name}, label: {name}-2}}",
+                {"name": min(twice)},
+            )
+        if self.models and self.data.target is None:
+            raise PydanticCustomError("target", "data.target: missing; models need a column to predict")
+        if self.features and not self.models:
+            raise PydanticCustomError(
+                "features",
+                "features: they are fitted for models, and this spec has none; add models: or move the work to tables:",
+            )
+        return self
+
+    @property
+    def is_etl(self) -> bool:
+        """Without models a job only makes the table `etl`."""
+        return not self.models
+
+    def metric_for(self, task: str) -> str:
+        """The metric that chooses the best model of a task."""
+        if self.metric is None:
+            return {"binary": "auc", "multiclass": "log_loss", "regression": "rmse"}[task]
+        if (self.metric in REGRESSION_METRICS) != (task == "regression"):
+            fitting = REGRESSION_METRICS if task == "regression" else CLASSIFICATION_METRICS
+            raise RequestError(
+                f"metric: '{self.metric}' is not for {'regression' if task == 'regression' else 'classification'}, "
+                f"which the target '{self.data.target}' asks for; "
+                f"use one of [{listed(fitting)}]."
+            )
+        return self.metric

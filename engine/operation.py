@@ -1,0 +1,39 @@
+"""What every relational operation of the `tables:` part of a spec is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROW_ID = "__id__"
+"""The column that names a row inside the engine; tables call it `id`."""
+
+
+class Operation(BaseModel):
+    """A frozen operation; `reads` are the columns that `apply` needs, whatever is wanted of its output."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    def needs(self, wanted: frozenset[str], side_columns: Sequence[str] = ()) -> frozenset[str]:
+        """The input columns from which the `wanted` output columns can be made."""
+        return wanted | set(self.reads)
+
+    def makes(self, side_columns: Sequence[str] = ()) -> frozenset[str]:
+        """The columns that it adds or changes; it can be left out when none of them is wanted."""
+        return frozenset()
+
+    def only(self, wanted: frozenset[str]) -> Operation:
+        """The operation without the part that makes no `wanted` column, where it has such parts."""
+        return self
+
+    def apply(self, frame: pd.DataFrame, side: pd.DataFrame | None = None) -> pd.DataFrame:
+        raise TypeError(f"{type(self).__name__} has no effect of its own")

@@ -1,0 +1,160 @@
+"""Aggregates: any split of a frame into parts, merged in any order, gives what pandas gives for the whole."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from treadle.engine.aggregate import Aggregate
+from treadle.engine.backend import DTYPES, kinds_of
+from treadle.errors import RequestError
+
+KINDS = {"text": "text", "whole": "int", "flag": "bool", "number": "float", "time": "timestamp", "nothing": "float"}
+VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "text": st.sampled_from([None, "", "a", "b", "B", "ä", "1"]),
+    "whole": st.none() | st.integers(-3, 3) | st.integers(-(2**53), 2**53),
+    "flag": st.sampled_from([None, True, False]),
+    "number": st.sampled_from([None, 0.0, 0.5, -1e6]) | st.floats(-1e6, 1e6, allow_subnormal=False),
+    "time": st.none() | st.integers(0, 5).map(lambda n: pd.Timestamp("2024-02-28") + pd.Timedelta(n, "D")),
+    "nothing": st.none(),
+}
+ROWS = st.lists(st.tuples(*VALUES.values()), max_size=25)
+KEYS = st.lists(st.sampled_from(["text", "whole", "flag", "number", "time"]), min_size=1, max_size=3, unique=True)
+FUNCTIONS = {
+    "sum": ["whole", "flag", "number", "nothing"],
+    "mean": ["whole", "flag", "number", "nothing"],
+    "std": ["whole", "flag", "number", "nothing"],
+    **{function: list(KINDS) for function in ("min", "max", "count", "nunique")},
+}
+EVERYTHING = {f"{f} of {c}": {"function": f, "column": c} for f, columns in FUNCTIONS.items() for c in columns}
+SOME = st.lists(st.sampled_from(sorted(EVERYTHING)), min_size=1, max_size=5, unique=True).map(
+    lambda names: {name: EVERYTHING[name] for name in names}
+)
+
+
+def frame_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    columns = zip(*rows, strict=True) if rows else [[]] * len(KINDS)
+    return pd.DataFrame(
+        {name: pd.Series(list(c), dtype=DTYPES[KINDS[name]]) for name, c in zip(KINDS, columns, strict=True)}
+    )
+
+
+def aggregate(by: list[str], aggregations: dict[str, Any], broadcast: bool = False) -> Aggregate:
+    return Aggregate.model_validate({"op": "aggregate", "by": by, "aggregations": aggregations, "broadcast": broadcast})
+
+
+def group_table(operation: Aggregate, parts: list[pd.DataFrame]) -> pd.DataFrame:
+    return operation.finish(operation.merge([operation.partial(part) for part in parts]))
+
+
+def expected_table(frame: pd.DataFrame, operation: Aggregate) -> pd.DataFrame:
+    """pandas on the whole frame, one column at a time."""
+    groups = frame.groupby(list(operation.by), dropna=False, sort=True)
+    columns = {}
+    for name, a in operation.aggregations.items():
+        if a.column is None:
+            columns[name] = groups.size()
+        elif a.function == "sum":
+            columns[name] = groups[a.column].sum(min_count=1)
+        else:
+            columns[name] = getattr(groups[a.column], a.function)()
+    return pd.DataFrame(columns).reset_index()
+
+
+def assert_same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+    assert list(found.columns) == list(expected.columns)
+    for name in found.columns:
+        numeric = kinds_of(found[[name]])[name] in ("int", "float")
+        if numeric and expected[name].dtype.kind in "iuf":
+            one, other = found[name].astype("float64"), expected[name].astype("float64")
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-6 if name.startswith("std") else 1e-9)
+        else:
+            pd.testing.assert_series_equal(found[name], expected[name], check_dtype=False, check_names=False)
+
+
+def split_at(frame: pd.DataFrame, cuts: list[int]) -> list[pd.DataFrame]:
+    edges = [0, *sorted(min(cut, len(frame)) for cut in cuts), len(frame)]
+    return [frame.iloc[a:b].reset_index(drop=True) for a, b in itertools.pairwise(edges)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(ROWS, KEYS, SOME, st.lists(st.integers(0, 25), max_size=4))
+def test_any_split_merges_to_what_pandas_gives_for_the_whole(
+    rows: list[tuple[Any, ...]], by: list[str], some: dict[str, Any], cuts: list[int]
+) -> None:
+    frame = frame_of(rows)
+    operation = aggregate(by, {**some, "n": {"function": "count"}})
+    found = group_table(operation, split_at(frame, cuts))
+    if len(frame):
+        assert_same(found, expected_table(frame, operation))
+    pd.testing.assert_series_equal(found.dtypes, group_table(operation, [frame.iloc[:0]]).dtypes)
+    assert set(map(str, found.dtypes)) <= set(map(str, DTYPES.values()))
+
+
+@settings(max_examples=15, deadline=None)
+@given(ROWS, SOME, st.permutations(range(5)), st.integers(1, 4))
+def test_the_order_and_the_tree_of_merges_do_not_matter(
+    rows: list[tuple[Any, ...]], some: dict[str, Any], order: list[int], first: int
+) -> None:
+    operation = aggregate(["text", "flag"], some)
+    partials = [operation.partial(part) for part in split_at(frame_of(rows), [5, 10, 15, 20])]
+    flat = operation.finish(operation.merge(partials))
+    shuffled = [partials[i] for i in order]
+    left = functools.reduce(lambda a, b: operation.merge([a, b]), shuffled)
+    tree = operation.merge([operation.merge(shuffled[:first]), operation.merge(shuffled[first:])])
+    for other in (left, tree):
+        assert_same(operation.finish(other), flat)
+
+
+@settings(max_examples=25, deadline=None)
+@given(ROWS, KEYS)
+def test_broadcast_adds_the_group_to_every_row_in_its_place(rows: list[tuple[Any, ...]], by: list[str]) -> None:
+    frame = frame_of(rows).assign(n=lambda f: np.arange(len(f)))
+    operation = aggregate(by, {"size": {"function": "count"}, "largest": {"function": "max", "column": "whole"}}, True)
+    out = operation.apply(frame, group_table(operation, [frame]))
+    pd.testing.assert_frame_equal(out[list(frame.columns)], frame)
+    groups = frame.groupby(by, dropna=False)
+    np.testing.assert_array_equal(out["size"].to_numpy("int64"), groups["n"].transform("size"))
+    pd.testing.assert_series_equal(out["largest"], groups["whole"].transform("max"), check_names=False)
+
+
+def test_a_broadcast_column_replaces_one_of_its_name() -> None:
+    frame = pd.DataFrame({"k": ["a", "b", "a"], "x": [1.0, 2.0, 4.0]})
+    operation = aggregate(["k"], {"x": {"function": "mean", "column": "x"}}, True)
+    assert operation.apply(frame, group_table(operation, [frame])).x.tolist() == [2.5, 2.0, 2.5]
+
+
+def test_infinities_are_values() -> None:
+    frame = pd.DataFrame({"k": [1, 1, 2, 2, 3], "x": [np.inf, 1.0, np.inf, -np.inf, 5.0]})
+    operation = aggregate(["k"], {f: {"function": f, "column": "x"} for f in ("sum", "mean", "std", "max")})
+    for parts in ([frame], [frame[::2], frame[1::2]]):
+        with np.errstate(invalid="ignore"):
+            found = group_table(operation, parts)
+        assert found["mean"].tolist() == pytest.approx([np.inf, np.nan, 5.0], nan_ok=True)
+        assert found["sum"].tolist() == pytest.approx([np.inf, np.nan, 5.0], nan_ok=True)
+        assert found["std"].isna().all()
+        assert found["max"].tolist() == [np.inf, np.inf, 5.0]
+
+
+def test_a_large_offset_leaves_the_deviation_exact() -> None:
+    x = 1e9 + np.random.default_rng(2).normal(size=3000)
+    frame = pd.DataFrame({"k": np.arange(3000) % 3, "x": x})
+    found = group_table(aggregate(["k"], {"s": {"function": "std", "column": "x"}}), split_at(frame, [7, 900, 1800]))
+    np.testing.assert_allclose(found["s"], [np.std(x[i::3], ddof=1) for i in range(3)], rtol=1e-6)
+
+
+def test_refusals() -> None:
+    with pytest.raises(RequestError, match="'m': mean needs numbers, and column 'text' is str; cast it first"):
+        aggregate(["flag"], {"m": {"function": "mean", "column": "text"}}).partial(frame_of([]))
+    with pytest.raises(ValidationError, match="column: missing; only count works without one, not sum"):
+        aggregate(["k"], {"s": {"function": "sum"}})
+    with pytest.raises(ValidationError, match="'k' is there twice; every key and outcome needs a name of its own"):
+        aggregate(["k"], {"k": {"function": "count"}})
