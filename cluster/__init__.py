@@ -1,0 +1,1 @@
+"""Where a job runs: cluster profiles, hardware probe, launch and attach."""

@@ -1,0 +1,102 @@
+"""Featurised rows in memory: what the feature table holds, as arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from treadle.engine.artifacts import Features, Part, SplitRule
+from treadle.engine.context import Context
+from treadle.engine.store import Store
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+PROTECTED = "protected."
+"""Prefix of the raw protected columns in the feature table."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one partition that have a target."""
+
+    ids: pa.Array
+    test: np.ndarray
+    """bool, one a row."""
+    target: np.ndarray
+    """float64: class codes or values."""
+    matrix: np.ndarray
+    """float32, rows by features, C order."""
+    protected: dict[str, pa.Array]
+
+    @property
+    def rows(self) -> int:
+        return len(self.test)
+
+    def take(self, mask: np.ndarray) -> Block:
+        """The rows where `mask` is true."""
+        if mask.all():
+            return self
+        index = np.flatnonzero(mask)
+        protected = {name: values.take(index) for name, values in self.protected.items()}
+        return Block(self.ids.take(index), self.test[index], self.target[index], self.matrix[index], protected)
+
+    def select(self, rows: str) -> Block:
+        """`test` or `all` rows."""
+        return self if rows == "all" else self.take(self.test)
+
+    def table(self, names: Sequence[str], target: str, rule: SplitRule) -> pa.Table:
+        """As rows of the table `features`."""
+        fields: dict[str, Any] = {
+            "id": self.ids,
+            "split": pa.array(np.where(self.test, "test", "train"), pa.string()),
+            target: decode(self.target, rule),
+        }
+        fields.update({f"{PROTECTED}{name}": values for name, values in self.protected.items()})
+        fields.update({name: pa.array(self.matrix[:, i]) for i, name in enumerate(names)})
+        return pa.table(fields)
+
+
+def decode(codes: np.ndarray, rule: SplitRule) -> pa.Array:
+    """Class codes as classes; values stay."""
+    if rule.task == "regression":
+        return pa.array(codes)
+    return pa.array(list(rule.classes)).take(pa.array(codes.astype(np.int64)))
+
+
+def load_block(part: Part, store: Store, names: Sequence[str], target: str, rule: SplitRule) -> Block:
+    """On a worker: a part of the feature table, back from its file."""
+    table = store.read_parquet(part.path).combine_chunks()
+    matrix = np.empty((table.num_rows, len(names)), dtype=np.float32)
+    for i, name in enumerate(names):
+        matrix[:, i] = table.column(name).to_numpy()
+    values = table.column(target)
+    if rule.task == "regression":
+        codes = values.to_numpy()
+    else:
+        codes = pc.index_in(values, value_set=pa.array(list(rule.classes))).to_numpy().astype(np.float64)
+    protected = {
+        name.removeprefix(PROTECTED): _one(table.column(name))
+        for name in table.column_names
+        if name.startswith(PROTECTED)
+    }
+    test = pc.equal(table.column("split"), "test").to_numpy(zero_copy_only=False)
+    return Block(_one(table.column("id")), test, codes, matrix, protected)
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
+def blocks_of(context: Context, features: Features, rule: SplitRule) -> list[Future]:
+    """The blocks of a run: those that the features stage left on the workers, else read from the table."""
+    if "blocks" not in context.live:
+        context.live["blocks"] = context.submit(
+            load_block, features.table, context.store, features.names, context.job.data.target, rule
+        )
+    return context.live["blocks"]

@@ -1,0 +1,234 @@
+"""The model bundle: everything that turns raw rows into predictions, in formats that run no code on loading.
+
+<root>/models/<name>/<version>/bundle.json     written last: without it the version does not exist
+                               model.*         the model (see treadle.engine.models)
+                               side-<n>.parquet  group and join tables of the relational operations
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
+
+from treadle.engine.artifacts import Document, Part
+from treadle.engine.backend import Backend, conform
+from treadle.engine.encoders import AnyFitted, apply, to_matrix
+from treadle.engine.models.base import Model, Task, load_model
+from treadle.engine.operation import ROW_ID
+from treadle.engine.program import Program, Step
+from treadle.engine.relational import Rename, TableOperation
+from treadle.engine.scoring import explanation_table, prediction_table
+from treadle.engine.store import Store
+from treadle.errors import RequestError, StorageError, did_you_mean, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+
+
+class BundledStep(Document):
+    """A relational operation and the file of its small table."""
+
+    index: int
+    operation: dict[str, Any]
+    side: str | None
+    side_kinds: dict[str, str]
+
+
+class BundleDocument(Document):
+    """bundle.json."""
+
+    format: int = FORMAT
+    name: str
+    version: int
+    fingerprint: str
+    run: str
+    created: str
+    task: Task
+    classes: tuple[str | int | float | bool, ...]
+    target: str
+    id: str | None
+    csv: dict[str, Any]
+    """How the job's text files are read; batch prediction reads others in the same way."""
+    inputs: dict[str, str]
+    """Columns of a raw row, with their kinds."""
+    steps: tuple[BundledStep, ...]
+    left_out: tuple[str, ...]
+    """Operations that need the target and are not replayed."""
+    feature_inputs: tuple[str, ...]
+    operations: tuple[AnyFitted, ...]
+    features: tuple[str, ...]
+    model: str
+    metrics: dict[str, Any]
+    libraries: dict[str, str]
+
+
+class Bundle:
+    """A model version, ready to predict. `predict` is a pure function of the rows that it is given."""
+
+    def __init__(self, store: Store, document: BundleDocument) -> None:
+        self.store = store
+        self.document = document
+        self.folder = f"models/{document.name}/{document.version}"
+
+    def __repr__(self) -> str:
+        d = self.document
+        return f"<Bundle {d.name}:{d.version} {d.model}, {d.task}, {len(d.features)} features>"
+
+    @property
+    def reference(self) -> str:
+        """`name:version`."""
+        return f"{self.document.name}:{self.document.version}"
+
+    @functools.cached_property
+    def model(self) -> Model:
+        return load_model(self.store, self.folder)
+
+    @functools.cached_property
+    def program(self) -> Program:
+        """The relational operations, replayed on raw rows."""
+        adapter: TypeAdapter[Any] = TypeAdapter(TableOperation)
+        steps = tuple(
+            Step(
+                step.index,
+                adapter.validate_python(step.operation),
+                f"{self.folder}/{step.side}" if step.side else None,
+                tuple(step.side_kinds.items()),
+            )
+            for step in self.document.steps
+        )
+        return Program(self.store, Backend(), tuple(self.document.inputs.items()), self.document.id, steps)
+
+    def predict(self, frame: pd.DataFrame, explain: bool = False) -> pd.DataFrame:
+        """Predictions of raw rows: id, score, margin, class; with `explain` also one column a feature, and `bias`.
+
+        A row that the job's filters leave out has no prediction. Without an id column in the
+        model, the id is the position of the row.
+
+        Raises
+        ------
+        RequestError
+            A column is missing or of another type than the model was trained on.
+        DataError
+            A value that the training rows did not have, where the spec says `unseen: error`.
+        """
+        predictions, explanations = self.tables(frame, explain)
+        if explanations is None:
+            return predictions.to_pandas()
+        if self.document.task == "multiclass":
+            # By position, because ids may repeat: the rows of one prediction follow each other, one a class.
+            rows = np.repeat(np.arange(predictions.num_rows), len(self.document.classes))
+            repeated = predictions.take(pa.array(rows)).to_pandas()
+            contributions = explanations.drop_columns(["id"]).to_pandas()
+            contributions = contributions.rename(columns={"class": "class_explained"})
+            return repeated.join(contributions, rsuffix="_contribution")
+        names = [name for name in explanations.column_names if name != "id"]
+        return predictions.to_pandas().join(explanations.select(names).to_pandas(), rsuffix="_contribution")
+
+    def tables(self, frame: pd.DataFrame, explain: bool = False, start: int = 0) -> tuple[pa.Table, pa.Table | None]:
+        """As `predict`, but as Arrow tables; row numbers count from `start`."""
+        import pandas as pd
+
+        if not isinstance(frame, pd.DataFrame):
+            raise RequestError(f"predict takes a pandas DataFrame of raw rows, not {type(frame).__name__}.")
+        rows = conform(frame.reset_index(drop=True), dict(self.program.kinds), "the input")
+        if self.document.id is None:
+            rows.insert(0, ROW_ID, pd.Series(range(start, start + len(rows)), dtype="Int64"))
+        prepared = self.program.apply(self.program.with_id(rows))
+        return self.score(prepared, explain)
+
+    def score(self, prepared: pd.DataFrame, explain: bool = False) -> tuple[pa.Table, pa.Table | None]:
+        """Prepared rows (after the relational operations) as the tables of predictions and of explanations."""
+        d = self.document
+        matrix = to_matrix(apply(prepared, d.operations, d.feature_inputs), d.features, len(prepared))
+        ids = self.program.backend.table(prepared[[ROW_ID]]).column(0).combine_chunks()
+        predictions = prediction_table(ids, matrix, self.model, d.classes)
+        if not explain:
+            return predictions, None
+        return predictions, explanation_table(ids, matrix, self.model, d.features, d.classes)[0]
+
+
+def replayable(program: Program, feature_inputs: Mapping[str, Any], target: str) -> tuple[Program, list[Step]]:
+    """The part of a job's program that makes feature columns of raw rows without a target, and the filters left out."""
+    pruned = program.pruned(list(feature_inputs))
+    names = [target]
+    for step in reversed(program.steps):
+        if isinstance(step.operation, Rename):
+            names.append({new: old for old, new in step.operation.columns.items()}.get(names[-1], names[-1]))
+    without, left_out = pruned.without_columns(names)
+    return without.pruned(list(feature_inputs)), left_out
+
+
+def write_bundle(store: Store, document: BundleDocument, model_files: tuple[Part, ...], program: Program) -> Bundle:
+    """Copies the model and the small tables into the version's folder, and bundle.json last."""
+    folder = f"models/{document.name}/{document.version}"
+    steps = []
+    for step in program.steps:
+        side = None
+        if step.side is not None:
+            side = f"side-{step.index}.parquet"
+            _copy(store, step.side, f"{folder}/{side}")
+        operation = step.operation.model_dump(mode="json", by_alias=True)
+        steps.append(BundledStep(index=step.index, operation=operation, side=side, side_kinds=dict(step.side_kinds)))
+    for part in model_files:
+        _copy(store, part.path, f"{folder}/{part.path.rsplit('/', 1)[-1]}")
+    document = document.model_copy(update={"steps": tuple(steps), "inputs": dict(program.kinds)})
+    store.write_json(f"{folder}/bundle.json", document.model_dump(mode="json"))
+    return Bundle(store, document)
+
+
+def _copy(store: Store, source: str, target: str) -> None:
+    with store.fs.open(store.path(source), "rb") as file, store.writing(target) as out:
+        out.write(file.read())
+
+
+def versions(store: Store, name: str) -> list[int]:
+    """Versions of a model that are complete, ascending."""
+    found = [int(v) for v in store.list(f"models/{name}") if v.isdigit()]
+    return sorted(v for v in found if store.fs.exists(store.path(f"models/{name}/{v}/bundle.json")))
+
+
+def load_bundle(store: Store, name: str, version: int | None = None) -> Bundle:
+    """A version of a model, the newest when none is given.
+
+    Raises
+    ------
+    RequestError
+        No such model or version; names what there is.
+    """
+    existing = versions(store, name)
+    if not existing:
+        names = [n for n in store.list("models") if versions(store, n)]
+        raise RequestError(
+            f"There is no model '{name}' under {store.url}. Models: [{listed(names)}].{did_you_mean(name, names)}"
+        )
+    if version is not None and version not in existing:
+        raise RequestError(f"Model '{name}' has no version {version}. Versions: [{listed(existing)}].")
+    raw = store.read_json(f"models/{name}/{version or existing[-1]}/bundle.json")
+    if raw.get("format") != FORMAT:
+        raise RequestError(
+            f"Model '{name}' was written in bundle format {raw.get('format')}, and this Treadle reads {FORMAT}."
+        )
+    try:
+        return Bundle(store, BundleDocument.model_validate(raw))
+    except ValidationError as error:
+        path = store.path(f"models/{name}/{version or existing[-1]}/bundle.json")
+        raise StorageError(
+            f"{path} is no bundle of this version of Treadle ({error.error_count()} fields do not fit); "
+            "train the model again."
+        ) from error
+
+
+def fingerprint_of(store: Store, name: str, version: int) -> str | None:
+    """What a version was made from, whichever version of Treadle wrote it; None when it is damaged."""
+    try:
+        found = store.read_json(f"models/{name}/{version}/bundle.json").get("fingerprint")
+    except StorageError:
+        return None
+    return str(found) if found else None

@@ -1,0 +1,142 @@
+"""What a stage works with: the job, the store, the Dask client, and collections that are still in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from treadle.engine.backend import Backend
+from treadle.engine.events import Events
+from treadle.engine.job import Job
+from treadle.engine.store import Store
+from treadle.errors import TreadleError
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+POLL_SECONDS = 0.5
+REPLACE_SECONDS = 60
+"""A nanny has a new worker in a few seconds; a scheduler that gives none in this time has lost it for good."""
+FAN_IN = 8
+"""Partials merged by one task: enough to keep the tree flat, few enough for a worker's memory."""
+
+
+@dataclass
+class Context:
+    """One run of one job. `live` holds futures by artifact, for the stages that follow."""
+
+    job: Job
+    store: Store
+    backend: Backend
+    client: Client
+    events: Events
+    run_id: str
+    spec_digest: str = ""
+    stage: str = ""
+    fingerprint: str = ""
+    live: dict[str, Any] = field(default_factory=dict)
+    before_publish: Callable[[], object] = lambda: None
+    """Called when results are about to be made visible; from then on a run is not to be interrupted."""
+    size: int = 0
+    """Workers of the whole cluster: those when the run began, as long as lost ones are replaced."""
+
+    def __post_init__(self) -> None:
+        self.size = len(self.workers)
+
+    @property
+    def folder(self) -> str:
+        """Where the current stage writes, relative to the root."""
+        return f"stages/{self.stage.replace(':', '-')}-{self.fingerprint}"
+
+    @property
+    def workers(self) -> list[str]:
+        """Addresses of the workers, in the order of their names, so that placement repeats.
+
+        Raises
+        ------
+        TreadleError
+            All have died, and none was started again.
+        """
+        end = time.monotonic() + REPLACE_SECONDS
+        while True:
+            info = self.client.scheduler_info(n_workers=-1)["workers"]
+            if info:
+                return [address for address, _ in sorted(info.items(), key=lambda item: str(item[1]["name"]))]
+            if time.monotonic() > end:
+                raise TreadleError(
+                    f"{self.stage or 'The run'}: no worker is left, and none came back in {REPLACE_SECONDS} s; "
+                    "look at the cluster, and run again to go on where this run ended."
+                )
+            time.sleep(POLL_SECONDS)
+
+    def all_workers(self) -> list[str]:
+        """As `workers`, after waiting a while for those that were lost and are being started again."""
+        end = time.monotonic() + REPLACE_SECONDS
+        while len(self.workers) < self.size and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
+        workers = self.workers
+        self.size = len(workers)
+        return workers
+
+    def submit(self, function: Callable[..., Any], items: Sequence[Any], *args: Any) -> list[Future]:
+        """One task an item, on whichever worker has time; another one takes over when that dies.
+
+        They are bound to no worker, not even loosely: once all workers have died, Dask never runs a task with
+        any such wish again.
+        """
+        return [self.client.submit(function, item, *args, pure=False) for item in items]
+
+    def submit_like(self, function: Callable[..., Any], futures: Sequence[Future], *args: Any) -> list[Future]:
+        """One task a future, on the worker that holds its result."""
+        return [self.client.submit(function, future, *args, pure=False) for future in futures]
+
+    def gather(self, futures: Sequence[Future], rows: Callable[[Any], int] | None = None) -> list[Any]:
+        """Results in the order of the futures, reporting progress as they arrive.
+
+        The first error ends the wait and cancels the rest.
+
+        Raises
+        ------
+        TreadleError
+            A task killed its workers again and again, or there are no workers any more.
+        """
+        from distributed import KilledWorker, as_completed
+        from distributed.scheduler import NoValidWorkerError, NoWorkerError
+
+        results: dict[Any, Any] = {}
+        done_rows = 0
+        try:
+            for future, result in as_completed(futures, with_results=True):
+                if isinstance(result, CancelledError):
+                    raise result
+                results[future.key] = result
+                done_rows += rows(result) if rows else 0
+                self.progress(len(results), len(futures), done_rows if rows else None)
+        except BaseException as error:
+            self.client.cancel(list(futures))
+            if isinstance(error, KilledWorker):
+                raise TreadleError(
+                    f"{self.stage}: {error.allowed_failures + 1} workers died over the same partition, most likely "
+                    "for want of memory. Use more data.partitions, or give each worker more memory (fewer "
+                    "cluster.workers, or cluster.memory)."
+                ) from error
+            if isinstance(error, (NoWorkerError, NoValidWorkerError, CancelledError)):
+                raise TreadleError(
+                    f"{self.stage}: the cluster lost its workers or its scheduler ({type(error).__name__}); "
+                    "run again to go on where this run ended."
+                ) from error
+            raise
+        return [results[future.key] for future in futures]
+
+    def reduce(self, futures: Sequence[Future], merge: Callable[[list[Any]], Any]) -> Any:
+        """Merges partial results in a tree on the workers; the order of the partials is kept."""
+        level = list(futures)
+        while len(level) > 1:
+            level = [self.client.submit(merge, level[i : i + FAN_IN], pure=False) for i in range(0, len(level), FAN_IN)]
+        return self.gather(level)[0]
+
+    def progress(self, done: int, total: int, rows: int | None = None) -> None:
+        self.events.emit(self.stage, "progress", done=done, total=total, rows=rows)

@@ -1,0 +1,135 @@
+"""Stage `evaluate`: every model on the test rows, from statistics that merge exactly over partitions."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from treadle.engine.artifacts import Evaluation, Features, SplitRule, Trained
+from treadle.engine.blocks import Block, blocks_of
+from treadle.engine.context import Context
+from treadle.engine.job import LOWER_IS_BETTER
+from treadle.engine.models.base import load_model
+from treadle.engine.store import Store
+from treadle.errors import TreadleError
+from treadle.kernels import metrics as m
+
+REVISION = 1
+TASKS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., dict[str, float]]]] = {
+    "binary": (m.score_table, m.merge_score_tables, m.binary_metrics),
+    "multiclass": (m.class_table, m.merge_class_tables, m.multiclass_metrics),
+    "regression": (m.error_table, m.merge_error_tables, m.regression_metrics),
+}
+"""By task: the statistics of a partition, how they merge, and the metrics that follow from them."""
+MAX_GROUPS = 50
+"""Values of a protected column that are reported one by one; a column with more is left out, with a warning."""
+
+
+def run(context: Context, features: Features, rule: SplitRule, trained: Sequence[Trained]) -> Evaluation:
+    """Metrics of every model, the best first."""
+    job = context.job
+    good = [t for t in trained if t.error is None]
+    if not good:
+        raise TreadleError("No model could be trained: " + "; ".join(f"{t.name}: {t.error}" for t in trained))
+    folders = {t.name: t.files[0].path.rsplit("/", 1)[0] for t in good}
+    futures = context.submit_like(
+        measure, blocks_of(context, features, rule), context.store, folders, rule, job.data.protected
+    )
+    found = context.reduce(futures, functools.partial(merge, task=rule.task))
+    metric = job.metric_for(rule.task)
+    rows = [_row(t, found.get(t.name), rule) for t in trained]
+    sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
+    rows.sort(key=lambda row: (row["error"] is not None, sign * _number(row.get(metric)), row["model"]))
+    best = rows[0]["model"]
+    calibration, groups, warnings = {}, {}, []
+    if rule.task == "binary":
+        calibration = {name: m.calibration(part["table"]) for name, part in found.items()}
+        for column, counts in found[best]["groups"].items():
+            if len(counts) > MAX_GROUPS:
+                warnings.append(
+                    f"protected column '{column}' has more than {MAX_GROUPS} values; bin it to see rates by group"
+                )
+            else:
+                groups[column] = {value: m.group_rates(counts[value]) for value in sorted(counts)}
+    return Evaluation(
+        metric=metric,
+        best=best,
+        rows=tuple(rows),
+        calibration=calibration,
+        groups=groups,
+        warnings=tuple(warnings),
+    )
+
+
+def measure(
+    block: Block, store: Store, folders: dict[str, str], rule: SplitRule, protected: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """On a worker: what one partition's test rows say of every model."""
+    rows = block.select("test")
+    found = {}
+    for name, folder in folders.items():
+        model = load_model(store, folder)
+        started = time.perf_counter()
+        scores = model.scores(model.margin(rows.matrix)) if rows.rows else _no_scores(rule)
+        part: dict[str, Any] = {"seconds": time.perf_counter() - started, "groups": {}}
+        labels = rows.target if rule.task == "regression" else rows.target.astype(np.int64)
+        part["table"] = TASKS[rule.task][0](scores, labels)
+        if rule.task == "binary":
+            predicted = model.classes(scores)
+            for column in protected:
+                part["groups"][column] = _group_counts(labels, predicted, rows.protected[column])
+        found[name] = part
+    return found
+
+
+def _no_scores(rule: SplitRule) -> np.ndarray:
+    return np.empty((0, len(rule.classes)) if rule.task == "multiclass" else 0)
+
+
+def _group_counts(labels: np.ndarray, predicted: np.ndarray, values: Any) -> dict[str, np.ndarray]:
+    codes, names = pd.factorize(values.to_pandas(), use_na_sentinel=False)
+    counts = m.group_counts(labels, predicted, codes, len(names))
+    return {"null" if pd.isna(name) else str(name): counts[i] for i, name in enumerate(names)}
+
+
+def merge(partials: list[dict[str, dict[str, Any]]], task: str) -> dict[str, dict[str, Any]]:
+    """Statistics of several partitions as one."""
+    merge_tables = TASKS[task][1]
+    merged = {}
+    for name in partials[0]:
+        parts = [partial[name] for partial in partials]
+        groups: dict[str, dict[str, np.ndarray]] = {}
+        for part in parts:
+            for column, counts in part["groups"].items():
+                into = groups.setdefault(column, {})
+                for value, count in counts.items():
+                    into[value] = into[value] + count if value in into else count
+        merged[name] = {
+            "seconds": sum(part["seconds"] for part in parts),
+            "table": merge_tables([part["table"] for part in parts]),
+            "groups": groups,
+        }
+    return merged
+
+
+def _row(trained: Trained, part: dict[str, Any] | None, rule: SplitRule) -> dict[str, Any]:
+    values: dict[str, Any] = {"model": trained.name}
+    if part is not None:
+        values.update(TASKS[rule.task][2](part["table"]))
+    return {
+        **values,
+        "rows_used": trained.rows_used,
+        "train_seconds": trained.seconds,
+        "predict_seconds": part["seconds"] if part else None,
+        "peak_bytes": trained.peak_bytes,
+        "error": trained.error,
+    }
+
+
+def _number(value: float | None) -> float:
+    return float("inf") if value is None or np.isnan(value) else value

@@ -1,0 +1,1 @@
+"""Models: a catalogue of what can be trained, and trained models behind one interface."""

@@ -1,0 +1,307 @@
+"""The stages of a job, in order. Each is skipped when its outcome is there already.
+
+    read -> etl -> split -> features -> train:<model>... -> evaluate -> explain, predict -> publish
+
+A stage's fingerprint is a digest of its configuration, of the fingerprints of the stages that it
+needs, of the input's content and of its code's revision. An outcome under that fingerprint is
+final, so the same mechanism is a cache between runs and the way to resume after a crash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from treadle.engine import etl, evaluate, explain, features, predict, publish, read, split, text_input, train
+from treadle.engine.artifacts import (
+    Artifact,
+    Evaluation,
+    Explanation,
+    Features,
+    Predictions,
+    Prepared,
+    Publication,
+    Source,
+    SplitRule,
+    Trained,
+)
+from treadle.engine.bundle import replayable
+from treadle.engine.context import Context
+from treadle.engine.csv import CsvOptions
+from treadle.engine.inputs import Inspected
+from treadle.engine.job import Job
+from treadle.engine.meter import Meter
+from treadle.engine.models.catalogue import check_models
+from treadle.engine.program import Program
+from treadle.engine.relational import Join
+from treadle.engine.store import Store
+from treadle.errors import DataError, RequestError, StorageError, column_not_found
+
+Made = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a job reads, as footers and heads describe it."""
+
+    main: Inspected
+    test: Inspected | None
+    sides: dict[int, Inspected]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage is made from, and the function that makes it."""
+
+    name: str
+    artifact: type[Artifact]
+    needs: tuple[str, ...]
+    fingerprint: str
+    function: Callable[[Context, Made], Artifact]
+    always: bool = False
+    """Never skipped: it finds out itself whether anything is to be done."""
+
+    @property
+    def folder(self) -> str:
+        return f"stages/{self.name.replace(':', '-')}-{self.fingerprint}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """How a stage went in a run."""
+
+    stage: str
+    fingerprint: str
+    status: str
+    """cached | finished"""
+    wall_seconds: float
+    cpu_seconds: float
+    peak_bytes: int
+
+
+def inspect(job: Job) -> Inputs:
+    """Looks at every input of a job without reading its rows."""
+    test = getattr(job.split, "path", None)
+    options = text_input.csv_options(job.data)
+    return Inputs(
+        main=text_input.inspect(job.data.path, job.data.format, options),
+        test=text_input.inspect(test, job.data.format, options) if test is not None else None,
+        sides={
+            i: text_input.inspect(operation.with_.path, operation.with_.format, CsvOptions())
+            for i, operation in enumerate(job.tables)
+            if isinstance(operation, Join)
+        },
+    )
+
+
+def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
+    """Resolves every operation against the inputs' columns; returns the program and the features known so far.
+
+    Raises
+    ------
+    RequestError
+        The first operation, column or model that does not fit.
+    """
+
+    if inputs.main.rows == 0:
+        raise DataError(f"The input {job.data.path} has no rows.")
+    if inputs.test is not None:
+        read.check_test(inputs.main, inputs.test)
+    program = etl.outline(job, inputs.main, inputs.sides, store)
+    kinds = program.output()
+    if job.is_etl:
+        return program, []
+    named = [job.data.target, *job.data.protected, getattr(job.split, "column", None)]
+    for name in named:
+        if name is not None and name not in kinds:
+            raise column_not_found(name, "the rows after tables", kinds)
+    check_models(job, split.check(job, kinds))
+    _check_replay(job, program, kinds)
+    return program, features.check(job, kinds)
+
+
+def _check_replay(job: Job, program: Program, kinds: Mapping[str, str]) -> None:
+    """Refuses features that rows to predict could not have, because they are made from the target."""
+    target = job.data.target or ""
+    try:
+        replayable(program, features.inputs_of(job, kinds), target)[0].empty()
+    except RequestError as error:
+        raise RequestError(
+            f"Features are made from the target '{target}', which rows to predict do not have: {error} "
+            "Drop in tables what is made from it."
+        ) from error
+
+
+def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
+    """The stages that a job has, with their fingerprints."""
+    stages: dict[str, Stage] = {}
+    data = job.data
+
+    def add(
+        name: str,
+        artifact: type[Artifact],
+        needs: tuple[str, ...],
+        config: Any,
+        revision: int,
+        function: Callable[[Context, Made], Artifact],
+        always: bool = False,
+    ) -> None:
+        made_of = [name.partition(":")[0], revision, config, [stages[n].fingerprint for n in needs]]
+        stages[name] = Stage(name, artifact, needs, digest(made_of), function, always)
+
+    text = asdict(inputs.main.options) if inputs.main.options else {}
+    digests = [inputs.main.digest, inputs.test.digest if inputs.test else None]
+    # Parquet is read where it lies, and later stages go there again: elsewhere, the same content is made anew.
+    read_in_place = [found for found in (inputs.main, inputs.test) if found is not None and found.format == "parquet"]
+    places = [file.path for found in read_in_place for file in found.files]
+    add(
+        "read",
+        Source,
+        (),
+        [digests, places, text, data.bad_rows.limit, data.partitions],
+        read.REVISION,
+        lambda c, m: read.run(c, inputs.main, inputs.test),
+    )
+    tables = [operation.model_dump(mode="json", by_alias=True) for operation in job.tables]
+    for i, side in inputs.sides.items():
+        tables[i]["with"] = side.digest
+    add(
+        "etl",
+        Prepared,
+        ("read",),
+        [tables, data.id, job.is_etl],
+        etl.REVISION,
+        lambda c, m: etl.run(c, m["read"], inputs.sides),
+    )
+    if not job.is_etl:
+        splitting = job.split.model_dump(mode="json", exclude={"path"}) if job.split else None
+        target = [
+            data.target,
+            data.positive_class,
+            data.task,
+            job.metric,
+            splitting,
+            job.seed,
+        ]
+        add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
+        operations = [operation.model_dump(mode="json") for operation in job.features]
+        add(
+            "features",
+            Features,
+            ("etl", "split"),
+            [operations, data.protected],
+            features.REVISION,
+            lambda c, m: features.run(c, m["etl"], m["split"]),
+        )
+        for model in job.models:
+            library = importlib.metadata.version("xgboost" if model.name == "xgboost" else "scikit-learn")
+            add(
+                f"train:{model.title}",
+                Trained,
+                ("features", "split"),
+                [model.model_dump(mode="json"), job.seed, library],
+                train.REVISION,
+                lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
+            )
+        trains = tuple(name for name in stages if name.startswith("train:"))
+        add(
+            "evaluate",
+            Evaluation,
+            ("features", "split", *trains),
+            [job.metric, data.protected],
+            evaluate.REVISION,
+            lambda c, m: evaluate.run(c, m["features"], m["split"], [m[t] for t in trains]),
+        )
+        needs = ("features", "split", "evaluate")
+        if job.explain.rows != "none":
+            add(
+                "explain",
+                Explanation,
+                needs,
+                job.explain.rows,
+                explain.REVISION,
+                lambda c, m: explain.run(c, m["features"], m["split"], m["evaluate"], _by_title(m, trains)),
+            )
+        if job.predict.rows != "none":
+            add(
+                "predict",
+                Predictions,
+                needs,
+                job.predict.rows,
+                predict.REVISION,
+                lambda c, m: predict.run(c, m["features"], m["split"], m["evaluate"], _by_title(m, trains)),
+            )
+    before = tuple(stages)
+    add(
+        "publish",
+        Publication,
+        before,
+        job.name,
+        publish.REVISION,
+        lambda c, m: _publish(c, m, stages),
+        always=True,
+    )
+    return tuple(stages.values())
+
+
+def _by_title(made: Made, trains: tuple[str, ...]) -> dict[str, Trained]:
+    return {made[name].name: made[name] for name in trains}
+
+
+def _publish(context: Context, made: Made, stages: Mapping[str, Stage]) -> Publication:
+    return publish.run(context, made, {name: stage.fingerprint for name, stage in stages.items()})
+
+
+def cached(store: Store, stage: Stage) -> Artifact | None:
+    """The stage's outcome when it is there with all its files."""
+    if stage.always or not store.fs.exists(store.path(f"{stage.folder}/stage.json")):
+        return None
+    try:
+        artifact = stage.artifact.model_validate(store.read_json(f"{stage.folder}/stage.json"))
+    except (ValidationError, StorageError):
+        return None  # written by another version of Treadle: it is made again
+    return artifact if all(store.has(part) for part in artifact.parts) else None
+
+
+def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tuple[dict[str, Artifact], list[Record]]:
+    """Runs the stages that have no outcome yet, or all of them when `fresh`."""
+    made: dict[str, Artifact] = {}
+    records: list[Record] = []
+    for stage in stages:
+        context.stage, context.fingerprint = stage.name, stage.fingerprint
+        found = None if fresh else cached(context.store, stage)
+        if found is not None:
+            made[stage.name] = found
+            records.append(Record(stage.name, stage.fingerprint, "cached", 0.0, 0.0, 0))
+            context.events.emit(stage.name, "cached", fingerprint=stage.fingerprint)
+            continue
+        if stage.name == "publish":
+            context.before_publish()
+        context.events.emit(stage.name, "started", fingerprint=stage.fingerprint)
+        try:
+            with Meter() as meter:
+                artifact = stage.function(context, made)
+                if artifact.is_final and not stage.always:
+                    context.store.write_json(f"{stage.folder}/stage.json", artifact.model_dump(mode="json"))
+        except BaseException as error:
+            with contextlib.suppress(StorageError):  # what failed may be the disk
+                context.events.emit(stage.name, "failed", error=f"{type(error).__name__}: {error}")
+            raise
+        made[stage.name] = artifact
+        record = Record(stage.name, stage.fingerprint, "finished", **asdict(meter.cost))
+        records.append(record)
+        context.events.emit(stage.name, "finished", **asdict(meter.cost), warnings=artifact.warnings)
+    return made, records
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits for any JSON-able value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,166 @@
+"""Stage `publish`: makes what the other stages wrote visible, as table versions and a model bundle.
+
+Files are linked or copied into the tables and committed in one step a table. The run's manifest,
+which the pipeline writes last, names the versions: what no manifest names does not exist.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from treadle.engine import delta
+from treadle.engine.artifacts import (
+    Artifact,
+    Evaluation,
+    Explanation,
+    Features,
+    Part,
+    Predictions,
+    Prepared,
+    Publication,
+    SplitRule,
+    TableRecord,
+    Trained,
+)
+from treadle.engine.bundle import BundleDocument, fingerprint_of, replayable, versions, write_bundle
+from treadle.engine.context import Context
+from treadle.engine.events import now
+from treadle.engine.rows import program_of
+from treadle.engine.text_input import csv_options
+
+REVISION = 1
+LIBRARIES = ("treadle", "xgboost", "scikit-learn", "numpy", "pandas", "pyarrow", "dask", "deltalake")
+
+
+def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[str, str]) -> Publication:
+    """Commits every table that the job made, then the bundle."""
+    prepared = made["etl"]
+    assert isinstance(prepared, Prepared)
+    tables: list[TableRecord] = []
+
+    def commit(name: str, parts: Sequence[Part], stage: str) -> None:
+        if parts:
+            tables.append(_commit(context, name, parts, fingerprints[stage]))
+            context.progress(len(tables), 0)
+
+    commit("quarantine", prepared.source.quarantine, "read")
+    if prepared.table is not None:
+        commit("etl", prepared.table, "etl")
+        return Publication(tables=tuple(tables), model=None)
+    features, evaluation, rule = made["features"], made["evaluate"], made["split"]
+    assert isinstance(features, Features)
+    assert isinstance(evaluation, Evaluation)
+    assert isinstance(rule, SplitRule)
+    commit("features", features.table, "features")
+    commit("leaderboard", [_leaderboard(context, evaluation)], "evaluate")
+    if isinstance(predictions := made.get("predict"), Predictions):
+        commit("predictions", predictions.table, "predict")
+    if isinstance(explanation := made.get("explain"), Explanation):
+        commit("explanations", explanation.table, "explain")
+    best = made[f"train:{evaluation.best}"]
+    assert isinstance(best, Trained)
+    fingerprint = fingerprints["publish"]
+    model = _bundle(context, prepared, rule, features, evaluation, best, fingerprint)
+    return Publication(tables=tuple(tables), model=model)
+
+
+def _commit(context: Context, name: str, parts: Sequence[Part], fingerprint: str) -> TableRecord:
+    import pyarrow.parquet as pq
+
+    store = context.store
+    with store.fs.open(store.path(parts[0].path), "rb") as file:
+        schema = pq.read_schema(file)
+    relative = f"tables/{context.job.name}/{name}"
+    version = delta.commit_table(
+        store.fs,
+        store.path(relative),
+        [delta.DataFile(store.path(part.path), part.rows, part.bytes) for part in parts],
+        schema,
+        fingerprint=fingerprint,
+        metadata={
+            "treadle.run": context.run_id,
+            "treadle.spec": context.spec_digest,
+            "treadle.version": importlib.metadata.version("treadle"),
+        },
+    )
+    return TableRecord(
+        name=name,
+        path=relative,
+        version=version.version,
+        rows=version.rows,
+        bytes=version.bytes,
+        files=version.files,
+    )
+
+
+def _leaderboard(context: Context, evaluation: Evaluation) -> Part:
+    """The leaderboard as a Parquet file: the metrics of the task, then what each model cost."""
+    names = list(dict.fromkeys(name for row in evaluation.rows for name in row))
+    types = {"model": pa.string(), "error": pa.string(), "rows_used": pa.int64(), "peak_bytes": pa.int64()}
+    schema = pa.schema([(name, types.get(name, pa.float64())) for name in names])
+    table = pa.Table.from_pylist([dict(row) for row in evaluation.rows], schema)
+    return context.store.write_parquet(f"{context.folder}/leaderboard.parquet", table)
+
+
+def _bundle(
+    context: Context,
+    prepared: Prepared,
+    rule: SplitRule,
+    features: Features,
+    evaluation: Evaluation,
+    best: Trained,
+    fingerprint: str,
+) -> str:
+    store, job = context.store, context.job
+    existing = versions(store, job.name)
+    if existing and fingerprint_of(store, job.name, existing[-1]) == fingerprint:
+        folder = f"models/{job.name}/{existing[-1]}"
+        copies = [part.model_copy(update={"path": f"{folder}/{part.path.rsplit('/', 1)[-1]}"}) for part in best.files]
+        if all(store.has(copy) for copy in copies):
+            return f"{job.name}:{existing[-1]}"
+    program, left_out = replayable(program_of(context, prepared), features.inputs, job.data.target or "")
+    document = BundleDocument(
+        name=job.name,
+        version=_reserve(context),
+        fingerprint=fingerprint,
+        run=context.run_id,
+        created=now(),
+        task=rule.task,
+        classes=rule.classes,
+        target=job.data.target or "",
+        id=program.id_column,
+        csv=asdict(csv_options(job.data)),
+        inputs={},
+        steps=(),
+        left_out=tuple(step.where for step in left_out),
+        feature_inputs=tuple(features.inputs),
+        operations=features.operations,
+        features=features.names,
+        model=best.model,
+        metrics=_metrics(evaluation, best.name),
+        libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
+    )
+    return write_bundle(store, document, best.files, program).reference
+
+
+def _reserve(context: Context) -> int:
+    """The next version number; the folder is made here, so that two runs at once do not share it."""
+    store, name = context.store, context.job.name
+    while True:
+        numbers = [int(v) for v in store.list(f"models/{name}") if v.isdigit()]
+        version = max(numbers, default=0) + 1
+        try:
+            store.fs.makedirs(store.path(f"models/{name}/{version}"), exist_ok=False)
+        except FileExistsError:
+            continue
+        return version
+
+
+def _metrics(evaluation: Evaluation, name: str) -> dict[str, Any]:
+    (row,) = [row for row in evaluation.rows if row["model"] == name]
+    return {key: value for key, value in row.items() if isinstance(value, float)}

@@ -1,0 +1,73 @@
+"""Stage `read`: the input as partitions of typed rows, with broken rows of text files set aside."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from treadle.engine.artifacts import Part, Piece, Role, Source
+from treadle.engine.context import Context
+from treadle.engine.inputs import InputFile, Inspected, cut, partition_count, row_bytes
+from treadle.engine.text_input import convert_file, rejected
+from treadle.errors import DataError, RequestError, column_not_found
+
+REVISION = 1
+
+
+def run(context: Context, inspected: Inspected, test: Inspected | None) -> Source:
+    """Parquet stays where it is; text files are written once as Parquet, in parallel over files."""
+    sources = [inspected] if test is None else [inspected, test]
+    roles: list[Role] = ["any"] if test is None else ["train", "test"]
+    partitions: list[tuple[Piece, ...]] = []
+    files: list[Part] = []
+    bad: list[pa.Table] = []
+    offset = 0
+    for source, role in zip(sources, roles, strict=True):
+        own = source.format == "csv"
+        inputs = list(source.files)
+        if own:
+            inputs = []
+            tasks = [(number, file.path) for number, file in enumerate(source.files)]
+            futures = context.submit(convert_file, tasks, context.store, source, f"{context.folder}/{role}")
+            for parts, broken in context.gather(futures, rows=lambda made: sum(part.rows for part in made[0])):
+                files += parts
+                bad += broken
+                inputs += [InputFile(part.path, part.bytes, "", part.rows) for part in parts]
+        rows = sum(file.rows or 0 for file in inputs)
+        count = context.job.data.partitions or partition_count(rows, row_bytes(source.kinds), len(context.workers))
+        partitions += cut(inputs, count, own=own, offset=offset, role=role)
+        offset += rows
+    quarantine, bad_rows = _set_aside(context, bad)
+    if not partitions:
+        raise DataError(f"The input {context.job.data.path} has no rows.")
+    warnings = (f"{bad_rows} broken rows were set aside in the table `quarantine`",) if bad_rows else ()
+    return Source(
+        kinds=inspected.kinds,
+        partitions=tuple(partitions),
+        files=tuple(files),
+        quarantine=quarantine,
+        bad_rows=bad_rows,
+        warnings=warnings,
+    )
+
+
+def _set_aside(context: Context, bad: list[pa.Table]) -> tuple[tuple[Part, ...], int]:
+    table = rejected(
+        bad,
+        context.job.data.bad_rows.limit,
+        "Mend them, or raise the limit to set them aside in the table `quarantine`.",
+    )
+    if table is None:
+        return (), 0
+    return (context.store.write_parquet(f"{context.folder}/quarantine.parquet", table),), table.num_rows
+
+
+def check_test(train: Inspected, test: Inspected) -> None:
+    """Refuses a test input that lacks a column of the training input, or has it with another type."""
+    for name, kind in train.kinds.items():
+        if name not in test.kinds:
+            raise column_not_found(name, f"the test input {test.files[0].path}", test.kinds)
+        if test.kinds[name] != kind:
+            raise RequestError(
+                f"Column '{name}' is {kind} in {train.files[0].path} and {test.kinds[name]} in {test.files[0].path}; "
+                "the training and test inputs must agree."
+            )

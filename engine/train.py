@@ -1,0 +1,170 @@
+"""Stage `train`: one model. XGBoost trains over the cluster, scikit-learn's models on one worker."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from treadle.engine.artifacts import Features, Part, SplitRule, Trained
+from treadle.engine.blocks import Block, blocks_of
+from treadle.engine.boosting import train_boosted
+from treadle.engine.context import Context
+from treadle.engine.job import Model as ModelConfig
+from treadle.engine.meter import Meter
+from treadle.engine.models.base import Model, Task, save_model
+from treadle.engine.models.boosted import said_by, task_threads
+from treadle.engine.models.catalogue import CATALOGUE, Entry, check_models
+from treadle.engine.models.forest import ForestModel
+from treadle.engine.models.linear import LinearModel
+from treadle.engine.rows import hash_keys
+from treadle.errors import DataError, TreadleError, listed
+from treadle.kernels.hashing import uniform
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+REVISION = 1
+WORKER_SHARE = 0.25
+"""Share of a worker's memory that the training rows of a single-worker model may take (float64)."""
+
+
+def run(context: Context, features: Features, rule: SplitRule, config: ModelConfig) -> Trained:
+    """Trains and saves; a model that fails is a line of the leaderboard with its error, not the end of the job."""
+    check_models(context.job, rule.task)
+    entry = CATALOGUE[config.name]
+    blocks = blocks_of(context, features, rule)
+    notes: list[str] = []
+    meter = Meter()
+    if entry.family == "linear" and (nulls := _with_nulls(context, blocks, features.names)):
+        remedy = f"{{op: impute, columns: [{listed(nulls)}]}}"
+        return _failed(config, 0.0, f"features have nulls, which {config.name} does not take; add {remedy} to features")
+    try:
+        with meter:
+            if entry.family == "boosted":
+                model: Model = train_boosted(context, features, rule, config, notes)
+                rows = rule.train_rows
+            else:
+                model, rows = _train_on_worker(context, blocks, features, rule, config, notes)
+    except DataError as error:
+        return _failed(config, meter.cost.wall_seconds, str(error))
+    except TreadleError:
+        raise
+    except Exception as error:
+        return _failed(config, meter.cost.wall_seconds, f"{type(error).__name__}: {said_by(error)}"[:500])
+    save_model(model, context.store, context.folder)
+    files = [
+        Part(
+            path=f"{context.folder}/{name}",
+            rows=0,
+            bytes=context.store.fs.size(context.store.path(f"{context.folder}/{name}")),
+        )
+        for name in context.store.list(context.folder)
+        if name.startswith("model.")
+    ]
+    return Trained(
+        name=config.title,
+        model=config.name,
+        files=tuple(files),
+        rows_used=rows,
+        seconds=meter.cost.wall_seconds,
+        peak_bytes=meter.cost.peak_bytes,
+        warnings=tuple(notes),
+    )
+
+
+def _failed(config: ModelConfig, seconds: float, reason: str) -> Trained:
+    return Trained(name=config.title, model=config.name, files=(), rows_used=0, seconds=seconds, error=reason)
+
+
+def _with_nulls(context: Context, blocks: Sequence[Future], names: Sequence[str]) -> list[str]:
+    """The features that are null in some row, for training or for the test."""
+    found = np.any(context.gather(context.submit_like(null_columns, blocks)), axis=0)
+    return [name for name, has_nulls in zip(names, found, strict=True) if has_nulls]
+
+
+def null_columns(block: Block) -> np.ndarray:
+    """On a worker: whether a column has nulls, bool (features,)."""
+    return np.isnan(block.matrix).any(axis=0)
+
+
+def _train_on_worker(
+    context: Context,
+    blocks: Sequence[Future],
+    features: Features,
+    rule: SplitRule,
+    config: ModelConfig,
+    notes: list[str],
+) -> tuple[Model, int]:
+    info = context.client.scheduler_info(n_workers=-1)["workers"].values()
+    memory = min(worker["memory_limit"] or 2**34 for worker in info)
+    fits = int(memory * WORKER_SHARE / (8 * len(features.names)))
+    share = min(1.0, fits / rule.train_rows)
+    if share < 1.0:
+        notes.append(
+            f"{config.title}: trained on a sample of about {fits} of {rule.train_rows} rows, "
+            "which is what a worker holds"
+        )
+    kept = context.submit_like(sample, blocks, share, context.job.seed)
+    future = context.client.submit(fit_estimator, kept, config, rule, context.job.seed, pure=False)
+    model, rows, said = context.gather([future])[0]
+    notes += [f"{config.title}: {text}" for text in said]
+    return model, rows
+
+
+def sample(block: Block, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """On a worker: the training rows, or those of them that a hash of their id draws."""
+    import pandas as pd
+
+    mask = ~block.test
+    if share < 1.0:
+        ids = pd.Series(block.ids.to_pandas())
+        mask &= uniform(hash_keys(ids, seed + 1)) < share
+    rows = block.take(mask)
+    return rows.matrix, rows.target
+
+
+def fit_estimator(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], config: ModelConfig, rule: SplitRule, seed: int
+) -> tuple[Model, int, list[str]]:
+    """On a worker: fits a scikit-learn estimator on all parts together; also what the library warned of.
+
+    Raises
+    ------
+    DataError
+        The training rows lack a class.
+    """
+    entry, task = CATALOGUE[config.name], rule.task
+    # Coefficients are solved for in the data's type, and float32 stops short of convergence.
+    kind = np.float64 if entry.family == "linear" else np.float32
+    matrix = np.concatenate([part[0] for part in parts]).astype(kind, copy=False)
+    target = np.concatenate([part[1] for part in parts])
+    # Such an estimator would have fewer outputs than there are classes.
+    lacking = [name for code, name in enumerate(rule.classes) if not (target == code).any()]
+    if lacking:
+        raise DataError(f"no training row is of class {listed(map(repr, lacking))}; choose another split")
+    estimator = make_estimator(entry, config, task, seed)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator.fit(matrix, target if task == "regression" else target.astype(np.int64))
+    said = sorted({str(w.message).splitlines()[0] for w in caught})
+    if entry.family == "forest":
+        return ForestModel.of(task, estimator), len(target), said
+    link = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[task]
+    model = LinearModel(task, link, estimator.coef_, estimator.intercept_, matrix.mean(axis=0))  # type: ignore[arg-type]
+    return model, len(target), said
+
+
+def make_estimator(entry: Entry, config: ModelConfig, task: Task, seed: int) -> Any:
+    """The library's estimator with the engine's seed and threads, where it takes them."""
+    estimator = entry.estimator(task)(**{**entry.defaults, **config.params})
+    known = estimator.get_params()
+    engine = {"random_state": seed, "n_jobs": task_threads() or None}
+    taken = {
+        name: value
+        for name, value in engine.items()
+        if name in known and not (name == "n_jobs" and entry.family == "linear")
+    }
+    return estimator.set_params(**taken)
