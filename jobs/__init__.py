@@ -1,0 +1,1 @@
+"""What is asked for, and by whom: spec, plan, runner, client and command line."""

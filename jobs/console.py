@@ -1,0 +1,238 @@
+"""What a terminal shows: progress while a job runs, and tables of its outcome."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from treadle.engine.events import Listener
+    from treadle.jobs.plan import Plan
+    from treadle.jobs.run import Run
+
+TOP_FEATURES = 10
+METRICS = ("auc", "average_precision", "accuracy", "f1", "log_loss", "brier", "rmse", "mae", "r2")
+PIPE_WIDTH = 140
+"""Columns when the output is no terminal: wide enough for a leaderboard."""
+out = Console(
+    highlight=False, markup=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else PIPE_WIDTH
+)
+
+
+@contextlib.contextmanager
+def listener(silent: bool) -> Iterator[Listener | None]:
+    """A listener for progress events: bars on a terminal, a line a stage elsewhere, None when silent."""
+    if silent:
+        yield None
+    elif sys.stderr.isatty():
+        with Progress(
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[note]}"),
+            _Running(),
+            console=Console(stderr=True, highlight=False),
+        ) as progress:
+            yield _Bars(progress)
+    else:
+        yield _line
+
+
+class _Running(TimeElapsedColumn):
+    """Elapsed time of a stage that runs; a finished one says in its note what it took."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.finished else super().render(task)
+
+
+class _Bars:
+    """One bar a stage."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        stage = event["stage"]
+        if stage not in self._tasks:
+            self._tasks[stage] = self._progress.add_task(stage, total=None, note="")
+        task = self._tasks[stage]
+        if event["event"] == "progress":
+            self._progress.update(
+                task, completed=event["done"], total=event["total"] or None, note=_progress_note(event)
+            )
+        elif event["event"] in ("finished", "cached"):
+            self._progress.update(task, total=1, completed=1, note=_end_note(event))
+            self._progress.stop_task(task)
+        elif event["event"] == "failed":
+            self._progress.update(task, note="failed")
+            self._progress.stop_task(task)
+
+
+def _line(event: dict[str, Any]) -> None:
+    if event["event"] in ("finished", "cached", "failed"):
+        note = "failed" if event["event"] == "failed" else _end_note(event)
+        print(f"{event['stage']:<28} {note}", file=sys.stderr, flush=True)
+
+
+def _progress_note(event: Mapping[str, Any]) -> str:
+    if event.get("note"):
+        return str(event["note"])
+    rows = f", {event['rows']:,} rows" if event.get("rows") is not None else ""
+    return f"{event['done']}/{event['total']} partitions{rows}" if event["total"] else f"{event['done']} tables"
+
+
+def _end_note(event: Mapping[str, Any]) -> str:
+    if event["event"] == "cached":
+        return "cached"
+    if event.get("dashboard"):
+        return f"ready; dashboard {event['dashboard']}"
+    peak = f", peak {_size(event['peak_bytes'])}" if event.get("peak_bytes") else ""
+    return f"{event['wall_seconds']:.1f} s{peak}"
+
+
+def show_run(run: Run, full: bool) -> None:
+    """The outcome of a run; `full` adds the cost of each stage."""
+    manifest = run.manifest
+    results = manifest["results"]
+    out.print(f"\nRun {run.id}: {run.status} in {manifest['seconds']:.1f} s")
+    if manifest["error"]:
+        out.print(f"  {manifest['error']}")
+    if "evaluate" in results:
+        _leaderboard(results["evaluate"])
+    if run.importance:
+        top = list(run.importance.items())[:TOP_FEATURES]
+        table = Table(
+            "feature",
+            "mean |contribution|",
+            title=f"Top features of {results['evaluate']['best']}",
+            title_justify="left",
+        )
+        for name, value in top:
+            table.add_row(name, f"{value:.4f}")
+        out.print(table)
+    if full:
+        _stages(manifest)
+    if manifest["tables"]:
+        table = Table("table", "version", "rows", "path", title="Written", title_justify="left")
+        for record in run.tables.values():
+            table.add_row(record.name, str(record.version), f"{record.rows:,}", record.path)
+        out.print(table)
+    if manifest["model"]:
+        out.print(f"Model {manifest['model']}: {run.model.store.path(run.model.folder)}")
+    for text in manifest["warnings"]:
+        out.print(f"warning: {text}")
+    out.print(f"Manifest: {run._store.path(f'runs/{run.id}/manifest.json')}")
+
+
+def _leaderboard(evaluation: Mapping[str, Any]) -> None:
+    rows: Sequence[Mapping[str, Any]] = evaluation["rows"]
+    shown = [m for m in METRICS if any(row.get(m) is not None for row in rows)]
+    table = Table(title=f"Leaderboard by {evaluation['metric']}, on the test rows", title_justify="left")
+    table.add_column("model")
+    for name in [*shown, "train s"]:
+        table.add_column(name, justify="right")
+    for row in rows:
+        if row["error"]:
+            table.add_row(row["model"], f"failed: {row['error']}")
+        else:
+            table.add_row(row["model"], *(_number(row.get(m)) for m in shown), f"{row['train_seconds']:.1f}")
+    out.print(table)
+
+
+def _stages(manifest: Mapping[str, Any]) -> None:
+    table = Table("stage", "status", title="Stages", title_justify="left")
+    for name in ("wall s", "CPU s", "peak"):
+        table.add_column(name, justify="right")
+    for record in manifest["stages"]:
+        if record["status"] == "cached":
+            table.add_row(record["stage"], "cached")
+        else:
+            cost = (
+                f"{record['wall_seconds']:.2f}",
+                f"{record['cpu_seconds']:.2f}",
+                _size(record["peak_bytes"]),
+            )
+            table.add_row(record["stage"], record["status"], *cost)
+    out.print(table)
+
+
+def show_plan(plan: Plan) -> None:
+    """Stages and what is known of their size."""
+    described = plan.describe()
+    out.print(
+        f"Job {plan.spec.name}, on {plan.device} ({plan.device_reason}), artifacts in {plan.root}",
+    )
+    rows = "rows not counted yet" if plan.rows is None else f"{plan.rows:,} rows in {plan.partitions} partitions"
+    out.print(f"Input: {len(plan.inputs.main.files)} {plan.inputs.main.format} files, {rows}")
+    table = Table("stage", "fingerprint", "status")
+    for stage in described["stages"]:
+        table.add_row(stage["stage"], stage["fingerprint"], stage["status"])
+    out.print(table)
+    if plan.features:
+        out.print(f"Features known so far: {len(plan.features)}")
+    if plan.memory:
+        limit = f" of {_size(plan.memory.worker_limit)}" if plan.memory.worker_limit else ""
+        out.print(
+            f"Estimated memory: {_size(plan.memory.partition)} a partition, {_size(plan.memory.features)} of features, "
+            f"peak {_size(plan.memory.worker_peak)}{limit} a worker"
+        )
+
+
+def show_check(found: Mapping[str, Any]) -> None:
+    """A spec that fits its input."""
+    rows = f"{found['rows']:,} rows" if found["rows"] is not None else "rows not counted"
+    out.print(
+        f"{found['spec']}: the spec fits its input ({found['files']} {found['format']} files, {rows})",
+    )
+    table = Table("column", "kind in the input", "kind after tables")
+    for name in dict.fromkeys([*found["columns"], *found["rows_after_tables"]]):
+        table.add_row(name, found["columns"].get(name, ""), found["rows_after_tables"].get(name, ""))
+    out.print(table)
+    if found["target"]:
+        out.print(f"Target: {found['target']}")
+
+
+def show_runs(rows: Sequence[Mapping[str, Any]], root: str) -> None:
+    """The list of runs."""
+    if not rows:
+        out.print(f"No runs under {root} yet.")
+        return
+    table = Table("run", "job", "status", "started", "seconds", "model", "best")
+    for row in rows:
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        cells = (
+            row["run"],
+            row["job"],
+            row["status"],
+            (row["started"] or "")[:19],
+            seconds,
+            row["model"] or "",
+            row["best"] or "",
+        )
+        table.add_row(*cells)
+    out.print(table)
+
+
+def show_predicted(done: Mapping[str, Any]) -> None:
+    """The outcome of a batch prediction."""
+    out.print(f"{done['model']}: {done['rows_predicted']:,} of {done['rows_read']:,} rows predicted")
+    for text in done["left_out"]:
+        out.print(f"left out, because it needs the target: {text}")
+    for table in done["written"]:
+        version = f" version {table['version']}" if "version" in table else ""
+        out.print(f"  {table['path']}{version}: {table['rows']:,} rows")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _size(n: int) -> str:
+    return f"{n / 2**30:.2f} GiB" if n >= 2**30 else f"{n / 2**20:.0f} MiB"

@@ -1,0 +1,186 @@
+"""Batch prediction: files of raw rows in, tables of predictions out, by a published model."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from treadle.cluster.launch import open_cluster
+from treadle.cluster.profiles import ClusterProfile
+from treadle.engine import text_input
+from treadle.engine.artifacts import Part, Piece
+from treadle.engine.backend import conform
+from treadle.engine.bundle import Bundle, load_bundle
+from treadle.engine.csv import CsvOptions
+from treadle.engine.events import Listener
+from treadle.engine.inputs import InputFile, cut, partition_count, row_bytes
+from treadle.engine.program import Program
+from treadle.engine.store import Store
+from treadle.engine.text_input import convert_file, rejected
+from treadle.errors import DataError, RequestError
+from treadle.jobs.spec import root_of
+
+FORMATS = ("parquet", "delta")
+PROGRESS = {"stage": "predict", "event": "progress"}
+
+
+def find_model(model: str, root: str | None = None) -> Bundle:
+    """A published model, by `name` or `name:version`."""
+    name, _, version = model.partition(":")
+    if version and not (version.isascii() and version.isdigit()):
+        raise RequestError(f"Model '{model}': the version after the colon is a whole number, e.g. {name}:3.")
+    return load_bundle(Store(root_of(root)), name, int(version) if version else None)
+
+
+def predict_files(
+    model: str,
+    inputs: Sequence[str],
+    output: str,
+    *,
+    explain: bool = False,
+    format_: str = "parquet",
+    root: str | None = None,
+    workers: int | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Predicts every row of Parquet or CSV files and writes `output`.
+
+    As `parquet`, `output` becomes a folder of files, whole or absent; as `delta`, it gets a new
+    version. With `explain`, contributions go to `<output>-explanations` in the same format.
+
+    Returns
+    -------
+    The model, rows read and predicted, and the paths and versions written.
+
+    Raises
+    ------
+    RequestError
+        No such model; an input that is missing or lacks a column; an output folder that has files.
+    """
+    if format_ not in FORMATS:
+        raise RequestError(f"--format: '{format_}' is not known. Allowed: [{', '.join(FORMATS)}].")
+    bundle = find_model(model, root)
+    inspected = text_input.inspect(list(inputs), None, CsvOptions(**{**bundle.document.csv, "types": {}}))
+    if inspected.format == "csv":
+        # Types are the model's: a column that happens to look otherwise in these files is still read as trained.
+        known = {name: kind for name, kind in bundle.program.kinds if name in inspected.kinds}
+        inspected = replace(inspected, kinds={**inspected.kinds, **known})
+    program = _program(bundle, inspected.kinds)
+    store = Store(root_of(output))
+    beside = Store(f"{store.url}-explanations")
+    for folder in (store, beside) if explain else (store,):
+        _check_output(folder, format_)
+    scratch = Store(f"{store.url}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with open_cluster(ClusterProfile(workers=workers)) as client:
+
+            def each(function: Callable[..., Any], tasks: Sequence[Any], *arguments: Any) -> list[Any]:
+                futures = [client.submit(function, task, *arguments, pure=False) for task in tasks]
+                results = []
+                for future in futures:
+                    results.append(future.result())
+                    if listener:
+                        listener({**PROGRESS, "done": len(results), "total": len(futures), "rows": None})
+                return results
+
+            files, pieces_of = list(inspected.files), bundle.store
+            if inspected.format == "csv":
+                made = each(convert_file, [(n, file.path) for n, file in enumerate(files)], scratch, inspected, "rows")
+                rejected([table for _, bad in made for table in bad], 0, "Mend them in the input.")
+                files = [InputFile(part.path, part.bytes, "", part.rows) for parts, _ in made for part in parts]
+                pieces_of = scratch
+            rows = sum(file.rows or 0 for file in files)
+            if rows == 0:
+                raise DataError(f"The input {', '.join(inputs)} has no rows; there is nothing to predict.")
+            count = partition_count(rows, row_bytes(inspected.kinds), workers or 2)
+            tasks = list(enumerate(cut(files, count, own=inspected.format == "csv")))
+            reading = replace(program, store=pieces_of)
+            parts = each(predict_partition, tasks, bundle.store, bundle.reference, reading, scratch, explain)
+        written = [_publish(scratch, "predictions", [part for part, _ in parts], store, format_, bundle)]
+        if explain:
+            written.append(
+                _publish(scratch, "explanations", [p for _, p in parts if p is not None], beside, format_, bundle)
+            )
+    finally:
+        if scratch.fs.exists(scratch.path("")):
+            scratch.fs.rm(scratch.path(""), recursive=True)
+    return {
+        "model": bundle.reference,
+        "rows_read": rows,
+        "rows_predicted": sum(part.rows for part, _ in parts),
+        "left_out": list(bundle.document.left_out),
+        "written": written,
+    }
+
+
+def _check_output(store: Store, format_: str) -> None:
+    there = store.list("")
+    if format_ == "parquet" and there:
+        raise RequestError(
+            f"The output folder {store.url} is not empty; name another, or use --format delta to add a version."
+        )
+    if there and "_delta_log" not in there:
+        raise RequestError(f"The output folder {store.url} holds files and is no Delta table; name another.")
+
+
+def _program(bundle: Bundle, kinds: dict[str, str]) -> Program:
+    """The bundle's program, reading the input's own types; refuses columns that cannot become the model's."""
+    wanted = dict(bundle.program.kinds)
+    conform(bundle.program.backend.empty(kinds), wanted, "the input")
+    return Program(
+        bundle.store,
+        bundle.program.backend,
+        tuple((name, kinds[name]) for name in wanted),
+        bundle.document.id,
+        (),
+    )
+
+
+def predict_partition(
+    task: tuple[int, Sequence[Piece]],
+    models: Store,
+    reference: str,
+    program: Program,
+    out: Store,
+    explain: bool,
+) -> tuple[Part, Part | None]:
+    """On a worker: one partition's predictions, and its contributions when asked."""
+    number, partition = task
+    name, _, version = reference.partition(":")
+    bundle = load_bundle(models, name, int(version))
+    predictions, explanations = bundle.tables(program.rows(partition), explain, start=partition[0].offset)
+    written = out.write_parquet(f"predictions/part-{number:05d}.parquet", predictions)
+    return written, None if explanations is None else out.write_parquet(
+        f"explanations/part-{number:05d}.parquet", explanations
+    )
+
+
+def _publish(
+    scratch: Store, name: str, parts: Sequence[Part], store: Store, format_: str, bundle: Bundle
+) -> dict[str, Any]:
+    rows = sum(part.rows for part in parts)
+    target = store.path("").rstrip("/")
+    if format_ == "parquet":
+        scratch.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        if scratch.fs.exists(target):
+            scratch.fs.rmdir(target)
+        scratch.fs.mv(scratch.path(name), target, recursive=True)
+        return {"path": target, "rows": rows, "files": len(parts)}
+    import pyarrow.parquet as pq
+
+    from treadle.engine import delta
+
+    with scratch.fs.open(scratch.path(parts[0].path), "rb") as file:
+        schema = pq.read_schema(file)
+    files = [delta.DataFile(scratch.path(part.path), part.rows, part.bytes) for part in parts]
+    version = delta.commit_table(
+        store.fs,
+        target,
+        files,
+        schema,
+        fingerprint=uuid.uuid4().hex,
+        metadata={"treadle.model": bundle.reference},
+    )
+    return {"path": target, "version": version.version, "rows": rows, "files": len(parts)}

@@ -1,0 +1,162 @@
+"""A run as users see it: its leaderboard, its tables at the versions that it made, its model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from treadle.engine.store import Store
+from treadle.errors import RequestError, StorageError, did_you_mean, listed
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+    from treadle.engine.bundle import Bundle
+
+
+class Table:
+    """One version of a table of a run."""
+
+    def __init__(self, store: Store, record: Mapping[str, Any]) -> None:
+        self._store = store
+        self.name: str = record["name"]
+        self.version: int = record["version"]
+        self.rows: int = record["rows"]
+        self.path: str = store.path(record["path"])
+
+    def __repr__(self) -> str:
+        return f"<Table {self.name}@{self.version}, {self.rows} rows, {self.path}>"
+
+    def files(self) -> list[str]:
+        """Paths of its Parquet files, for any reader (DuckDB, Polars, Dask, cuDF)."""
+        from treadle.engine import delta
+
+        return delta.data_files(delta.open_table(self._store.fs, self.path, self.version))
+
+    def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
+        """The rows, in the order of the partitions."""
+        from treadle.engine import delta
+
+        return delta.read_arrow(delta.open_table(self._store.fs, self.path, self.version), columns)
+
+    def to_pandas(self, columns: list[str] | None = None) -> pd.DataFrame:
+        """The rows as a frame."""
+        return self.to_arrow(columns).to_pandas()
+
+
+class Run:
+    """A finished run, read from its manifest."""
+
+    def __init__(self, store: Store, manifest: Mapping[str, Any]) -> None:
+        self._store = store
+        self.manifest = manifest
+        self.id: str = manifest["run"]
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}, {self.status}>"
+
+    @property
+    def status(self) -> str:
+        """succeeded, failed or cancelled."""
+        return str(self.manifest["status"])
+
+    @property
+    def job(self) -> str:
+        return str(self.manifest["job"])
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """One row a model, the best first."""
+        return self.table("leaderboard").to_pandas()
+
+    @property
+    def importance(self) -> dict[str, float]:
+        """Feature -> mean absolute contribution over the explained rows, largest first."""
+        explanation = self.manifest["results"].get("explain")
+        return dict(explanation["importance"]) if explanation else {}
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The tables that the run published, by name."""
+        return {record["name"]: Table(self._store, record) for record in self.manifest["tables"]}
+
+    def table(self, name: str) -> Table:
+        """A table at the version that this run made."""
+        tables = self.tables
+        if name not in tables:
+            raise RequestError(
+                f"Run {self.id} has no table '{name}'. Tables: [{listed(tables)}].{did_you_mean(name, tables)}"
+            )
+        return tables[name]
+
+    @property
+    def model(self) -> Bundle:
+        """The best model, with the operations that turn raw rows into its features."""
+        from treadle.engine.bundle import load_bundle
+
+        if self.manifest["model"] is None:
+            raise RequestError(f"Run {self.id} trained no model: its spec has none, or it did not succeed.")
+        name, _, version = self.manifest["model"].rpartition(":")
+        return load_bundle(self._store, name, int(version))
+
+
+def load_run(root: str, run_id: str) -> Run:
+    """A run by its id, or by the start of it when that is enough."""
+    store = Store(root)
+    ids = [name for name in store.list("runs") if name.startswith(run_id)]
+    if run_id in ids:
+        ids = [run_id]
+    if len(ids) != 1:
+        everything = store.list("runs")
+        found = (
+            f"{len(ids)} runs start with '{run_id}': [{listed(ids)}]"
+            if ids
+            else f"There is no run '{run_id}' under {root}"
+        )
+        raise RequestError(f"{found}. Newest: [{listed(everything[::-1], 5)}].{did_you_mean(run_id, everything)}")
+    if not store.fs.exists(store.path(f"runs/{ids[0]}/manifest.json")):
+        raise RequestError(
+            f"Run {ids[0]} has no manifest: it was interrupted, and published nothing. Run its spec again to go on."
+        )
+    return Run(store, store.read_json(f"runs/{ids[0]}/manifest.json"))
+
+
+def list_runs(root: str) -> list[dict[str, Any]]:
+    """Every run under a root, newest first: run, job, status, started, seconds, model and best metric.
+
+    One without a readable manifest was interrupted, and is `unfinished`.
+    """
+    store = Store(root)
+    rows = []
+    for run_id in store.list("runs"):
+        path = f"runs/{run_id}/manifest.json"
+        manifest = None
+        with contextlib.suppress(StorageError):
+            manifest = store.read_json(path)
+        if manifest is None:
+            job = run_id.rsplit("-", 3)[0]
+            rows.append(
+                {
+                    "run": run_id,
+                    "job": job,
+                    "status": "unfinished",
+                    "started": None,
+                    "seconds": None,
+                    "model": None,
+                    "best": None,
+                }
+            )
+            continue
+        evaluation = manifest["results"].get("evaluate")
+        best = None
+        if evaluation:
+            best = f"{evaluation['best']} {evaluation['metric']}={evaluation['rows'][0][evaluation['metric']]:.4f}"
+        rows.append(
+            {
+                **{k: manifest[k] for k in ("run", "job", "status", "started", "seconds", "model")},
+                "best": best,
+            }
+        )
+    return sorted(rows, key=lambda row: row["started"] or "", reverse=True)

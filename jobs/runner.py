@@ -1,0 +1,183 @@
+"""Runs a spec: plan, cluster, pipeline, manifest. `treadle run` and `treadle.run` are this."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import platform
+import secrets
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from treadle.cluster.hardware import cores, memory_bytes
+from treadle.cluster.launch import open_cluster
+from treadle.cluster.signals import held, terminable
+from treadle.engine import pipeline
+from treadle.engine.artifacts import Artifact, Publication
+from treadle.engine.backend import Backend
+from treadle.engine.context import Context
+from treadle.engine.events import Events, Listener, now
+from treadle.engine.store import Store
+from treadle.errors import TreadleError
+from treadle.jobs.plan import Plan, make_plan
+from treadle.jobs.run import Run
+from treadle.jobs.spec import JobSpec, load_spec
+
+if TYPE_CHECKING:
+    from treadle.engine.pipeline import Record
+
+LIBRARIES = (
+    "treadle",
+    "dask",
+    "distributed",
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "xgboost",
+    "scikit-learn",
+    "deltalake",
+    "numba",
+    "sqlglot",
+    "pydantic",
+)
+IN_MANIFEST = ("read", "split", "evaluate", "explain")
+"""Stages whose artifacts, without their file lists, are results that a reader of the manifest wants."""
+
+
+def run(
+    spec: str | PathLike[str] | Mapping[str, Any] | JobSpec,
+    *,
+    root: str | None = None,
+    overrides: Sequence[str] = (),
+    fresh: bool = False,
+    listener: Listener | None = None,
+) -> Run:
+    """Runs a job to its end and returns the finished run.
+
+    Parameters
+    ----------
+    spec
+        A YAML or JSON file, a dict, or a `JobSpec`.
+    root
+        Artifacts root (folder or fsspec URL) instead of the spec's.
+    overrides
+        `path.to.leaf=value`, as with --set.
+    fresh
+        Do every stage again, also those that are cached.
+    listener
+        Called with every progress event.
+
+    Raises
+    ------
+    RequestError
+        The spec is wrong or does not fit its input; nothing was started.
+    TreadleError
+        The job failed; what was published before stays as it was.
+    """
+    loaded = load_spec(spec, overrides)
+    return execute(make_plan(loaded, loaded.root(root), fresh), fresh=fresh, listener=listener)
+
+
+def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None) -> Run:
+    """Runs a plan. The manifest is written last, also for a run that failed or was cancelled."""
+    started = time.perf_counter()
+    run_id = f"{plan.spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    store = Store(plan.root, run_id)
+    events = Events(store, run_id, listener)
+    manifest: dict[str, Any] = {
+        "manifest": 1,
+        "run": run_id,
+        "job": plan.spec.name,
+        "status": "failed",
+        "error": None,
+        "started": now(),
+        "seconds": None,
+        "spec": plan.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "spec_digest": pipeline.digest(plan.spec.model_dump(mode="json", by_alias=True)),
+        "plan": plan.describe(),
+        "inputs": _inputs(plan),
+        "seed": plan.spec.seed,
+        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "hardware": {
+            "machine": platform.machine(), "system": platform.system(), "python": platform.python_version(),
+            "cores": cores(), "memory_bytes": memory_bytes(),
+        },
+        "cluster_start_seconds": None,
+        "stages": [],
+        "results": {},
+        "warnings": [],
+        "tables": [],
+        "model": None,
+    }  # fmt: skip
+    with terminable(), contextlib.ExitStack() as ending:
+        try:
+            events.emit("cluster", "started", profile=plan.spec.cluster.profile)
+            log = store.path(f"runs/{run_id}/workers.log") if "file" in store.fs.protocol else os.devnull
+            with open_cluster(plan.spec.cluster, log) as client:
+                waited = time.perf_counter() - started
+                events.emit("cluster", "finished", wall_seconds=waited, dashboard=client.dashboard_link)
+                manifest["cluster_start_seconds"] = waited
+                context = Context(plan.spec.job, store, Backend(), client, events, run_id, manifest["spec_digest"])
+                # Too late to cancel: from the first table to the manifest nothing is left half published.
+                context.before_publish = lambda: ending.enter_context(held())
+                made, records = pipeline.run(context, plan.stages, fresh)
+                context.live.clear()
+            _finish(manifest, made, records)
+        except KeyboardInterrupt:
+            manifest.update(status="cancelled", error="cancelled by the user or by a signal")
+            raise
+        except TreadleError as error:
+            manifest["error"] = str(error)
+            raise
+        except BaseException as error:
+            manifest["error"] = "".join(traceback.format_exception_only(error)).strip()
+            raise
+        finally:
+            manifest["seconds"] = time.perf_counter() - started
+            done = manifest["status"] == "succeeded"
+            with held(), contextlib.nullcontext() if done else contextlib.suppress(TreadleError):
+                for stage in () if done else plan.stages:
+                    store.remove_unfinished(stage.folder)
+                events.close()
+                store.write_json(f"runs/{run_id}/manifest.json", manifest)
+    return Run(store, manifest)
+
+
+def _inputs(plan: Plan) -> list[dict[str, Any]]:
+    named = {"data": plan.inputs.main, "split": plan.inputs.test}
+    named.update({f"tables.{i}": side for i, side in plan.inputs.sides.items()})
+    return [
+        {
+            "section": name,
+            "digest": found.digest,
+            "format": found.format,
+            "files": [asdict(file) for file in found.files],
+        }
+        for name, found in named.items()
+        if found is not None
+    ]
+
+
+def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Sequence[Record]) -> None:
+    published = made["publish"]
+    assert isinstance(published, Publication)
+    results = {}
+    for name in IN_MANIFEST:
+        if name in made:
+            results[name] = made[name].model_dump(
+                mode="json", exclude={"table", "files", "partitions", "quarantine", "warnings"}
+            )
+    manifest.update(
+        status="succeeded",
+        stages=[asdict(record) for record in records],
+        results=results,
+        warnings=[text for artifact in made.values() for text in artifact.warnings],
+        tables=[record.model_dump() for record in published.tables],
+        model=published.model,
+    )
