@@ -1,0 +1,1 @@
+"""Faults injected for real into whole jobs: killed processes, signals, full disks, corrupt files."""

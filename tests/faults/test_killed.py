@@ -1,0 +1,120 @@
+"""Processes that are killed in the middle of a job: nothing is done twice, and the outcome is the same."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import Spec, assert_same_outcome
+from tests.faults.driver import Driver
+from treadle.jobs.run import Run, list_runs
+
+CACHED = ("read", "etl", "split", "features")
+
+
+def boosting(driver: Driver) -> None:
+    """Until XGBoost's tasks have found each other."""
+    driver.wait_until("boosting", lambda: driver.log("workers.log").count("got rank") == 2)
+
+
+def finding_each_other(driver: Driver) -> None:
+    """Until XGBoost's tasks are about to find each other: the rows are dealt out."""
+    driver.wait_until(
+        "training tasks",
+        lambda: sum(e["stage"] == "train:xgboost" and e.get("done") == e.get("total") for e in driver.events()) >= 2,
+    )
+
+
+def stage(name: str) -> Callable[[Driver], None]:
+    """Until a stage starts."""
+
+    def wait(driver: Driver) -> None:
+        driver.wait_for(name, "started")
+
+    wait.__name__ = name
+    return wait
+
+
+def test_a_driver_killed_in_training(spec: Spec, undisturbed: Run, tmp_path: Path) -> None:
+    with Driver(spec, tmp_path) as driver:
+        boosting(driver)
+        assert len(driver.workers()) == 2
+        driver.strike(signal.SIGKILL)
+        driver.wait_until_gone()
+        assert driver.finish().status == -signal.SIGKILL
+        assert not list(driver.root.glob("tables/*/*/_delta_log/*"))
+    assert [row["status"] for row in list_runs(str(driver.root))] == ["unfinished"]
+    with Driver(spec, tmp_path) as again:
+        outcome = again.finish()
+        assert outcome.status == 0, outcome.err
+        again.wait_until_gone()
+        statuses = again.statuses()
+        assert {name for name, status in statuses.items() if status == "cached"} == set(CACHED)
+        assert [f"{name:<28} cached" in outcome.err for name in CACHED] == [True] * 4
+        assert again.leftovers() == []
+        assert_same_outcome(again.run(), undisturbed)
+
+
+def worker_killed(
+    spec: Spec, folder: Path, moment: Callable[[Driver], None], delay: float, which: tuple[int, ...]
+) -> Run:
+    """The outcome of a job whose workers `which` are killed some time after a moment."""
+    with Driver(spec, folder) as driver:
+        moment(driver)
+        time.sleep(delay)
+        workers = driver.workers()
+        for i in which:
+            workers[i].kill()
+        outcome = driver.finish()
+        assert outcome.status == 0, outcome.err
+        assert "Traceback" not in outcome.err
+        driver.wait_until_gone()
+        assert driver.leftovers() == []
+        return driver.run()
+
+
+def test_a_worker_killed_in_training(spec: Spec, undisturbed: Run, tmp_path: Path) -> None:
+    run = worker_killed(spec, tmp_path, boosting, 0.2, (1,))
+    (warning,) = run.manifest["warnings"]
+    assert "a worker was lost during training, attempt 1; trained again" in warning
+    assert_same_outcome(run, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("which", [(0,), (1,), (0, 1)], ids=["first", "second", "both"])
+@pytest.mark.parametrize(
+    ("moment", "delay"),
+    [
+        (stage("etl"), 0.0),
+        (stage("etl"), 0.5),
+        (stage("split"), 0.0),
+        (stage("split"), 0.1),
+        (stage("features"), 0.0),
+        (stage("features"), 0.1),
+        (stage("train:xgboost"), 0.0),
+        (finding_each_other, 0.0),
+        (finding_each_other, 0.3),
+        (finding_each_other, 0.8),
+        (boosting, 0.0),
+        (boosting, 1.0),
+        (stage("evaluate"), 0.0),
+    ],
+    ids=lambda value: getattr(value, "__name__", str(value)),
+)
+def test_workers_killed_at_any_moment(
+    spec: Spec, undisturbed: Run, tmp_path: Path, moment: Callable[[Driver], None], delay: float, which: tuple[int, ...]
+) -> None:
+    assert_same_outcome(worker_killed(spec, tmp_path, moment, delay, which), undisturbed)
+
+
+@pytest.mark.slow
+def test_the_only_worker_killed(spec: Spec, tmp_path: Path) -> None:
+    alone = {**spec, "cluster": {**spec["cluster"], "workers": 1}}
+    run = worker_killed(alone, tmp_path, stage("features"), 0.1, (0,))
+    assert run.status == "succeeded"
+    assert run.leaderboard["error"].isna().all()
