@@ -1,0 +1,1 @@
+"""Benchmarks, and the same work done by other tools."""

@@ -1,0 +1,196 @@
+"""fraud.yaml by Treadle, and the same work written by hand in Polars + XGBoost, in turn, as one table.
+
+    python -m benchmarks.fraud --rows 1e6 --repeats 3
+
+Every run is a process of its own. Wall seconds are of this machine at that moment; CPU seconds
+(of all processes) and the ratio of the medians are what to compare. Both sides train the same
+number of trees on the same features and explain every test row with XGBoost's own contributions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+RESULTS = Path(__file__).parent / "results"
+SPEC = Path(__file__).parent.parent / "jobs" / "examples" / "fraud.yaml"
+STEPS = {
+    "etl and features": (("read", "etl", "split", "features"), ("etl",)),
+    "train": (("train:xgboost",), ("train",)),
+    "predict and evaluate": (("evaluate", "predict"), ("predict",)),
+    "explain": (("explain",), ("explain",)),
+    "publish / write": (("publish",), ("write",)),
+}
+"""Rows of the table: the engine's stages and the peer's steps that do the same work."""
+LIBRARIES = ("treadle", "dask", "pandas", "pyarrow", "polars", "xgboost", "numpy")
+
+
+def engine(data: Path, root: Path) -> dict[str, Any]:
+    """One run of the job, from planning to the manifest."""
+    from treadle.jobs.plan import make_plan
+    from treadle.jobs.runner import execute
+    from treadle.jobs.spec import load_spec
+
+    started = time.perf_counter()
+    spec = load_spec(SPEC, [f"data.path={data}/transactions", f"tables.0.with.path={data}/customers"])
+    plan = make_plan(spec, str(root))
+    planned = time.perf_counter() - started
+    run = execute(plan)
+    stages = {record["stage"]: record for record in run.manifest["stages"]}
+    return {
+        "plan_seconds": planned,
+        "cluster_start_seconds": run.manifest["cluster_start_seconds"],
+        "stages": stages,
+        "auc": float(run.leaderboard["auc"].iloc[0]),
+        "peak_bytes": max(record["peak_bytes"] for record in stages.values()),
+    }
+
+
+def measured(command: list[str]) -> dict[str, Any]:
+    """Runs a command that prints JSON as its last line; adds the wall and CPU seconds of its processes."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    found["process_wall_seconds"] = time.perf_counter() - started
+    found["process_cpu_seconds"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return found
+
+
+def compare(data: Path, repeats: int) -> list[dict[str, Any]]:
+    """Engine and peer in turn, `repeats` times each."""
+    pairs = []
+    for number in range(repeats):
+        with tempfile.TemporaryDirectory() as scratch:
+            ours = measured(["-m", "benchmarks.fraud", "--engine", str(data), f"{scratch}/root"])
+            peer = measured(["-m", "benchmarks.peers.fraud_polars", str(data), f"{scratch}/peer"])
+        pairs.append({"treadle": ours, "polars": peer})
+        print(
+            f"pair {number + 1} of {repeats}: {ours['process_wall_seconds']:.0f} s "
+            f"and {peer['process_wall_seconds']:.0f} s",
+            flush=True,
+        )
+    return pairs
+
+
+def table(pairs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Medians by step, wall and CPU seconds of both, and the ratio of CPU seconds."""
+    rows = []
+    for step, (stages, steps) in STEPS.items():
+        row: dict[str, Any] = {"step": step}
+        for clock in ("wall_seconds", "cpu_seconds"):
+            ours = [sum(p["treadle"]["stages"][s][clock] for s in stages) for p in pairs]
+            peer = [sum(p["polars"]["steps"][s][clock] for s in steps) for p in pairs]
+            row[f"treadle_{clock}"] = statistics.median(ours)
+            row[f"polars_{clock}"] = statistics.median(peer)
+        rows.append(row)
+    whole: dict[str, Any] = {"step": "whole process"}
+    for clock in ("wall_seconds", "cpu_seconds"):
+        for name in ("treadle", "polars"):
+            whole[f"{name}_{clock}"] = statistics.median(p[name][f"process_{clock}"] for p in pairs)
+    return [*rows, whole]
+
+
+def added(pairs: list[dict[str, Any]]) -> dict[str, float]:
+    """What the engine adds to the work itself: planning with hashing, and publishing; medians of wall seconds."""
+    plan = statistics.median(p["treadle"]["plan_seconds"] for p in pairs)
+    publish = statistics.median(p["treadle"]["stages"]["publish"]["wall_seconds"] for p in pairs)
+    whole = statistics.median(p["treadle"]["process_wall_seconds"] for p in pairs)
+    start = statistics.median(p["treadle"]["cluster_start_seconds"] for p in pairs)
+    return {
+        "plan_seconds": plan,
+        "publish_seconds": publish,
+        "share_of_job": (plan + publish) / whole,
+        "cluster_start_seconds": start,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="1e6")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--data", type=Path, help="Folder made by make-data; made anew when absent.")
+    parser.add_argument("--engine", nargs=2, type=Path, metavar=("DATA", "ROOT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.engine:
+        print(json.dumps(engine(*arguments.engine)))
+        return
+    from treadle.jobs.make_data import make_transactions
+
+    rows = int(float(arguments.rows))
+    with tempfile.TemporaryDirectory() as scratch:
+        data = arguments.data or Path(scratch)
+        if arguments.data is None:
+            make_transactions(data, rows)
+        pairs = compare(data.resolve(), arguments.repeats)
+    result = {
+        "benchmark": "fraud",
+        "rows": rows,
+        "repeats": arguments.repeats,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "hardware": {
+            "processor": _processor(),
+            "cores": psutil.cpu_count(),
+            "memory_bytes": psutil.virtual_memory().total,
+        },
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "table": table(pairs),
+        "added": added(pairs),
+        "auc": {name: [p[name]["auc"] for p in pairs] for name in ("treadle", "polars")},
+        "peak_bytes": {name: max(p[name]["peak_bytes"] for p in pairs) for name in ("treadle", "polars")},
+        "pairs": pairs,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"fraud-{rows}-cpu.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    show(result)
+    print(f"written to {path}")
+
+
+def show(result: dict[str, Any]) -> None:
+    """The table, as it stands in docs."""
+    print(f"{'step':<22}{'treadle wall':>14}{'cpu':>9}{'polars wall':>14}{'cpu':>9}{'cpu ratio':>11}")
+    for row in result["table"]:
+        ours, peer = row["treadle_cpu_seconds"], row["polars_cpu_seconds"]
+        print(
+            f"{row['step']:<22}{row['treadle_wall_seconds']:>14.2f}{ours:>9.2f}"
+            f"{row['polars_wall_seconds']:>14.2f}{peer:>9.2f}{ours / peer:>11.2f}"
+        )
+    extra = result["added"]
+    print(
+        f"planning {extra['plan_seconds']:.2f} s + publishing {extra['publish_seconds']:.2f} s = "
+        f"{extra['share_of_job']:.1%} of the job; cluster start {extra['cluster_start_seconds']:.1f} s"
+    )
+    peak = result["peak_bytes"]
+    print(
+        f"peak memory: treadle {peak['treadle'] / 2**30:.2f} GiB (all processes), "
+        f"polars {peak['polars'] / 2**30:.2f} GiB"
+    )
+    print(f"AUC: treadle {result['auc']['treadle']}, polars {result['auc']['polars']}")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Jobs of Treadle written by hand with other libraries, to be measured against."""
