@@ -46,15 +46,16 @@ def local_cluster(workers: int, threads: int, memory: str | int) -> Iterator[Cli
         with delayed():
             folder = stack.enter_context(scratch_folder())
             try:
-                cluster = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=threads,
-                    memory_limit=memory,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",
-                    local_directory=folder,
-                    silence_logs=logging.CRITICAL,
-                )
+                with deaf_to_ctrl_c():
+                    cluster = LocalCluster(
+                        n_workers=workers,
+                        threads_per_worker=threads,
+                        memory_limit=memory,
+                        host="127.0.0.1",
+                        dashboard_address="127.0.0.1:0",
+                        local_directory=folder,
+                        silence_logs=logging.CRITICAL,
+                    )
             except (RuntimeError, OSError, TimeoutError) as error:
                 raise TreadleError(f"The {workers} local workers did not start: {error}.") from error
             stack.callback(_close, cluster)
@@ -66,6 +67,19 @@ def local_cluster(workers: int, threads: int, memory: str | int) -> Iterator[Cli
                 with contextlib.suppress(TimeoutError):
                     cluster.sync(_kill_workers, cluster, callback_timeout=CLOSING_SECONDS)
             stack.close()
+
+
+@contextlib.contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """Threads that are started here, and the processes that they start, never see SIGINT.
+
+    A terminal sends it to all processes; the workers would answer with tracebacks. The driver stops them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _close(cluster: LocalCluster) -> None:
