@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 from treadle.cluster.scratch import scratch_folder
@@ -75,6 +76,7 @@ def deaf_to_ctrl_c() -> Iterator[None]:
 
     A terminal sends it to all processes; the workers would answer with tracebacks. The driver stops them.
     """
+    resource_tracker.ensure_running()  # now, because it unblocks SIGINT when it starts
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
