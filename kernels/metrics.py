@@ -260,7 +260,8 @@ def regression_metrics(table: ErrorTable) -> dict[str, float]:
     """rmse and mae, in the target's unit, and r2, the share of the target's variance explained.
 
     r2 for a constant target (and so for a single row, where scikit-learn says NaN) is 1.0 without
-    errors and else 0.0. Raises DataError without rows.
+    errors and else 0.0. Errors and targets under about 1e-154 count as zero, because their squares
+    are no float64. Raises DataError without rows.
     """
     rows = _some_rows(table.rows)
     # In units of 2**-2148: rows times the sum of squared deviations from the mean target.

@@ -19,7 +19,7 @@ Spec = dict[str, Any]
 def spec(tmp_path_factory: pytest.TempPathFactory) -> Spec:
     """Card transactions on a cluster of its own: two workers, so that training is distributed."""
     folder = tmp_path_factory.mktemp("transactions")
-    make_transactions(folder, 20_000, 3)
+    make_transactions(folder, 15_000, 3)
     return {
         "apiVersion": "treadle/v1",
         "name": "fraud",
@@ -28,7 +28,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Spec:
             "target": "fraud",
             "positive_class": 1,
             "id": "transaction_id",
-            "partitions": 6,
+            "partitions": 4,
         },
         "tables": [
             {"op": "join", "with": {"path": str(folder / "customers")}, "on": ["customer_id"], "how": "left"},
@@ -47,7 +47,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> Spec:
             {"op": "ordinal", "columns": ["country"]},
         ],
         "split": {"kind": "stratified", "test_size": 0.25},
-        "models": [{"name": "xgboost", "params": {"n_estimators": 250, "max_depth": 6}}],
+        "models": [{"name": "xgboost", "params": {"n_estimators": 120, "max_depth": 6}}],
         "metric": "auc",
         "explain": {"rows": "none"},
         "cluster": {"profile": "local", "workers": 2, "threads": 1, "memory": "2GB"},
