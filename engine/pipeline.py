@@ -139,12 +139,14 @@ def _check_replay(job: Job, program: Program, kinds: Mapping[str, str]) -> None:
         ) from error
 
 
-def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
-    """The stages that a job has, with their fingerprints."""
-    stages: dict[str, Stage] = {}
-    data = job.data
+class _Chain:
+    """Stages by name, in order; each new one gets its fingerprint from those that it needs."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, Stage] = {}
 
     def add(
+        self,
         name: str,
         artifact: type[Artifact],
         needs: tuple[str, ...],
@@ -153,15 +155,21 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         function: Callable[[Context, Made], Artifact],
         always: bool = False,
     ) -> None:
-        made_of = [name.partition(":")[0], revision, config, [stages[n].fingerprint for n in needs]]
-        stages[name] = Stage(name, artifact, needs, digest(made_of), function, always)
+        made_of = [name.partition(":")[0], revision, config, [self.stages[n].fingerprint for n in needs]]
+        self.stages[name] = Stage(name, artifact, needs, digest(made_of), function, always)
+
+
+def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
+    """The stages that a job has, with their fingerprints."""
+    chain = _Chain()
+    data = job.data
 
     text = asdict(inputs.main.options) if inputs.main.options else {}
     digests = [inputs.main.digest, inputs.test.digest if inputs.test else None]
     # Parquet is read where it lies, and later stages go there again: elsewhere, the same content is made anew.
     read_in_place = [found for found in (inputs.main, inputs.test) if found is not None and found.format == "parquet"]
     places = [file.path for found in read_in_place for file in found.files]
-    add(
+    chain.add(
         "read",
         Source,
         (),
@@ -172,7 +180,7 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     tables = [operation.model_dump(mode="json", by_alias=True) for operation in job.tables]
     for i, side in inputs.sides.items():
         tables[i]["with"] = side.digest
-    add(
+    chain.add(
         "etl",
         Prepared,
         ("read",),
@@ -181,74 +189,79 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         lambda c, m: etl.run(c, m["read"], inputs.sides),
     )
     if not job.is_etl:
-        splitting = job.split.model_dump(mode="json", exclude={"path"}) if job.split else None
-        target = [
-            data.target,
-            data.positive_class,
-            data.task,
-            job.metric,
-            splitting,
-            job.seed,
-        ]
-        add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
-        operations = [operation.model_dump(mode="json") for operation in job.features]
-        add(
-            "features",
-            Features,
-            ("etl", "split"),
-            [operations, data.protected],
-            features.REVISION,
-            lambda c, m: features.run(c, m["etl"], m["split"]),
-        )
-        for model in job.models:
-            library = importlib.metadata.version("xgboost" if model.name == "xgboost" else "scikit-learn")
-            add(
-                f"train:{model.title}",
-                Trained,
-                ("features", "split"),
-                [model.model_dump(mode="json"), job.seed, library],
-                train.REVISION,
-                lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
-            )
-        trains = tuple(name for name in stages if name.startswith("train:"))
-        add(
-            "evaluate",
-            Evaluation,
-            ("features", "split", *trains),
-            [job.metric, data.protected],
-            evaluate.REVISION,
-            lambda c, m: evaluate.run(c, m["features"], m["split"], [m[t] for t in trains]),
-        )
-        needs = ("features", "split", "evaluate")
-        if job.explain.rows != "none":
-            add(
-                "explain",
-                Explanation,
-                needs,
-                job.explain.rows,
-                explain.REVISION,
-                lambda c, m: explain.run(c, m["features"], m["split"], m["evaluate"], _by_title(m, trains)),
-            )
-        if job.predict.rows != "none":
-            add(
-                "predict",
-                Predictions,
-                needs,
-                job.predict.rows,
-                predict.REVISION,
-                lambda c, m: predict.run(c, m["features"], m["split"], m["evaluate"], _by_title(m, trains)),
-            )
-    before = tuple(stages)
-    add(
+        _add_model_stages(chain, job)
+    before = tuple(chain.stages)
+    chain.add(
         "publish",
         Publication,
         before,
         job.name,
         publish.REVISION,
-        lambda c, m: _publish(c, m, stages),
+        lambda c, m: _publish(c, m, chain.stages),
         always=True,
     )
-    return tuple(stages.values())
+    return tuple(chain.stages.values())
+
+
+def _add_model_stages(chain: _Chain, job: Job) -> None:
+    """What a job with models has after `etl`."""
+    splitting = job.split.model_dump(mode="json", exclude={"path"}) if job.split else None
+    target = [
+        job.data.target,
+        job.data.positive_class,
+        job.data.task,
+        job.metric,
+        splitting,
+        job.seed,
+    ]
+    chain.add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
+    operations = [operation.model_dump(mode="json") for operation in job.features]
+    chain.add(
+        "features",
+        Features,
+        ("etl", "split"),
+        [operations, job.data.protected],
+        features.REVISION,
+        lambda c, m: features.run(c, m["etl"], m["split"]),
+    )
+    for model in job.models:
+        library = importlib.metadata.version("xgboost" if model.name == "xgboost" else "scikit-learn")
+        chain.add(
+            f"train:{model.title}",
+            Trained,
+            ("features", "split"),
+            [model.model_dump(mode="json"), job.seed, library],
+            train.REVISION,
+            lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
+        )
+    trains = tuple(name for name in chain.stages if name.startswith("train:"))
+    chain.add(
+        "evaluate",
+        Evaluation,
+        ("features", "split", *trains),
+        [job.metric, job.data.protected],
+        evaluate.REVISION,
+        lambda c, m: evaluate.run(c, m["features"], m["split"], [m[t] for t in trains]),
+    )
+    needs = ("features", "split", "evaluate")
+    if job.explain.rows != "none":
+        chain.add(
+            "explain",
+            Explanation,
+            needs,
+            job.explain.rows,
+            explain.REVISION,
+            lambda c, m: explain.run(c, m["features"], m["split"], m["evaluate"], _by_title(m, trains)),
+        )
+    if job.predict.rows != "none":
+        chain.add(
+            "predict",
+            Predictions,
+            needs,
+            job.predict.rows,
+            predict.REVISION,
+            lambda c, m: predict.run(c, m["features"], m["split"], m["evaluate"], _by_title(m, trains)),
+        )
 
 
 def _by_title(made: Made, trains: tuple[str, ...]) -> dict[str, Trained]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from treadle.cluster.signals import held, terminable
 from treadle.errors import RequestError, TreadleError
 
 app = typer.Typer(
@@ -43,7 +44,8 @@ Fresh = Annotated[bool, typer.Option("--fresh", help="Do every stage again, also
 def messages(debug: bool, as_json: bool = False) -> Iterator[None]:
     """Errors become one readable message, after the traceback when debugging, and an exit status."""
     try:
-        yield
+        with terminable():
+            yield
     except KeyboardInterrupt:
         print("treadle: cancelled; nothing was published", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -78,7 +80,6 @@ def run(
 ) -> None:
     """Run a job to its end."""
     with messages(debug, as_json):
-        from treadle.cluster.signals import held
         from treadle.jobs import console, runner
 
         with console.listener(quiet or as_json) as listener:

@@ -47,6 +47,7 @@ def test_a_driver_killed_in_training(spec: Spec, undisturbed: Run, tmp_path: Pat
         driver.wait_until_gone()
         assert driver.finish().status == -signal.SIGKILL
         assert not list(driver.root.glob("tables/*/*/_delta_log/*"))
+        assert len(driver.leftovers()) == 1  # nobody was left to remove it; the next run does
     assert [row["status"] for row in list_runs(str(driver.root))] == ["unfinished"]
     with Driver(spec, tmp_path) as again:
         outcome = again.finish()
