@@ -18,6 +18,10 @@ class RequestError(TreadleError):
     """The request cannot be served as written: a spec, option or input is wrong (exit status 2)."""
 
 
+class UnsupportedModel(RequestError):
+    """A trained model has no form as a compiled forest; the library's own explainer may still serve it."""
+
+
 class DataError(TreadleError):
     """The data do not allow what was asked for: a corrupt file, one class only, an unseen category."""
 
