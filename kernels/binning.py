@@ -1,0 +1,219 @@
+"""Rows as small integers: which cuts of the forest lie at or below each value.
+
+A kernel reads columns of bins, not values. A feature has up to three: LOW counts the cuts at or
+below the value and puts a missing value below all, HIGH puts it above all, MISSING is 1 for a
+missing value and 0 for others. A node whose missing values go right compares in HIGH, any other in
+LOW. A categorical feature has a column for each set of the forest, 1 where the set says right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from treadle.errors import RequestError
+from treadle.kernels.forest import ZERO_BOUND, Forest
+from treadle.kernels.simd import count, load, splat
+
+LOW, HIGH, MISSING = 0, 1, 2
+KINDS = 3
+FANOUT = 16
+LANES = 64
+"""Rows of the longest vectors; columns are padded with zeros to whole ones."""
+
+
+def padded(rows: int) -> int:
+    """The length of a column of so many rows: an odd number of vectors, so that the same row of many
+    columns does not fall into one set of the cache."""
+    return (-(-rows // LANES) | 1) * LANES
+
+
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """How values become columns of bins. Arrays are on the host.
+
+    Columns have two numbers: a wide one, `KINDS * feature + kind`, or `KINDS * features + set`, or
+    beyond these a table of one's own; and a narrow one, the place in the columns that are used,
+    which `narrow` gives.
+    """
+
+    dtype: np.dtype[Any]
+    """Of a bin: the smallest unsigned integers that hold every rank + 1."""
+    columns: int
+    narrow: NDArray[np.int32]
+    """(wide columns,): narrow numbers, -1 for columns that are not used."""
+    value_type: np.dtype[Any]
+    numeric: NDArray[np.int64]
+    """(numeric features used, 8): feature, levels, first level's place in `search`, LOW, HIGH, MISSING, cuts, zero."""
+    search: NDArray[Any]
+    level_start: NDArray[np.int64]
+    coded: NDArray[np.int64]
+    """(table columns, 4): feature, codes, place in `tables`, column."""
+    tables: NDArray[Any]
+
+
+def make_bins(forest: Forest, used: NDArray[np.integer], tables: Sequence[tuple[int, NDArray[Any]]] = ()) -> Bins:
+    """The columns with the wide numbers `used`; `tables` are further columns of categorical features.
+
+    Such a table is a pair of a feature and an array with one small integer by code, for unknown
+    codes and for missing values.
+    """
+    f_count = forest.n_features
+    sets = len(forest.set_start) - 1
+    wide = KINDS * f_count + sets + len(tables)
+    narrow = np.full(wide, -1, dtype=np.int32)
+    used = np.unique(np.asarray(used, dtype=np.int64))
+    narrow[used] = np.arange(len(used))
+    cuts = np.diff(forest.cut_start)
+    numeric, search, level_start = [], [], [0]
+    kinds = narrow[: KINDS * f_count].reshape(f_count, KINDS)
+    for feature in np.flatnonzero((kinds >= 0).any(axis=1)).tolist():
+        first = len(level_start) - 1
+        for level in _search_levels(forest.cuts[forest.cut_start[feature] : forest.cut_start[feature + 1]]):
+            search.append(level)
+            level_start.append(level_start[-1] + len(level))
+        levels = len(level_start) - 1 - first
+        zero = int(forest.zero_missing[feature])
+        numeric.append([feature, levels, first, *kinds[feature], cuts[feature], zero])
+    coded, flat, place = [], [], 0
+    largest = int(cuts.max(initial=0))
+    for number in range(sets + len(tables)):
+        column = narrow[KINDS * f_count + number]
+        if column < 0:
+            continue
+        table: NDArray[Any]
+        if number < sets:
+            table = forest.set_right[forest.set_start[number] : forest.set_start[number + 1]].astype(np.int64)
+            feature = int(forest.feature[_first_node(forest, number)])
+        else:
+            feature, table = tables[number - sets]
+        largest = max(largest, int(np.max(table)))
+        coded.append([feature, len(table) - 2, place, column])
+        flat.append(table)
+        place += len(table)
+    dtype = np.dtype(np.min_scalar_type(largest))
+    return Bins(
+        dtype=dtype,
+        columns=len(used),
+        narrow=narrow,
+        value_type=forest.dtype,
+        numeric=np.array(numeric, dtype=np.int64).reshape(-1, 8),
+        search=np.concatenate(search) if search else np.empty(0, forest.dtype),
+        level_start=np.array(level_start, dtype=np.int64),
+        coded=np.array(coded, dtype=np.int64).reshape(-1, 4),
+        tables=np.concatenate(flat).astype(dtype) if flat else np.empty(0, dtype),
+    )
+
+
+def _first_node(forest: Forest, number: int) -> int:
+    categorical = (forest.feature >= 0) & (forest.categories[np.maximum(forest.feature, 0)] > 0)
+    return int(np.flatnonzero(categorical & (forest.rank == number))[0])
+
+
+def wide_columns(forest: Forest) -> NDArray[np.int64]:
+    """(nodes,): the wide number of the column in which each node compares; -1 for leaves."""
+    feature = np.maximum(forest.feature, 0).astype(np.int64)
+    numeric = KINDS * feature + np.where(forest.missing_right, HIGH, LOW)
+    found = np.where(forest.categories[feature] > 0, KINDS * forest.n_features + forest.rank, numeric)
+    return np.where(forest.feature >= 0, found, -1)
+
+
+def node_ranks(forest: Forest) -> NDArray[np.int64]:
+    """(nodes,): a row goes right at a node when the bin in its column is above this."""
+    categorical = (forest.feature >= 0) & (forest.categories[np.maximum(forest.feature, 0)] > 0)
+    return np.where(categorical, 0, forest.rank).astype(np.int64)
+
+
+def _search_levels(cuts: NDArray[Any]) -> list[NDArray[Any]]:
+    """A static B+ tree over sorted cuts, top level first: blocks of 16, each number the last of a block below."""
+    n = len(cuts)
+    span = 1
+    levels = []
+    while True:
+        blocks = n // (span * FANOUT) + 1
+        level = np.full(blocks * FANOUT, np.nan, dtype=cuts.dtype)
+        pivots = cuts[span - 1 :: span]
+        level[: len(pivots)] = pivots
+        levels.append(level)
+        if blocks == 1:
+            return levels[::-1]
+        span *= FANOUT
+
+
+def as_matrix(forest: Forest, values: Any) -> NDArray[Any]:
+    """Rows as a float32 or float64 array (rows, features), not copied when they are one already.
+
+    Raises
+    ------
+    RequestError
+        The number of columns is not the forest's, or the values are not numbers.
+    """
+    matrix = np.asarray(values)
+    if matrix.ndim != 2 or matrix.shape[1] != forest.n_features:
+        raise RequestError(
+            f"The forest has {forest.n_features} features, and the rows have the shape {matrix.shape}; "
+            f"give an array (rows, {forest.n_features})."
+        )
+    if matrix.dtype in (np.float32, np.float64):
+        return matrix
+    if matrix.dtype.kind not in "biuf":
+        raise RequestError(f"Rows of type {matrix.dtype} are not numbers; give float32 or float64.")
+    return matrix.astype(np.float64)
+
+
+def bin_rows(bins: Bins, matrix: NDArray[Any], out: NDArray[Any]) -> None:
+    """Fills `out` (columns * padded rows,), column after column, with the bins of `matrix` (rows, features)."""
+    _bin_rows(
+        matrix,
+        padded(len(matrix)),
+        bins.numeric,
+        bins.search,
+        bins.level_start,
+        bins.coded,
+        bins.tables,
+        out,
+    )
+
+
+@numba.njit(nogil=True, cache=True)
+def _bin_rows(matrix, stride, numeric, search, level_start, coded, tables, out):  # type: ignore[no-untyped-def]
+    rows = matrix.shape[0]
+    to_type = search.dtype.type
+    for i in range(len(numeric)):
+        feature, levels, first = numeric[i, 0], numeric[i, 1], numeric[i, 2]
+        low, high, missing, cuts, zero = numeric[i, 3], numeric[i, 4], numeric[i, 5], numeric[i, 6], numeric[i, 7]
+        for r in range(rows):
+            x = to_type(matrix[r, feature])
+            if zero and abs(x) <= ZERO_BOUND:
+                x = to_type(np.nan)
+            wanted = splat(x, FANOUT)
+            place = 0
+            for level in range(first, first + levels):
+                block = load(search, level_start[level] + place * FANOUT, FANOUT)
+                place = place * FANOUT + count(block <= wanted)
+            if low >= 0:
+                out[low * stride + r] = place
+            if high >= 0:
+                out[high * stride + r] = cuts if np.isnan(x) else place
+            if missing >= 0:
+                out[missing * stride + r] = np.isnan(x)
+    for i in range(len(coded)):
+        feature, codes, start, column = coded[i, 0], coded[i, 1], coded[i, 2], coded[i, 3]
+        for r in range(rows):
+            x = to_type(matrix[r, feature])
+            if np.isnan(x):
+                code = codes + 1
+            elif x >= 0 and x < codes:
+                code = int(x)
+            else:
+                code = codes
+            out[column * stride + r] = tables[start + code]
+    if rows < stride:
+        for column in range(len(out) // stride):
+            for r in range(rows, stride):
+                out[column * stride + r] = 0
