@@ -62,6 +62,8 @@ $(BASE):
 	echo "Creating $(VENV) with $$python and installing the pinned packages: a minute or two."; \
 	rm -rf $(VENV) && $$python -m venv $(VENV)
 	@$(PIP) install -c constraints.txt -e .
+	@echo "Compiling the kernels, once: half a minute."
+	@$(BIN)/treadle warmup
 	@touch $@
 
 $(DEV): $(BASE)

@@ -216,6 +216,15 @@ def schema(debug: Debug = False) -> None:
         print(json.dumps(json_schema(), indent=1))
 
 
+@app.command()
+def warmup(debug: Debug = False) -> None:
+    """Compile the kernels once, so that no job has to wait for it; later processes find them on disk."""
+    with messages(debug):
+        from treadle.engine.warmup import warm_up
+
+        print(f"kernels ready in {warm_up():.1f} s")
+
+
 @app.command("make-data")
 def make_data(
     kind: Annotated[str, typer.Argument(help="What to make: transactions.")],

@@ -1,0 +1,42 @@
+"""Compiling what predicts and explains ahead of time; Numba keeps the machine code on disk for later processes."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from treadle.kernels.forest import Forest, Tree, build_forest
+from treadle.kernels.predict import predict_margin
+from treadle.kernels.treeshap import TreeExplainer
+
+
+def warm_up() -> float:
+    """Compiles the kernels for float32 and float64 rows, by running them on small forests; seconds that took."""
+    started = time.perf_counter()
+    for features, thresholds in ((2, 4), (12, 4), (20, 4), (2, 300)):
+        forest = _chain(features, thresholds)
+        for dtype in (np.float32, np.float64):
+            rows = np.zeros((3, features), dtype=dtype)
+            predict_margin(forest, rows)
+            for method in ("auto", "quadrature"):
+                TreeExplainer(forest, method=method).shap_values(rows)
+    return time.perf_counter() - started
+
+
+def _chain(features: int, thresholds: int) -> Forest:
+    """Stumps on all features, with as many thresholds each; more than 255 take bins of 16 bits."""
+    trees = [
+        Tree(
+            feature=np.array([f, -1, -1]),
+            threshold=np.array([float(t), 0.0, 0.0]),
+            left=np.array([1, 0, 0]),
+            right=np.array([2, 0, 0]),
+            missing_right=np.array([t % 2 == 0, False, False]),
+            cover=np.array([2.0, 1.0, 1.0]),
+            value=np.array([0.0, -1.0, 1.0]),
+        )
+        for f in range(features)
+        for t in range(thresholds)
+    ]
+    return build_forest(trees, source="treadle warmup", n_features=features)

@@ -1,0 +1,47 @@
+"""After `warm_up`, forests of other shapes find everything compiled."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+import numba
+import numpy as np
+import pytest
+import xgboost
+
+import treadle.kernels
+from treadle.kernels.forest import compile_forest
+from treadle.kernels.predict import predict_margin
+from treadle.kernels.treeshap import TreeExplainer
+from treadle.kernels.warmup import warm_up
+
+
+def compiled() -> dict[str, int]:
+    """How many versions of each compiled function there are in this process."""
+    found = {}
+    for item in pkgutil.iter_modules(treadle.kernels.__path__):
+        module = importlib.import_module(f"treadle.kernels.{item.name}")
+        for name, value in vars(module).items():
+            if isinstance(value, numba.core.registry.CPUDispatcher):
+                found[f"{item.name}.{name}"] = len(value.signatures)
+    return found
+
+
+@pytest.mark.parametrize("features", [3, 12, 30])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nothing_is_left_to_compile(features: int, dtype: Any) -> None:
+    rng = np.random.default_rng(features)
+    rows = rng.normal(size=(300, features)).astype(dtype)
+    rows[rng.random(rows.shape) < 0.1] = np.nan
+    target = np.nan_to_num(rows[:, 0]) + rng.normal(size=300)
+    data = xgboost.DMatrix(rows, target)
+    assert warm_up() > 0.0
+    before = compiled()
+    assert before["quadrature._add_walks"] > 0
+    for depth in (2, 12):
+        forest = compile_forest(xgboost.train({"max_depth": depth, "nthread": 1}, data, 5))
+        predict_margin(forest, rows)
+        TreeExplainer(forest).shap_values(rows)
+    assert compiled() == before
