@@ -19,7 +19,8 @@ from treadle.engine.artifacts import Features, SplitRule
 from treadle.engine.blocks import blocks_of
 from treadle.engine.context import Context
 from treadle.engine.job import Model as ModelConfig
-from treadle.engine.models.boosted import OBJECTIVES, BoostedModel, split_params, task_threads
+from treadle.engine.models.boosted import OBJECTIVES, split_params, task_threads
+from treadle.engine.models.forest import ForestModel
 from treadle.engine.recovery import RESULT_SECONDS, persistently, wait_together
 from treadle.engine.shards import Part, shards_of
 
@@ -34,7 +35,7 @@ Tracker = Mapping[str, str | int]
 
 def train_boosted(
     context: Context, features: Features, rule: SplitRule, config: ModelConfig, notes: list[str]
-) -> BoostedModel:
+) -> ForestModel:
     """Trains on all workers; when one is lost, again from the start, so that the outcome is the same.
 
     Raises
@@ -63,7 +64,7 @@ def train_boosted(
         notes.append(f"{reason}; trained again from the start")
 
     raw: bytes = persistently(context, submit, again)
-    return BoostedModel(rule.task, xgboost.Booster(model_file=bytearray(raw)), len(rule.classes))
+    return ForestModel.of_booster(rule.task, xgboost.Booster(model_file=bytearray(raw)))
 
 
 def submit_training(

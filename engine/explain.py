@@ -11,7 +11,7 @@ from treadle.engine.models.base import load_model
 from treadle.engine.scoring import explanation_table
 from treadle.engine.store import Store
 
-REVISION = 1
+REVISION = 2
 Explained = tuple[Part, np.ndarray, float]
 
 

@@ -9,7 +9,7 @@ from treadle.engine.models.base import load_model
 from treadle.engine.scoring import prediction_table
 from treadle.engine.store import Store
 
-REVISION = 1
+REVISION = 2
 
 
 def run(

@@ -26,7 +26,7 @@ from treadle.kernels.hashing import uniform
 if TYPE_CHECKING:
     from distributed import Future
 
-REVISION = 1
+REVISION = 2
 WORKER_SHARE = 0.25
 """Share of a worker's memory that the training rows of a single-worker model may take (float64)."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -102,11 +101,10 @@ def load_model(store: Store, folder: str) -> Model:
 
 @functools.lru_cache(maxsize=8)
 def _loaded(store: Store, folder: str, stamp: str) -> Model:
-    from treadle.engine.models.boosted import BoostedModel
     from treadle.engine.models.forest import ForestModel
     from treadle.engine.models.linear import LinearModel
 
-    classes: tuple[type[Model], ...] = (BoostedModel, ForestModel, LinearModel)
+    classes: tuple[type[Model], ...] = (ForestModel, LinearModel)
     document = store.read_json(f"{folder}/model.json")
     try:
         return {c.format: c for c in classes}[document["format"]].load(store, folder, document)
@@ -115,10 +113,3 @@ def _loaded(store: Store, folder: str, stamp: str) -> Model:
             f"{store.path(folder)}/model.json is no model that this Treadle reads: {error!r}. "
             "Run the job again with --fresh."
         ) from error
-
-
-def in_row_blocks(function: Callable[[np.ndarray], np.ndarray], matrix: np.ndarray, rows: int) -> np.ndarray:
-    """`function` over blocks of rows, so that its intermediates stay small."""
-    if len(matrix) <= rows:
-        return function(matrix)
-    return np.concatenate([function(matrix[i : i + rows]) for i in range(0, len(matrix), rows)])

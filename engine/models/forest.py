@@ -1,174 +1,112 @@
-"""scikit-learn's trees and forests, in XGBoost's layout.
-
-A fitted forest is kept as boosters of the same trees, one an output: XGBoost reads and checks
-them without running code (loading scikit-learn's own trees means trusting their memory), predicts
-without scikit-learn, and has exact contributions. Leaf values are float32, so that a probability
-differs from scikit-learn's by about 2e-7.
-"""
+"""Tree ensembles of any library, as compiled forests: boosted trees, forests and single trees."""
 
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Sequence
+import hashlib
+import io
 from typing import Any, ClassVar
 
 import numpy as np
 
-from treadle.engine.models.base import Model, Task, in_row_blocks
-from treadle.engine.models.boosted import (
-    CONTRIBUTION_ROWS,
-    booster_contributions,
-    read_booster,
-    task_threads,
-    write_booster,
-)
+from treadle.engine.models.base import Link, Model, Task
+from treadle.engine.models.boosted import LINKS, task_threads
 from treadle.engine.store import Store
+from treadle.errors import StorageError
+from treadle.kernels.forest import Forest, compile_forest
+from treadle.kernels.forest_file import load_forest, save_forest
+from treadle.kernels.predict import predict_margin
+from treadle.kernels.treeshap import TreeExplainer
+
+FILE = "model.arrow"
+NATIVE_FILE = "model.ubj"
 
 
 class ForestModel(Model):
-    """A decision tree or an average of trees; the margin is the probability, or the value."""
+    """Margins and contributions by Treadle's kernels; the library that trained it is not needed."""
 
     format: ClassVar[str] = "forest"
 
-    def __init__(self, task: Task, boosters: Sequence[Any]) -> None:
+    def __init__(self, task: Task, link: Link, forest: Forest, native: bytes | None = None) -> None:
         self.task = task
-        self.link = "identity"
-        self.boosters = tuple(boosters)
-        """The positive class, every class of several, or the value."""
-        self.features = self.boosters[0].num_features()
-        self.outputs = len(self.boosters)
+        self.link = link
+        self.forest = forest
+        self.native = native
+        """The library's own format, kept beside the forest for other tools."""
+        self.features = forest.n_features
+        self.outputs = forest.n_outputs
 
     @classmethod
     def of(cls, task: Task, estimator: Any) -> ForestModel:
-        """From a fitted scikit-learn tree or forest."""
-        trees = [tree.tree_ for tree in getattr(estimator, "estimators_", [estimator])]
-        outputs = {"binary": [1], "regression": [0]}.get(task) or range(trees[0].value.shape[2])
-        return cls(task, [as_booster(trees, o, task != "regression", int(estimator.n_features_in_)) for o in outputs])
+        """A fitted scikit-learn tree or forest; the margin is the probability, or the value."""
+        return cls(task, "identity", compile_forest(estimator))
+
+    @classmethod
+    def of_booster(cls, task: Task, booster: Any) -> ForestModel:
+        """An XGBoost booster."""
+        return cls(task, LINKS[task], compile_forest(booster), bytes(booster.save_raw("ubj")))
 
     @property
     def method(self) -> str:
-        import xgboost
+        return f"TreeSHAP, path-dependent, exact (trees of {self.forest.source})"
 
-        return f"TreeSHAP, path-dependent (the same trees in XGBoost {xgboost.__version__})"
+    @functools.cached_property
+    def explainer(self) -> TreeExplainer:
+        """With its tables, which are built once in a process: `load_model` keeps the model."""
+        return TreeExplainer(self.forest)
 
     def _margin(self, matrix: np.ndarray) -> np.ndarray:
-        margins = [b.inplace_predict(matrix, predict_type="margin").astype(np.float64) for b in self.boosters]
-        return np.stack(margins, axis=1) if self.task == "multiclass" else margins[0]
+        _use_task_threads()
+        return predict_margin(self.forest, matrix)
 
     def _contributions(self, matrix: np.ndarray) -> np.ndarray:
-        outputs = [
-            in_row_blocks(functools.partial(booster_contributions, b), matrix, CONTRIBUTION_ROWS) for b in self.boosters
-        ]
-        return np.stack(outputs, axis=1) if self.task == "multiclass" else outputs[0]
+        _use_task_threads()
+        return self.explainer.shap_values(matrix)
 
     def save(self, store: Store, folder: str) -> dict[str, Any]:
-        paths = [f"{folder}/model.{number}.ubj" for number in range(len(self.boosters))]
-        return {"digests": [write_booster(b, store, path) for b, path in zip(self.boosters, paths, strict=True)]}
+        buffer = io.BytesIO()
+        save_forest(self.forest, buffer)
+        with store.writing(f"{folder}/{FILE}") as file:
+            file.write(buffer.getbuffer())
+        if self.native is not None:
+            with store.writing(f"{folder}/{NATIVE_FILE}") as file:
+                file.write(self.native)
+        return {"digest": _digest(buffer.getbuffer())}
 
     @classmethod
     def load(cls, store: Store, folder: str, document: dict[str, Any]) -> ForestModel:
-        return cls(
-            document["task"],
-            [read_booster(store, f"{folder}/model.{i}.ubj", digest) for i, digest in enumerate(document["digests"])],
-        )
+        """From the file, mapped into memory where it is a local one.
+
+        Raises
+        ------
+        StorageError
+            The file is missing or not the one that was written.
+        """
+        from fsspec.implementations.local import LocalFileSystem
+
+        path = store.path(f"{folder}/{FILE}")
+        try:
+            with store.fs.open(path, "rb") as file:
+                raw = file.read()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        if _digest(raw) != document["digest"]:
+            raise _unreadable(path, "it is damaged")
+        forest = load_forest(path if isinstance(store.fs, LocalFileSystem) else raw)
+        return cls(document["task"], document["link"], forest)
 
 
-def as_booster(trees: list[Any], output: int, normalise: bool, features: int) -> Any:
-    """scikit-learn's trees as an XGBoost booster whose margin is their mean.
-
-    scikit-learn goes left on `x <= t` for a float32 x and a float64 t, XGBoost on `x < t` in
-    float32; so t becomes the next float32 above its rounding down.
-
-    Parameters
-    ----------
-    trees
-        `sklearn.tree._tree.Tree` objects.
-    output
-        The class, or 0 for regression.
-    normalise
-        Leaf values are shares of the classes (they need not add up to 1 in every version).
-    """
-    import xgboost
-
-    documents = [_tree(tree, output, normalise, len(trees), features, number) for number, tree in enumerate(trees)]
-    count = len(documents)
-    learner = {
-        "attributes": {},
-        "feature_names": [],
-        "feature_types": [],
-        "gradient_booster": {
-            "model": {
-                "gbtree_model_param": {"num_parallel_tree": "1", "num_trees": str(count)},
-                "iteration_indptr": list(range(count + 1)),
-                "tree_info": [0] * count,
-                "trees": documents,
-            },
-            "name": "gbtree",
-        },
-        "learner_model_param": {
-            "base_score": "[0E0]",
-            "boost_from_average": "0",
-            "num_class": "0",
-            "num_feature": str(features),
-            "num_target": "1",
-        },
-        "objective": {"name": "reg:squarederror", "reg_loss_param": {"scale_pos_weight": "1"}},
-    }
-    raw = json.dumps({"learner": learner, "version": [3, 0, 0]}).encode()
-    booster = xgboost.Booster(model_file=bytearray(raw))
-    booster.set_param({"nthread": task_threads()})
-    return booster
+def _unreadable(path: str, reason: object) -> StorageError:
+    return StorageError(f"{path} is no readable model: {reason}. Run the job again with --fresh.")
 
 
-def _tree(tree: Any, output: int, normalise: bool, count: int, features: int, number: int) -> dict[str, Any]:
-    order = _siblings_adjacent(tree)
-    position = np.empty(tree.node_count, dtype=np.int64)
-    position[order] = np.arange(tree.node_count)
-    left, right = tree.children_left[order], tree.children_right[order]
-    leaf = left < 0
-    left, right = np.where(leaf, -1, position[left]), np.where(leaf, -1, position[right])
-    values = tree.value[order, 0, :].astype(np.float64)
-    values = values[:, output] / (values.sum(axis=1) if normalise else 1.0) / count
-    thresholds = tree.threshold[order]
-    down = thresholds.astype(np.float32)
-    down = np.where(down.astype(np.float64) > thresholds, np.nextafter(down, np.float32(-np.inf)), down)
-    conditions = np.where(leaf, values.astype(np.float32), np.nextafter(down, np.float32(np.inf)))
-    nodes = tree.node_count
-    parents = np.full(nodes, 2**31 - 1, dtype=np.int64)
-    inner = np.flatnonzero(~leaf)
-    parents[left[inner]] = inner
-    parents[right[inner]] = inner
-    return {
-        "base_weights": values.astype(np.float32).tolist(),
-        "categories": [],
-        "categories_nodes": [],
-        "categories_segments": [],
-        "categories_sizes": [],
-        "default_left": tree.missing_go_to_left[order].astype(int).tolist(),
-        "id": number,
-        "left_children": left.tolist(),
-        "loss_changes": [0.0] * nodes,
-        "parents": parents.tolist(),
-        "right_children": right.tolist(),
-        "split_conditions": conditions.tolist(),
-        "split_indices": np.where(leaf, 0, tree.feature[order]).tolist(),
-        "split_type": [0] * nodes,
-        "sum_hessian": tree.weighted_n_node_samples[order].tolist(),
-        "tree_param": {
-            "num_deleted": "0",
-            "num_feature": str(features),
-            "num_nodes": str(nodes),
-            "size_leaf_vector": "1",
-        },
-    }
+def _digest(raw: bytes | memoryview) -> str:
+    """Hexadecimal BLAKE2b, 128 bits."""
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
 
 
-def _siblings_adjacent(tree: Any) -> np.ndarray:
-    """The nodes level by level: XGBoost's predictor takes the right child to follow the left one."""
-    levels = [np.zeros(1, dtype=np.int64)]
-    while True:
-        inner = levels[-1][tree.children_left[levels[-1]] >= 0]
-        if not len(inner):
-            return np.concatenate(levels)
-        levels.append(np.stack([tree.children_left[inner], tree.children_right[inner]], axis=1).ravel())
+def _use_task_threads() -> None:
+    """Lets the kernels use the threads of the Dask worker that runs this, or all cores elsewhere."""
+    import numba
+
+    numba.set_num_threads(min(task_threads() or numba.config.NUMBA_NUM_THREADS, numba.config.NUMBA_NUM_THREADS))

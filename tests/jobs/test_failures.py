@@ -366,8 +366,8 @@ def test_batch_prediction_of_no_rows(people: Published, tmp_path: Path) -> None:
         ("bundle.json", "{", "bundle.json is damaged: .* Run again with --fresh"),
         ("bundle.json", '{"format": 1}', "bundle.json is no bundle of this version of Treadle"),
         ("bundle.json", '{"format": 9}', "written in bundle format 9, and this Treadle reads 1"),
-        ("model.ubj", "{", "model.ubj is no readable model: .* Run the job again with --fresh"),
-        ("model.ubj", None, "model.ubj is no readable model: .*No such file"),
+        ("model.arrow", "{", "model.arrow is no readable model: .* Run the job again with --fresh"),
+        ("model.arrow", None, "model.arrow is no readable model: .*No such file"),
     ],
 )
 def test_a_damaged_model_is_named_and_a_new_run_replaces_it(
