@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
+from benchmarks.machine import described
 
 RESULTS = Path(__file__).parent / "results"
 SPEC = Path(__file__).parent.parent / "jobs" / "examples" / "fraud.yaml"
@@ -143,14 +140,7 @@ def main() -> None:
         "benchmark": "fraud",
         "rows": rows,
         "repeats": arguments.repeats,
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "hardware": {
-            "processor": _processor(),
-            "cores": psutil.cpu_count(),
-            "memory_bytes": psutil.virtual_memory().total,
-        },
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in LIBRARIES},
+        **described(LIBRARIES),
         "table": table(pairs),
         "added": added(pairs),
         "auc": {name: [p[name]["auc"] for p in pairs] for name in ("treadle", "polars")},
@@ -184,12 +174,6 @@ def show(result: dict[str, Any]) -> None:
         f"polars {peak['polars'] / 2**30:.2f} GiB"
     )
     print(f"AUC: treadle {result['auc']['treadle']}, polars {result['auc']['polars']}")
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":
