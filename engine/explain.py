@@ -31,6 +31,8 @@ def run(
             features.names,
             rule,
             job.explain.rows,
+            job.explain.top_k,
+            f"partition {i}",
             pure=False,
         )
         for i, block in enumerate(blocks_of(context, features, rule))
@@ -48,9 +50,19 @@ def run(
 
 
 def explain(
-    block: Block, path: str, store: Store, folder: str, names: tuple[str, ...], rule: SplitRule, rows: str
+    block: Block,
+    path: str,
+    store: Store,
+    folder: str,
+    names: tuple[str, ...],
+    rule: SplitRule,
+    rows: str,
+    top_k: int | None,
+    where: str,
 ) -> Explained:
     """On a worker: one file of the table `explanations`, |contributions| summed by feature, the additivity error."""
     wanted = block.select(rows)
-    table, totals, error = explanation_table(wanted.ids, wanted.matrix, load_model(store, folder), names, rule.classes)
+    table, totals, error = explanation_table(
+        wanted.ids, wanted.matrix, load_model(store, folder), names, rule.classes, top_k, where
+    )
     return store.write_parquet(path, table), totals, error

@@ -163,9 +163,11 @@ class Model(Section):
 
 
 class Explain(Section):
-    """Whose predictions are explained, feature by feature."""
+    """Whose predictions are explained, feature by feature, and how many features of a row are kept."""
 
     rows: Literal["none", "test", "all"] = "test"
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """All features when absent."""
 
 
 class Predict(Section):

@@ -249,7 +249,7 @@ def _add_model_stages(chain: _Chain, job: Job) -> None:
             "explain",
             Explanation,
             needs,
-            job.explain.rows,
+            [job.explain.rows, job.explain.top_k],
             explain.REVISION,
             lambda c, m: explain.run(c, m["features"], m["split"], m["evaluate"], _by_title(m, trains)),
         )

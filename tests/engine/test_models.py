@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import shap
 import xgboost
@@ -25,6 +26,7 @@ from treadle.engine.models.base import Model, load_model, save_model
 from treadle.engine.models.boosted import OBJECTIVES
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.models.linear import LinearModel
+from treadle.engine.scoring import explanation_table
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError
 
@@ -260,3 +262,20 @@ def test_a_model_that_is_written_again_is_read_again(tmp_path: Path) -> None:
         assert load_model(store, "m").task == task
     assert load_model(store, "m") is load_model(store, "m")
     assert load_model(store, "m").margin(rows).min() < -1
+
+
+class Crooked(LinearModel):
+    """Contributions of one row that do not add up."""
+
+    def _contributions(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
+        found = super()._contributions(matrix)
+        found[2, 0] += 0.5
+        return found
+
+
+def test_contributions_that_do_not_add_up_are_refused_with_their_place() -> None:
+    crooked = Crooked("binary", "logistic", np.ones((1, 2)), np.zeros(1), np.zeros(2))
+    rows = np.zeros((4, 2), np.float32)
+    ids = pa.array(range(4))
+    with pytest.raises(DataError, match="The contributions of row 2 of partition 7 miss its margin by 0.5, more than"):
+        explanation_table(ids, rows, crooked, ["a", "b"], [0, 1], where="partition 7")

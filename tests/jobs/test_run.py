@@ -44,6 +44,21 @@ def test_contributions_add_up_to_the_margin(run_people: Callable[..., Run], mode
     np.testing.assert_allclose(explanations.sum(axis=1), predictions.loc[explanations.index, "margin"], atol=1e-4)
 
 
+def test_the_largest_contributions_of_each_row(run_people: Callable[..., Run]) -> None:
+    whole = run_people(models=["xgboost"]).table("explanations").to_pandas().set_index("id")
+    run = run_people(models=["xgboost"], explain={"top_k": 3})
+    assert statuses(run)["train:xgboost"] == "cached"
+    found = run.table("explanations").to_pandas().set_index("id").loc[whole.index]
+    pairs = [name for n in (1, 2, 3) for name in (f"feature_{n}", f"contribution_{n}")]
+    assert list(found.columns) == [*pairs, "others", "bias"]
+    for row, expected in zip(found.to_dict("records"), whole.drop(columns="bias").to_dict("records"), strict=True):
+        kept = {row[f"feature_{n}"]: row[f"contribution_{n}"] for n in (1, 2, 3)}
+        assert {name: expected[name] for name in kept} == kept
+        assert [abs(value) for value in kept.values()] == sorted(map(abs, expected.values()), reverse=True)[:3]
+    sums = found.drop(columns=["feature_1", "feature_2", "feature_3"]).sum(axis=1)
+    np.testing.assert_allclose(sums, whole.sum(axis=1), atol=1e-5)
+
+
 @pytest.mark.parametrize("model", ["xgboost", "logistic_regression", "random_forest"])
 def test_several_classes(run_people: Callable[..., Run], people: Path, model: str) -> None:
     run = run_people(
