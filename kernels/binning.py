@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import RequestError
-from treadle.kernels.forest import ZERO_BOUND, Forest
-from treadle.kernels.simd import count, load, splat
+from treadle.kernels.forest import LEAF, ZERO_BOUND, Forest
+from treadle.kernels.simd import aligned, count, load, splat
 
 LOW, HIGH, MISSING = 0, 1, 2
 KINDS = 3
@@ -47,7 +47,6 @@ class Bins:
     columns: int
     narrow: NDArray[np.int32]
     """(wide columns,): narrow numbers, -1 for columns that are not used."""
-    value_type: np.dtype[Any]
     numeric: NDArray[np.int64]
     """(numeric features used, 8): feature, levels, first level's place in `search`, LOW, HIGH, MISSING, cuts, zero."""
     search: NDArray[Any]
@@ -80,6 +79,9 @@ def make_bins(forest: Forest, used: NDArray[np.integer], tables: Sequence[tuple[
         levels = len(level_start) - 1 - first
         zero = int(forest.zero_missing[feature])
         numeric.append([feature, levels, first, *kinds[feature], cuts[feature], zero])
+    set_feature = np.zeros(sets, dtype=np.int64)
+    categorical = _categorical(forest)
+    set_feature[forest.rank[categorical]] = forest.feature[categorical]
     coded, flat, place = [], [], 0
     largest = int(cuts.max(initial=0))
     for number in range(sets + len(tables)):
@@ -89,7 +91,7 @@ def make_bins(forest: Forest, used: NDArray[np.integer], tables: Sequence[tuple[
         table: NDArray[Any]
         if number < sets:
             table = forest.set_right[forest.set_start[number] : forest.set_start[number + 1]].astype(np.int64)
-            feature = int(forest.feature[_first_node(forest, number)])
+            feature = int(set_feature[number])
         else:
             feature, table = tables[number - sets]
         largest = max(largest, int(np.max(table)))
@@ -101,7 +103,6 @@ def make_bins(forest: Forest, used: NDArray[np.integer], tables: Sequence[tuple[
         dtype=dtype,
         columns=len(used),
         narrow=narrow,
-        value_type=forest.dtype,
         numeric=np.array(numeric, dtype=np.int64).reshape(-1, 8),
         search=np.concatenate(search) if search else np.empty(0, forest.dtype),
         level_start=np.array(level_start, dtype=np.int64),
@@ -110,23 +111,23 @@ def make_bins(forest: Forest, used: NDArray[np.integer], tables: Sequence[tuple[
     )
 
 
-def _first_node(forest: Forest, number: int) -> int:
-    categorical = (forest.feature >= 0) & (forest.categories[np.maximum(forest.feature, 0)] > 0)
-    return int(np.flatnonzero(categorical & (forest.rank == number))[0])
+def _categorical(forest: Forest) -> NDArray[np.bool_]:
+    """(nodes,): whether a node splits on categories."""
+    inner = forest.feature != LEAF
+    return inner & (forest.categories[np.where(inner, forest.feature, 0)] > 0) if forest.n_features else inner
 
 
 def wide_columns(forest: Forest) -> NDArray[np.int64]:
     """(nodes,): the wide number of the column in which each node compares; -1 for leaves."""
     feature = np.maximum(forest.feature, 0).astype(np.int64)
     numeric = KINDS * feature + np.where(forest.missing_right, HIGH, LOW)
-    found = np.where(forest.categories[feature] > 0, KINDS * forest.n_features + forest.rank, numeric)
-    return np.where(forest.feature >= 0, found, -1)
+    found = np.where(_categorical(forest), KINDS * forest.n_features + forest.rank, numeric)
+    return np.where(forest.feature != LEAF, found, -1)
 
 
 def node_ranks(forest: Forest) -> NDArray[np.int64]:
     """(nodes,): a row goes right at a node when the bin in its column is above this."""
-    categorical = (forest.feature >= 0) & (forest.categories[np.maximum(forest.feature, 0)] > 0)
-    return np.where(categorical, 0, forest.rank).astype(np.int64)
+    return np.where(_categorical(forest), 0, forest.rank).astype(np.int64)
 
 
 def _search_levels(cuts: NDArray[Any]) -> list[NDArray[Any]]:
@@ -166,18 +167,12 @@ def as_matrix(forest: Forest, values: Any) -> NDArray[Any]:
     return matrix.astype(np.float64)
 
 
-def bin_rows(bins: Bins, matrix: NDArray[Any], out: NDArray[Any]) -> None:
-    """Fills `out` (columns * padded rows,), column after column, with the bins of `matrix` (rows, features)."""
-    _bin_rows(
-        matrix,
-        padded(len(matrix)),
-        bins.numeric,
-        bins.search,
-        bins.level_start,
-        bins.coded,
-        bins.tables,
-        out,
-    )
+def bin_rows(bins: Bins, matrix: NDArray[Any]) -> NDArray[Any]:
+    """The bins of `matrix` (rows, features): (columns * padded rows,), one column after the other."""
+    stride = padded(len(matrix))
+    out = aligned(bins.columns * stride, bins.dtype)
+    _bin_rows(matrix, stride, bins.numeric, bins.search, bins.level_start, bins.coded, bins.tables, out)
+    return out
 
 
 @numba.njit(nogil=True, cache=True)

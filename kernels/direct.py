@@ -13,10 +13,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.kernels.binning import Bins, bin_rows, make_bins, node_ranks, padded, wide_columns
+from treadle.kernels.binning import Bins, bin_rows, make_bins, node_ranks, wide_columns
 from treadle.kernels.forest import LEAF, Forest
 from treadle.kernels.groups import Shape
-from treadle.kernels.simd import aligned
 from treadle.kernels.tables import quadrature, share
 
 
@@ -58,10 +57,7 @@ def make_direct(forest: Forest, shape: Shape, trees: NDArray[np.bool_], slots: N
 
 def binned(direct: Direct, matrix: NDArray[Any]) -> NDArray[Any]:
     """Bins of rows (rows, features), (columns, rows)."""
-    stride = padded(len(matrix))
-    columns = aligned(direct.bins.columns * stride, direct.bins.dtype)
-    bin_rows(direct.bins, matrix, columns)
-    return columns.reshape(-1, stride)[:, : len(matrix)]
+    return bin_rows(direct.bins, matrix).reshape(direct.bins.columns, -1)[:, : len(matrix)]
 
 
 def add_interactions(direct: Direct, matrix: NDArray[Any], out: NDArray[np.float64]) -> None:

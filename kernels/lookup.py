@@ -96,26 +96,24 @@ def add_lookup(lookup: Lookup, matrix: NDArray[Any], out: NDArray[np.float64]) -
     """
     rows = len(matrix)
     stride = padded(rows)
-    columns = aligned(lookup.bins.columns * stride, lookup.bins.dtype)
-    bin_rows(lookup.bins, matrix, columns)
+    columns = bin_rows(lookup.bins, matrix)
     t = lookup.tables
-    shared = (lookup.first, lookup.condition, t.start, t.entries, lookup.chunk, columns, stride, rows, out)
+    sums = aligned(rows * t.width if t.dense else lookup.targets * (stride + TURNED_ROWS), np.float32)
+    sums[:] = 0.0
+    shared = (lookup.first, lookup.condition, t.start, t.entries, lookup.chunk, columns, stride, sums, out)
     if t.dense:
         (add_dense_8 if t.width == NARROW else add_dense_16)(*shared, t.targets)
     else:
         add_slotted(*shared, lookup.states, t.targets, t.target_start, lookup.targets)
 
 
-def states_in(lookup_groups: Groups, matrix: NDArray[Any]) -> NDArray[np.int64]:
+def states_in(groups: Groups, matrix: NDArray[Any]) -> NDArray[np.int64]:
     """The state of each row (rows, features) in each group: (groups, rows)."""
     rows = len(matrix)
-    stride = padded(rows)
-    columns = aligned(lookup_groups.bins.columns * stride, lookup_groups.bins.dtype)
-    bin_rows(lookup_groups.bins, matrix, columns)
-    table = columns.reshape(-1, stride)[:, :rows].astype(np.int64)
-    found = np.zeros((len(lookup_groups.group) - 1, rows), dtype=np.int64)
-    group_of = np.repeat(np.arange(len(found)), np.diff(lookup_groups.group[:, 4]))
-    for g, (column, low, high, step) in zip(group_of, lookup_groups.condition, strict=True):
+    table = bin_rows(groups.bins, matrix).reshape(groups.bins.columns, -1)[:, :rows].astype(np.int64)
+    found = np.zeros((len(groups.group) - 1, rows), dtype=np.int64)
+    group_of = np.repeat(np.arange(len(found)), np.diff(groups.group[:, 4]))
+    for g, (column, low, high, step) in zip(group_of, groups.condition, strict=True):
         found[g] += step * ((table[column] >= low) & (table[column] <= high))
     return found
 
@@ -136,11 +134,8 @@ def _states(group, first, offset, condition, columns, stride, begin, count, out,
 
 def _dense(width: int) -> Callable[..., Any]:
     @numba.njit(nogil=True, cache=True)
-    def add_dense(first, condition, start, entries, chunk, columns, stride, rows, out, targets):  # type: ignore[no-untyped-def]
-        sums = np.zeros((rows + 4) * width, np.float32)
-        # Vectors of whole cache lines: the array's own start may lie anywhere.
-        skip = (-(sums.ctypes.data // 4)) % 16
-        sums = sums[skip : skip + rows * width]
+    def add_dense(first, condition, start, entries, chunk, columns, stride, sums, out, targets):  # type: ignore[no-untyped-def]
+        rows = len(out)
         states = np.empty(CHUNK_GROUPS * PART_ROWS, np.uint16)
         for k in range(len(chunk)):
             begin_group, end_group = chunk[k, 0], chunk[k, 1]
@@ -216,12 +211,9 @@ def _add_turned(lines, states, sums, at, part):  # type: ignore[no-untyped-def]
 
 @numba.njit(nogil=True, cache=True)
 def add_slotted(  # type: ignore[no-untyped-def]
-    first, condition, start, entries, chunk, columns, stride, rows, out, group_states, targets, target_start, n_targets
+    first, condition, start, entries, chunk, columns, stride, sums, out, group_states, targets, target_start, n_targets
 ):
-    row = stride + TURNED_ROWS
-    sums = np.zeros(n_targets * row + TURNED_ROWS, np.float32)
-    skip = (-(sums.ctypes.data // 4)) % TURNED_ROWS
-    sums = sums[skip : skip + n_targets * row]
+    rows, row = len(out), stride + TURNED_ROWS
     states = np.empty(PART_ROWS, np.uint16)
     for k in range(len(chunk)):
         for begin in range(0, rows, PART_ROWS):

@@ -1,9 +1,9 @@
 """Margins of a compiled forest.
 
-Two ways through a tree. A shallow one is completed to a perfect tree and evaluated from the bottom
-up for 64 rows at a time: every node is one comparison of bytes, and the number of the leaf is
-selected upwards, so there is not a single branch and hardly a load. A deep one is walked down from
-the root, some rows in turn so that their loads overlap.
+The upper levels of a tree, as far as they are well filled, are completed to a perfect tree and evaluated
+from the bottom up for 64 rows at a time: every node is one comparison of bytes, and the number of the
+place that a row reaches is selected upwards, without a branch. What lies below is walked down, some rows
+in turn so that their loads overlap.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from treadle.kernels.parallel import over_rows
 from treadle.kernels.simd import load, select, splat, store
 
 PERFECT_DEPTH = 8
-"""Deepest tree that is completed: the number of a leaf fits into a byte."""
+"""Most levels that are completed: the number of a place fits into a byte."""
 PERFECT_FILL = 4
-"""A tree is completed when that makes it at most so many times larger."""
+"""Levels are completed as long as that makes them at most so many times larger."""
 BLOCK_ROWS = 1024
 WALK_ROWS = 16
 
@@ -101,27 +101,17 @@ def _add_block(
     high: int,
 ) -> None:
     """Adds the trees to the margins of the rows from `low` to `high`."""
-    scratch = np.empty(plan.bins.columns * padded(min(BLOCK_ROWS, high - low)), dtype=plan.bins.dtype)
+    p = plan
     for first in range(low, high, BLOCK_ROWS):
         block = matrix[first : min(first + BLOCK_ROWS, high)]
-        columns = scratch[: plan.bins.columns * padded(len(block))]
-        bin_rows(plan.bins, block, columns)
-        add_trees(plan, tree_output, columns, margin[first : first + len(block)])
-
-
-def add_trees(
-    plan: PredictionPlan, tree_output: NDArray[np.int32], columns: NDArray[Any], margin: NDArray[np.float64]
-) -> None:
-    """Adds all trees to the margins (rows, outputs) of rows whose bins are `columns` (see `bin_rows`)."""
-    p = plan
-    _add_trees(
-        (p.depth, p.walked, p.start, tree_output),
-        (p.column, p.rank, p.leaf, p.entry),
-        (p.step, p.walk_rank, p.walk_value),
-        columns,
-        padded(len(margin)),
-        margin,
-    )
+        _add_trees(
+            (p.depth, p.walked, p.start, tree_output),
+            (p.column, p.rank, p.leaf, p.entry),
+            (p.step, p.walk_rank, p.walk_value),
+            bin_rows(p.bins, block),
+            padded(len(block)),
+            margin[first : first + len(block)],
+        )
 
 
 @numba.njit(nogil=True, cache=True)

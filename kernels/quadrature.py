@@ -111,8 +111,7 @@ def make_walks(forest: Forest, shape: Shape, trees: NDArray[np.bool_], slots: ND
 def add_walks(walks: Walks, tree_output: NDArray[Any], matrix: NDArray[Any], out: NDArray[np.float64]) -> None:
     """Adds the values of all walks to `out` (rows, outputs, slots) for rows (rows, features) of one block."""
     stride = padded(len(matrix))
-    columns = aligned(walks.bins.columns * stride, walks.bins.dtype)
-    bin_rows(walks.bins, matrix, columns)
+    columns = bin_rows(walks.bins, matrix)
     points = int(walks.tree[:, 1].max(initial=1))
     row = stride + ROWS
     sums = aligned(walks.slots * row, np.float32)

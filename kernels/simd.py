@@ -119,24 +119,6 @@ def _splatted(context: Any, builder: Any, vector: Vector, scalar: Any) -> Any:
 
 
 @intrinsic
-def convert(typingctx: Any, vector: Any, dtype: Any) -> Any:
-    """Each lane as another type: unsigned integers to wider ones, booleans to 0 and 1, floats to floats."""
-    target = Vector(dtype.dtype, vector.lanes)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = context.get_value_type(target)
-        if isinstance(vector.dtype, types.Float):
-            wider = target.dtype.bitwidth > vector.dtype.bitwidth
-            return builder.fpext(args[0], kind) if wider else builder.fptrunc(args[0], kind)
-        if isinstance(target.dtype, types.Float):
-            return builder.uitofp(args[0], kind)
-        narrower = vector.dtype != types.boolean and target.dtype.bitwidth < vector.dtype.bitwidth
-        return builder.trunc(args[0], kind) if narrower else builder.zext(args[0], kind)
-
-    return target(vector, dtype), codegen
-
-
-@intrinsic
 def select(typingctx: Any, mask: Any, yes: Any, no: Any) -> Any:
     """`yes` where the mask holds, else `no`."""
 
@@ -240,9 +222,5 @@ def _define(symbol: Any, emit: Callable[[Any, Vector, Any, Any], Any], compares:
 _define(operator.add, _arithmetic("fadd", "add"), compares=False)
 _define(operator.sub, _arithmetic("fsub", "sub"), compares=False)
 _define(operator.mul, _arithmetic("fmul", "mul"), compares=False)
-_define(operator.and_, _arithmetic("and_", "and_"), compares=False)
-_define(operator.or_, _arithmetic("or_", "or_"), compares=False)
 _define(operator.gt, _comparison(">"), compares=True)
-_define(operator.ge, _comparison(">="), compares=True)
-_define(operator.lt, _comparison("<"), compares=True)
 _define(operator.le, _comparison("<="), compares=True)

@@ -184,6 +184,45 @@ def _by_patterns(d, shares, value, points, weights, m, out):  # type: ignore[no-
 
 
 @numba.njit(cache=True)
+def _leaf_digits(leaf, first, digit, nodes, cover, leaf_digit, z):  # type: ignore[no-untyped-def]
+    """Digits of the features on a leaf's path, from the leaf upwards, and their shares z; returns how many."""
+    feature, parent = nodes[0], nodes[4]
+    d = 0
+    child, node = leaf, parent[leaf]
+    while node >= 0:
+        here = first
+        while digit[here, 0] != feature[node]:
+            here += 1
+        k = 0
+        while k < d and leaf_digit[k] != here:
+            k += 1
+        if k == d:
+            leaf_digit[k], z[k] = here, 1.0
+            d += 1
+        z[k] *= share(node, child, cover)
+        child, node = node, parent[node]
+    return d
+
+
+@numba.njit(cache=True)
+def _state_patterns(leaf, d, leaf_digit, first, end, digit, sample, nodes, sets, pattern_of):  # type: ignore[no-untyped-def]
+    """Which pattern of the leaf's d features each state is, into pattern_of (states,)."""
+    # Digit by digit, as many copies of what there is as the digit has states.
+    pattern_of[0] = 0
+    for i in range(first, end):
+        f, n, stride = digit[i, 0], digit[i, 1], digit[i, 2]
+        k = 0
+        while k < d and leaf_digit[k] != i:
+            k += 1
+        for s in range(n - 1, -1, -1):
+            bit = 0
+            if k < d and stays(leaf, f, sample[digit[i, 3] + s], nodes, sets):
+                bit = 1 << k
+            for before in range(stride):
+                pattern_of[s * stride + before] = pattern_of[before] | bit
+
+
+@numba.njit(cache=True)
 def _fill(  # type: ignore[no-untyped-def]
     nodes,
     sets,
@@ -201,13 +240,12 @@ def _fill(  # type: ignore[no-untyped-def]
     targets,
     entries,
 ):
-    feature, parent = nodes[0], nodes[4]
+    feature = nodes[0]
     cover, value = numbers
     group, digit, sample = parts
     points, weights, count = rule
     largest = group[:, 2].max()
     pattern_of = np.empty(largest, np.int64)
-    # Digits and the shares of a leaf's features, in the order in which they are met from the leaf upwards.
     leaf_digit = np.empty(DIGITS, np.int64)
     z = np.empty(DIGITS)
     for g in range(len(group) - 1):
@@ -222,33 +260,8 @@ def _fill(  # type: ignore[no-untyped-def]
         for leaf in range(group[g, 0], group[g, 1]):
             if feature[leaf] != LEAF or value[leaf] == 0.0:
                 continue
-            d = 0
-            child, node = leaf, parent[leaf]
-            while node >= 0:
-                here = first
-                while digit[here, 0] != feature[node]:
-                    here += 1
-                k = 0
-                while k < d and leaf_digit[k] != here:
-                    k += 1
-                if k == d:
-                    leaf_digit[k], z[k] = here, 1.0
-                    d += 1
-                z[k] *= share(node, child, cover)
-                child, node = node, parent[node]
-            # Which pattern each state is: digit by digit, as many copies of what there is as the digit has states.
-            pattern_of[0] = 0
-            for i in range(digits):
-                n, stride, f = digit[first + i, 1], digit[first + i, 2], digit[first + i, 0]
-                k = 0
-                while k < d and leaf_digit[k] != first + i:
-                    k += 1
-                for s in range(n - 1, -1, -1):
-                    bit = 0
-                    if k < d and stays(leaf, f, sample[digit[first + i, 3] + s], nodes, sets):
-                        bit = 1 << k
-                    for before in range(stride):
-                        pattern_of[s * stride + before] = pattern_of[before] | bit
+            d = _leaf_digits(leaf, first, digit, nodes, cover, leaf_digit, z)
+            _state_patterns(leaf, d, leaf_digit, first, first + digits, digit, sample, nodes, sets, pattern_of)
             found = np.empty((1 << d, max(1, d * (d - 1) // 2 if pairs else d)))
             m = count[d]
             if len(background):

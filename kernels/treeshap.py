@@ -166,9 +166,8 @@ class TreeExplainer:
             if plan.walks is not None:
                 self._add_compact(functools.partial(add_walks, plan.walks, self.forest.tree_output, part), sums)
             if plan.direct is not None:
-                assert self.background is not None
-                background = binned(plan.direct, self.background)
-                self._add_compact(functools.partial(add_interventional, plan.direct, background, part), sums)
+                add = functools.partial(add_interventional, plan.direct, self._background_bins, part)
+                self._add_compact(add, sums)
             sums[:, :, -1] = self.expected
             values[first : first + len(part)] = sums
 
@@ -205,6 +204,11 @@ class TreeExplainer:
         slots = np.zeros(self.forest.n_features, dtype=np.int64)
         slots[self.features] = np.arange(len(self.features))
         return slots
+
+    @functools.cached_property
+    def _background_bins(self) -> NDArray[Any]:
+        assert self._values.direct is not None
+        return binned(self._values.direct, self.background)  # type: ignore[arg-type]
 
     @functools.cached_property
     def _values(self) -> Plan:
