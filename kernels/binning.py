@@ -14,10 +14,13 @@ from typing import Any
 
 import numba
 import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
-from treadle.errors import RequestError
 from treadle.kernels.forest import LEAF, ZERO_BOUND, Forest
+from treadle.kernels.rows import Rows
 from treadle.kernels.simd import aligned, count, load, splat
 
 LOW, HIGH, MISSING = 0, 1, 2
@@ -146,69 +149,109 @@ def _search_levels(cuts: NDArray[Any]) -> list[NDArray[Any]]:
         span *= FANOUT
 
 
-def as_matrix(forest: Forest, values: Any) -> NDArray[Any]:
-    """Rows as a float32 or float64 array (rows, features), not copied when they are one already.
-
-    Raises
-    ------
-    RequestError
-        The number of columns is not the forest's, or the values are not numbers.
-    """
-    matrix = np.asarray(values)
-    if matrix.ndim != 2 or matrix.shape[1] != forest.n_features:
-        raise RequestError(
-            f"The forest has {forest.n_features} features, and the rows have the shape {matrix.shape}; "
-            f"give an array (rows, {forest.n_features})."
-        )
-    if matrix.dtype in (np.float32, np.float64):
-        return matrix
-    if matrix.dtype.kind not in "biuf":
-        raise RequestError(f"Rows of type {matrix.dtype} are not numbers; give float32 or float64.")
-    return matrix.astype(np.float64)
-
-
-def bin_rows(bins: Bins, matrix: NDArray[Any]) -> NDArray[Any]:
-    """The bins of `matrix` (rows, features): (columns * padded rows,), one column after the other."""
-    stride = padded(len(matrix))
+def bin_rows(bins: Bins, rows: Rows) -> NDArray[Any]:
+    """The bins of rows: (columns * padded rows,), one column after the other."""
+    stride = padded(len(rows))
     out = aligned(bins.columns * stride, bins.dtype)
-    _bin_rows(matrix, stride, bins.numeric, bins.search, bins.level_start, bins.coded, bins.tables, out)
+    b = bins
+    if isinstance(rows, np.ndarray):
+        _bin_matrix(rows, stride, b.numeric, b.search, b.level_start, b.coded, b.tables, out)
+    else:
+        c = rows[:]
+        _bin_columns(c.place, c.first, c.count, stride, b.numeric, b.search, b.level_start, b.coded, b.tables, out)
     return out
 
 
-@numba.njit(nogil=True, cache=True)
-def _bin_rows(matrix, stride, numeric, search, level_start, coded, tables, out):  # type: ignore[no-untyped-def]
-    rows = matrix.shape[0]
+@intrinsic
+def _strided(typingctx: Any, address: Any, count: Any, step: Any, number: Any) -> Any:
+    """The one-dimensional array of `count` numbers from an address on, `step` bytes apart; it owns nothing."""
+    array = types.Array(number.dtype, 1, "A")
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = context.make_array(array)(context, builder)
+        size = context.get_constant(types.intp, number.dtype.bitwidth // 8)
+        data = builder.inttoptr(args[0], made.data.type)
+        populate_array(made, data=data, shape=[args[1]], strides=[args[2]], itemsize=size, meminfo=None)
+        return made._getvalue()
+
+    return array(types.intp, types.intp, types.intp, number), codegen
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _bin_numeric(values, i, numeric, search, level_start, stride, out):  # type: ignore[no-untyped-def]
+    """Bins the values of the feature in line `i` of `Bins.numeric` into its columns of `out`.
+
+    Inlined, as a call for each feature would show where one row is binned.
+    """
     to_type = search.dtype.type
-    for i in range(len(numeric)):
-        feature, levels, first = numeric[i, 0], numeric[i, 1], numeric[i, 2]
-        low, high, missing, cuts, zero = numeric[i, 3], numeric[i, 4], numeric[i, 5], numeric[i, 6], numeric[i, 7]
-        for r in range(rows):
-            x = to_type(matrix[r, feature])
-            if zero and abs(x) <= ZERO_BOUND:
-                x = to_type(np.nan)
-            wanted = splat(x, FANOUT)
-            place = 0
-            for level in range(first, first + levels):
-                block = load(search, level_start[level] + place * FANOUT, FANOUT)
-                place = place * FANOUT + count(block <= wanted)
-            if low >= 0:
-                out[low * stride + r] = place
-            if high >= 0:
-                out[high * stride + r] = cuts if np.isnan(x) else place
-            if missing >= 0:
-                out[missing * stride + r] = np.isnan(x)
-    for i in range(len(coded)):
-        feature, codes, start, column = coded[i, 0], coded[i, 1], coded[i, 2], coded[i, 3]
-        for r in range(rows):
-            x = to_type(matrix[r, feature])
-            if np.isnan(x):
-                code = codes + 1
-            elif x >= 0 and x < codes:
-                code = int(x)
-            else:
-                code = codes
-            out[column * stride + r] = tables[start + code]
+    levels, first = numeric[i, 1], numeric[i, 2]
+    low, high, missing, cuts, zero = numeric[i, 3], numeric[i, 4], numeric[i, 5], numeric[i, 6], numeric[i, 7]
+    for r in range(len(values)):
+        x = to_type(values[r])
+        if zero and abs(x) <= ZERO_BOUND:
+            x = to_type(np.nan)
+        wanted = splat(x, FANOUT)
+        place = 0
+        for level in range(first, first + levels):
+            block = load(search, level_start[level] + place * FANOUT, FANOUT)
+            place = place * FANOUT + count(block <= wanted)
+        if low >= 0:
+            out[low * stride + r] = place
+        if high >= 0:
+            out[high * stride + r] = cuts if np.isnan(x) else place
+        if missing >= 0:
+            out[missing * stride + r] = np.isnan(x)
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _bin_coded(values, i, coded, number, tables, stride, out):  # type: ignore[no-untyped-def]
+    """Looks the codes of the feature in line `i` of `Bins.coded` up into its column; `number` is the forest's type."""
+    codes, start, column = coded[i, 1], coded[i, 2], coded[i, 3]
+    for r in range(len(values)):
+        x = number(values[r])
+        if np.isnan(x):
+            code = codes + 1
+        elif x >= 0 and x < codes:
+            code = int(x)
+        else:
+            code = codes
+        out[column * stride + r] = tables[start + code]
+
+
+@numba.njit(nogil=True, cache=True)
+def _pad(rows, stride, out):  # type: ignore[no-untyped-def]
     if rows < stride:
         for column in range(len(out) // stride):
             for r in range(rows, stride):
                 out[column * stride + r] = 0
+
+
+@numba.njit(nogil=True, cache=True)
+def _bin_matrix(matrix, stride, numeric, search, level_start, coded, tables, out):  # type: ignore[no-untyped-def]
+    number = search.dtype.type
+    for i in range(len(numeric)):
+        _bin_numeric(matrix[:, numeric[i, 0]], i, numeric, search, level_start, stride, out)
+    for i in range(len(coded)):
+        _bin_coded(matrix[:, coded[i, 0]], i, coded, number, tables, stride, out)
+    _pad(matrix.shape[0], stride, out)
+
+
+@numba.njit(nogil=True, cache=True)
+def _bin_columns(place, first, rows, stride, numeric, search, level_start, coded, tables, out):  # type: ignore[no-untyped-def]
+    """As `_bin_matrix`, of the rows from `first` on in the columns at `place`."""
+    number = search.dtype.type
+    for i in range(len(numeric)):
+        step = place[numeric[i, 0], 1]
+        address = place[numeric[i, 0], 0] + first * step
+        if place[numeric[i, 0], 2] == 4:
+            _bin_numeric(_strided(address, rows, step, np.float32), i, numeric, search, level_start, stride, out)
+        else:
+            _bin_numeric(_strided(address, rows, step, np.float64), i, numeric, search, level_start, stride, out)
+    for i in range(len(coded)):
+        step = place[coded[i, 0], 1]
+        address = place[coded[i, 0], 0] + first * step
+        if place[coded[i, 0], 2] == 4:
+            _bin_coded(_strided(address, rows, step, np.float32), i, coded, number, tables, stride, out)
+        else:
+            _bin_coded(_strided(address, rows, step, np.float64), i, coded, number, tables, stride, out)
+    _pad(rows, stride, out)

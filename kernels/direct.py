@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from treadle.kernels.binning import Bins, bin_rows, make_bins, node_ranks, wide_columns
 from treadle.kernels.forest import LEAF, Forest
 from treadle.kernels.groups import Shape
+from treadle.kernels.rows import Rows
 from treadle.kernels.tables import quadrature, share
 
 
@@ -55,12 +56,12 @@ def make_direct(forest: Forest, shape: Shape, trees: NDArray[np.bool_], slots: N
     )
 
 
-def binned(direct: Direct, matrix: NDArray[Any]) -> NDArray[Any]:
-    """Bins of rows (rows, features), (columns, rows)."""
-    return bin_rows(direct.bins, matrix).reshape(direct.bins.columns, -1)[:, : len(matrix)]
+def binned(direct: Direct, rows: Rows) -> NDArray[Any]:
+    """Bins of rows, (columns, rows)."""
+    return bin_rows(direct.bins, rows).reshape(direct.bins.columns, -1)[:, : len(rows)]
 
 
-def add_interactions(direct: Direct, matrix: NDArray[Any], out: NDArray[np.float64]) -> None:
+def add_interactions(direct: Direct, rows: Rows, out: NDArray[np.float64]) -> None:
     """Adds to `out` (rows, outputs, slots * slots), at i * slots + j for features i < j."""
     points, weights = quadrature(max(direct.longest - 2, 0))
     _add_interactions(
@@ -71,15 +72,13 @@ def add_interactions(direct: Direct, matrix: NDArray[Any], out: NDArray[np.float
         direct.longest,
         points,
         weights,
-        binned(direct, matrix),
+        binned(direct, rows),
         direct.slots,
         out,
     )
 
 
-def add_interventional(
-    direct: Direct, background: NDArray[Any], matrix: NDArray[Any], out: NDArray[np.float64]
-) -> None:
+def add_interventional(direct: Direct, background: NDArray[Any], rows: Rows, out: NDArray[np.float64]) -> None:
     """Adds to `out` (rows, outputs, slots); `background` are its rows' bins."""
     # weight[a, b] = (a - 1)! b! / (a + b)! for a features that only the row satisfies and b that only the other does.
     n = direct.longest + 1
@@ -95,7 +94,7 @@ def add_interventional(
         direct.nodes,
         weight,
         background,
-        binned(direct, matrix),
+        binned(direct, rows),
         direct.slots,
         out,
     )

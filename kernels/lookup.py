@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from treadle.kernels.binning import LANES, Bins, bin_rows, padded
 from treadle.kernels.groups import Groups
-from treadle.kernels.simd import aligned, join, load, select, splat, store, turned
+from treadle.kernels.rows import Rows
+from treadle.kernels.simd import aligned, join, load, prefetch, select, splat, store, turned
 from treadle.kernels.tables import NARROW, WIDE, Tables
 
 PART_ROWS = 256
@@ -30,6 +31,8 @@ CHUNK_GROUPS = 64
 DENSE_ROWS = 8192
 SLOTTED_BYTES = 512 * 1024
 """Accumulators of a block of rows; their size limits its rows."""
+FEW_ROWS = 4
+"""Rows up to which lines are added one row after the other."""
 TREES_A_FLUSH = 32
 """float32 sums of so many trees are added to float64 ones."""
 
@@ -47,7 +50,9 @@ class Lookup:
     states: NDArray[np.int64]
     """(groups,)"""
     chunk: NDArray[np.int64]
-    """(chunks, 4): groups from and to, output, whether sums are flushed after it."""
+    """See `make_chunks`."""
+    few_chunk: NDArray[np.int64]
+    """The same for few rows, as large as can be."""
     targets: int
     """Rows of the accumulator."""
 
@@ -65,6 +70,31 @@ def make_lookup(
     kind = groups.bins.dtype
     column, low, high, stride = groups.condition.T
     condition = (column.astype(np.int32), low.astype(kind), (high - low).astype(kind), stride.astype(np.uint16))
+
+    def full(begin: int, end: int) -> bool:
+        lines = tables.start[end] - tables.start[begin]
+        large = lines * tables.width * 4 > CHUNK_BYTES or lines > np.iinfo(np.uint16).max
+        return bool(large) or end - begin > CHUNK_GROUPS
+
+    return Lookup(
+        bins=groups.bins,
+        tables=tables,
+        condition=condition,
+        first=groups.group[:, 4].copy(),
+        states=groups.group[:-1, 2].copy(),
+        chunk=make_chunks(group_tree, tree_output, full),
+        few_chunk=make_chunks(group_tree, tree_output, lambda begin, end: end - begin > CHUNK_GROUPS),
+        targets=targets,
+    )
+
+
+def make_chunks(
+    group_tree: NDArray[np.int64], tree_output: NDArray[Any], full: Callable[[int, int], bool]
+) -> NDArray[np.int64]:
+    """Chunks of groups (chunks, 4): from and to, output, whether sums are flushed after it.
+
+    `full(begin, end)` says whether these groups are more than a chunk takes; one group always is a chunk.
+    """
     chunks = []
     begin, flushed = 0, 0
     for g in range(len(group_tree)):
@@ -72,39 +102,33 @@ def make_lookup(
         turns = last or tree_output[group_tree[g + 1]] != tree_output[group_tree[g]]
         tree_ends = last or group_tree[g + 1] != group_tree[g]
         flush = turns or (tree_ends and group_tree[g] - flushed >= TREES_A_FLUSH)
-        lines = 0 if last else tables.start[g + 2] - tables.start[begin]
-        full = lines * tables.width * 4 > CHUNK_BYTES or lines > np.iinfo(np.uint16).max
-        if flush or full or g + 1 - begin == CHUNK_GROUPS:
+        if flush or full(begin, g + 2):
             chunks.append([begin, g + 1, int(tree_output[group_tree[g]]), int(flush)])
             begin = g + 1
             flushed = group_tree[g] if flush else flushed
-    return Lookup(
-        bins=groups.bins,
-        tables=tables,
-        condition=condition,
-        first=groups.group[:, 4].copy(),
-        states=groups.group[:-1, 2].copy(),
-        chunk=np.array(chunks, dtype=np.int64).reshape(-1, 4),
-        targets=targets,
-    )
+    return np.array(chunks, dtype=np.int64).reshape(-1, 4)
 
 
-def add_lookup(lookup: Lookup, matrix: NDArray[Any], out: NDArray[np.float64]) -> None:
-    """Adds the values of all groups to `out` (rows, outputs, columns) for rows (rows, features) of one block.
+def add_lookup(lookup: Lookup, rows: Rows, out: NDArray[np.float64]) -> None:
+    """Adds the values of all groups to `out` (rows, outputs, columns) for the rows of one block.
 
     Column j of `out` belongs to row j of the accumulator, or to feature `targets[j]` of dense tables.
     """
-    rows = len(matrix)
-    stride = padded(rows)
-    columns = bin_rows(lookup.bins, matrix)
+    stride = padded(len(rows))
+    columns = bin_rows(lookup.bins, rows)
     t = lookup.tables
-    sums = aligned(rows * t.width if t.dense else lookup.targets * (stride + TURNED_ROWS), np.float32)
+    sums = aligned(len(rows) * t.width if t.dense else lookup.targets * (stride + TURNED_ROWS), np.float32)
     sums[:] = 0.0
-    shared = (lookup.first, lookup.condition, t.start, t.entries, lookup.chunk, columns, stride, sums, out)
-    if t.dense:
-        (add_dense_8 if t.width == NARROW else add_dense_16)(*shared, t.targets)
+    few = len(rows) <= FEW_ROWS
+    chunk = lookup.few_chunk if few else lookup.chunk
+    shared = (lookup.first, lookup.condition, t.start, t.entries, chunk, columns, stride, sums, out)
+    if not t.dense:
+        add = add_slotted_few if few else add_slotted
+        add(*shared, lookup.states, t.targets, t.target_start, lookup.targets)
+    elif few:
+        (add_dense_few_8 if t.width == NARROW else add_dense_few_16)(*shared, t.targets)
     else:
-        add_slotted(*shared, lookup.states, t.targets, t.target_start, lookup.targets)
+        (add_dense_8 if t.width == NARROW else add_dense_16)(*shared, t.targets)
 
 
 def states_in(groups: Groups, matrix: NDArray[Any]) -> NDArray[np.int64]:
@@ -235,6 +259,67 @@ def add_slotted(  # type: ignore[no-untyped-def]
                     _add_turned(entries[line * NARROW :], states, sums, at, part)
         if chunk[k, 3]:
             add_sums(sums, row, rows, n_targets, out, chunk[k, 2])
+
+
+@numba.njit(nogil=True, cache=True)
+def _row_lines(r, begin, end, first, condition, start, entries, width, columns, stride, lines):  # type: ignore[no-untyped-def]
+    """The first line of row r in each group from begin to end, into lines; they are on their way from memory then."""
+    column, low, span, step = condition
+    for g in range(begin, end):
+        line = start[g]
+        for c in range(first[g], first[g + 1]):
+            above = np.int64(columns[column[c] * stride + r]) - np.int64(low[c])
+            line += np.int64(step[c]) * ((above >= 0) & (above <= np.int64(span[c])))
+        lines[g - begin] = line
+        if start[g] < start[g + 1]:  # a group of one feature has no pairs
+            prefetch(entries, line * width)
+
+
+def _dense_few(width: int) -> Callable[..., Any]:
+    @numba.njit(nogil=True, cache=True)
+    def add_dense_few(first, condition, start, entries, chunk, columns, stride, sums, out, targets):  # type: ignore[no-untyped-def]
+        """As `add_dense`, to the bit, without the work for the other rows of a vector."""
+        lines = np.empty(CHUNK_GROUPS, np.int64)
+        for r in range(len(out)):
+            total = splat(np.float32(0.0), width)
+            for k in range(len(chunk)):
+                begin, end = chunk[k, 0], chunk[k, 1]
+                _row_lines(r, begin, end, first, condition, start, entries, width, columns, stride, lines)
+                for g in range(end - begin):
+                    total = total + load(entries, lines[g] * width, width)
+                if chunk[k, 3]:
+                    store(sums, 0, total)
+                    for j in range(len(targets)):
+                        out[r, chunk[k, 2], targets[j]] += sums[j]
+                    total = splat(np.float32(0.0), width)
+
+    return add_dense_few
+
+
+add_dense_few_8 = _dense_few(NARROW)
+add_dense_few_16 = _dense_few(WIDE)
+
+
+@numba.njit(nogil=True, cache=True)
+def add_slotted_few(  # type: ignore[no-untyped-def]
+    first, condition, start, entries, chunk, columns, stride, sums, out, group_states, targets, target_start, n_targets
+):
+    """As `add_slotted`, to the bit, without the work for the other rows of a vector."""
+    lines = np.empty(CHUNK_GROUPS, np.int64)
+    for r in range(len(out)):
+        for k in range(len(chunk)):
+            begin, end = chunk[k, 0], chunk[k, 1]
+            _row_lines(r, begin, end, first, condition, start, entries, NARROW, columns, stride, lines)
+            for g in range(begin, end):
+                line = lines[g - begin]
+                for q in range(target_start[g], target_start[g + 1], NARROW):
+                    for i in range(NARROW):
+                        sums[targets[q + i]] += entries[line * NARROW + i]
+                    line += group_states[g]
+            if chunk[k, 3]:
+                for j in range(n_targets):
+                    out[r, chunk[k, 2], j] += sums[j]
+                    sums[j] = 0.0
 
 
 @numba.njit(nogil=True, cache=True)

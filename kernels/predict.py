@@ -16,9 +16,11 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.kernels.binning import LANES, Bins, as_matrix, bin_rows, make_bins, node_ranks, padded, wide_columns
+from treadle.kernels.binning import LANES, Bins, bin_rows, make_bins, node_ranks, padded, wide_columns
+from treadle.kernels.cuda import on_device
 from treadle.kernels.forest import LEAF, Forest
 from treadle.kernels.parallel import over_rows
+from treadle.kernels.rows import Rows, as_rows, blocks
 from treadle.kernels.simd import load, select, splat, store
 
 PERFECT_DEPTH = 8
@@ -70,9 +72,9 @@ def prediction_plan(forest: Forest) -> PredictionPlan:
     return PredictionPlan(bins, depth, walked, start, columns, ranks[0], leaf, entry, step, ranks[1], walk_value)
 
 
-def predict_margin(forest: Forest, rows: Any) -> NDArray[np.float64]:
-    """Margins of rows (rows, features), float32 or float64 in any memory order: float64 (rows,), or
-    (rows, outputs) with several outputs.
+def predict_margin(forest: Forest, rows: Any) -> Any:
+    """Margins of rows, an array (rows, features) or a table (see `treadle.kernels.rows.as_rows`): float64
+    (rows,), or (rows, outputs) with several outputs; on the device where the rows are on one.
 
     Threads follow `numba.set_num_threads`; their number does not change the result.
 
@@ -81,12 +83,16 @@ def predict_margin(forest: Forest, rows: Any) -> NDArray[np.float64]:
     RequestError
         The number of columns is not the forest's, or the values are not numbers.
     """
-    matrix = as_matrix(forest, rows)
-    margin = np.empty((len(matrix), forest.n_outputs))
+    if on_device(rows):
+        from treadle.kernels.cuda.predict import predict_margin as predict_on_device
+
+        return predict_on_device(forest, rows)
+    given = as_rows(forest, rows)
+    margin = np.empty((len(given), forest.n_outputs))
     margin[:] = forest.base
     over_rows(
-        functools.partial(_add_block, prediction_plan(forest), forest.tree_output, matrix, margin),
-        len(matrix),
+        functools.partial(_add_block, prediction_plan(forest), forest.tree_output, given, margin),
+        len(given),
         BLOCK_ROWS,
     )
     return margin[:, 0] if forest.n_outputs == 1 else margin
@@ -95,15 +101,14 @@ def predict_margin(forest: Forest, rows: Any) -> NDArray[np.float64]:
 def _add_block(
     plan: PredictionPlan,
     tree_output: NDArray[np.int32],
-    matrix: NDArray[Any],
+    rows: Rows,
     margin: NDArray[np.float64],
     low: int,
     high: int,
 ) -> None:
     """Adds the trees to the margins of the rows from `low` to `high`."""
     p = plan
-    for first in range(low, high, BLOCK_ROWS):
-        block = matrix[first : min(first + BLOCK_ROWS, high)]
+    for first, block in blocks(rows, low, high, BLOCK_ROWS):
         _add_trees(
             (p.depth, p.walked, p.start, tree_output),
             (p.column, p.rank, p.leaf, p.entry),

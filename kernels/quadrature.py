@@ -30,6 +30,7 @@ from treadle.kernels.binning import LANES, Bins, bin_rows, make_bins, node_ranks
 from treadle.kernels.forest import LEAF, Forest
 from treadle.kernels.groups import Shape
 from treadle.kernels.lookup import add_sums
+from treadle.kernels.rows import Rows
 from treadle.kernels.simd import aligned, fma, load, select, splat, store
 from treadle.kernels.tables import quadrature, share
 
@@ -40,8 +41,12 @@ TREES_A_FLUSH = 16
 """float32 sums of so many trees are added to float64 ones."""
 ENTER, TURN, EXIT = 0, 1, 2
 PER_POINT = 7
-"""Coefficients of a node and point: the factor of H to the left where the row goes left, and where it does not; the
-same to the right; then d of the left, d of the right, and u. The two factors where o' = 0 come before all points."""
+"""Coefficients of a node and point: the factor of H to the left where the row goes left, and where it does not; to the
+right where it goes right, and where it does not; then d of the left, d of the right, and u. Each of them for all
+points, one after the other; the two factors where o' = 0 come first."""
+FEW_ROWS = 4
+"""Rows up to which a vector holds the points of one row, not 32 rows."""
+POINT_LANES = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +65,9 @@ class Walks:
     node: NDArray[np.int32]
     """(nodes, 4): column, feature slot, whether children are leaves (1 the left, 2 the right), first coefficient."""
     rank: NDArray[Any]
+    record: NDArray[np.int32]
+    """(inner nodes, 8), in preorder: node, right child, the child of the nearest ancestor with the same feature on the
+    way here or -1, column, rank, feature slot, first coefficient; and the n-th in postorder."""
     coefficient: NDArray[np.float32]
     depth: int
     """Of the deepest tree."""
@@ -86,33 +94,55 @@ def make_walks(forest: Forest, shape: Shape, trees: NDArray[np.bool_], slots: ND
     points, weights = np.zeros((most + 1, most)), np.zeros((most + 1, most))
     for m, (p, w) in rules.items():
         points[m, :m], weights[m, :m] = p, w
-    tree, step, node, coefficient, depth = _make_walks(
+    most_points = np.maximum(1, (longest + 1) // 2)
+    inner = np.add.reduceat(forest.feature != LEAF, forest.tree_start[:-1], dtype=np.int64)
+    size = int((inner * (2 + most_points * PER_POINT))[numbers].sum())
+    coefficient = aligned(size + POINT_LANES, np.float32)  # vectors of points read past the last
+    coefficient[size:] = 0.0
+    tree, step, node, depth = _make_walks(
         numbers,
-        np.maximum(1, (longest + 1) // 2),
+        most_points,
         forest.tree_start,
         (forest.feature, forest.right, shape.same, forest.cover, forest.value),
         column,
         slots,
         points,
         weights,
+        int(inner[numbers].sum()) * 3,
+        coefficient,
     )
+    ranks = node_ranks(forest).astype(bins.dtype)
+    inner = step[step[:, 0] == ENTER, 1]
+    same, right = shape.same[inner], forest.right
+    above = np.where(same >= 0, np.where(inner >= right[same], right[same], same + 1), -1)
+    last = np.searchsorted(inner, step[step[:, 0] == EXIT, 1])
+    columns = [inner, right[inner], above, node[inner, 0], ranks[inner], node[inner, 1], node[inner, 3], last]
     return Walks(
         bins,
         tree,
         step,
         node,
-        node_ranks(forest).astype(bins.dtype),
+        ranks,
+        np.column_stack(columns).astype(np.int32),
         coefficient,
         int(depth),
         int(slots.max(initial=0)) + 1,
     )
 
 
-def add_walks(walks: Walks, tree_output: NDArray[Any], matrix: NDArray[Any], out: NDArray[np.float64]) -> None:
-    """Adds the values of all walks to `out` (rows, outputs, slots) for rows (rows, features) of one block."""
-    stride = padded(len(matrix))
-    columns = bin_rows(walks.bins, matrix)
+def add_walks(walks: Walks, tree_output: NDArray[Any], rows: Rows, out: NDArray[np.float64]) -> None:
+    """Adds the values of all walks to `out` (rows, outputs, slots) for the rows of one block."""
+    stride = padded(len(rows))
+    columns = bin_rows(walks.bins, rows)
     points = int(walks.tree[:, 1].max(initial=1))
+    program = (walks.step, walks.node, walks.rank, walks.coefficient)
+    if len(rows) <= FEW_ROWS:
+        most = int(np.diff(walks.tree[:, 2:]).max()) // 3 * 2 + 1
+        lanes = -(-points // POINT_LANES) * POINT_LANES
+        products, inside = aligned(most * lanes, np.float32), np.empty(most, dtype=np.uint8)
+        few = (walks.record, walks.coefficient, columns, stride, products, inside, out)
+        _add_few(walks.tree, tree_output, *few)
+        return
     row = stride + ROWS
     sums = aligned(walks.slots * row, np.float32)
     sums[:] = 0.0
@@ -124,7 +154,7 @@ def add_walks(walks: Walks, tree_output: NDArray[Any], matrix: NDArray[Any], out
     _add_walks(
         walks.tree,
         tree_output,
-        (walks.step, walks.node, walks.rank, walks.coefficient),
+        program,
         columns,
         stride,
         scratch,
@@ -136,19 +166,13 @@ def add_walks(walks: Walks, tree_output: NDArray[Any], matrix: NDArray[Any], out
 
 
 @numba.njit(cache=True)
-def _make_walks(numbers, most_points, tree_start, nodes, column, slots, points, weights):  # type: ignore[no-untyped-def]
+def _make_walks(  # type: ignore[no-untyped-def]
+    numbers, most_points, tree_start, nodes, column, slots, points, weights, total_steps, coefficient
+):
     feature, right, same, cover, value = nodes
-    total_steps, total_coefficients = 0, 0
-    for t in numbers:
-        inner = 0
-        for i in range(tree_start[t], tree_start[t + 1]):
-            inner += feature[i] != LEAF
-        total_steps += 3 * inner
-        total_coefficients += inner * (2 + most_points[t] * PER_POINT)
     tree = np.zeros((len(numbers), 4), np.int64)
     step = np.zeros((total_steps, 3), np.int32)
     node = np.zeros((len(feature), 4), np.int32)
-    coefficient = np.zeros(total_coefficients, np.float32)
     # The share of the weight on the path that passes the edges of a node's feature down to its left or right child.
     z_left = np.ones(len(feature))
     z_right = np.ones(len(feature))
@@ -183,15 +207,14 @@ def _make_walks(numbers, most_points, tree_start, nodes, column, slots, points, 
                 f_before = p + (1.0 - p) * before
                 f_left = p + (1.0 - p) * z_left[i]
                 f_right = p + (1.0 - p) * z_right[i]
-                coefficient[c] = scale_left * f_left / f_before
-                coefficient[c + 1] = scale_left * (1.0 - p) * z_left[i] / f_before
-                coefficient[c + 2] = scale_right * f_right / f_before
-                coefficient[c + 3] = scale_right * (1.0 - p) * z_right[i] / f_before
-                coefficient[c + 4] = w / ((1.0 - p) * f_left)
-                coefficient[c + 5] = w / ((1.0 - p) * f_right)
-                coefficient[c + 6] = w * (-1.0 / (1.0 - p) - (1.0 - before) / f_before)
-                c += PER_POINT
-            n_coefficient = c
+                coefficient[c + q] = scale_left * f_left / f_before
+                coefficient[c + m + q] = scale_left * (1.0 - p) * z_left[i] / f_before
+                coefficient[c + 2 * m + q] = scale_right * f_right / f_before
+                coefficient[c + 3 * m + q] = scale_right * (1.0 - p) * z_right[i] / f_before
+                coefficient[c + 4 * m + q] = w / ((1.0 - p) * f_left)
+                coefficient[c + 5 * m + q] = w / ((1.0 - p) * f_right)
+                coefficient[c + 6 * m + q] = w * (-1.0 / (1.0 - p) - (1.0 - before) / f_before)
+            n_coefficient = c + PER_POINT * m
         waiting[0] = (tree_start[t], ENTER, 0)
         height = 0 if feature[tree_start[t]] == LEAF else 1
         while height > 0:
@@ -209,7 +232,7 @@ def _make_walks(numbers, most_points, tree_start, nodes, column, slots, points, 
                 waiting[height] = (child, ENTER, depth + 1)
                 height += 1
         tree[number] = (t, m, first, n_step)
-    return tree, step, node, coefficient, deepest
+    return tree, step, node, deepest
 
 
 @numba.njit(nogil=True, cache=True)
@@ -253,8 +276,8 @@ def _walk_tree(walk, program, columns, stride, begin, scratch, sums, row):  # ty
             # The child's H goes to its own level; a leaf's S into this one's.
             target = at + m * ROWS if leaves & 1 else at + level
             for q in range(m):
-                k = c + q * PER_POINT
-                factor = select(o, select(left, splat(coefficient[k], ROWS), splat(coefficient[k + 1], ROWS)), neither)
+                k = c + q
+                factor = select(o, select(left, splat(coefficient[k], ROWS), splat(coefficient[k + m], ROWS)), neither)
                 store(down, target + q * ROWS, load(down, at + q * ROWS, ROWS) * factor)
         elif what == TURN:
             right_byte = load(masks, mask_at + 2 * ROWS, ROWS)
@@ -263,10 +286,8 @@ def _walk_tree(walk, program, columns, stride, begin, scratch, sums, row):  # ty
             neither = splat(coefficient[first + 1], ROWS)
             target = at + 2 * m * ROWS if leaves & 2 else at + level
             for q in range(m):
-                k = c + q * PER_POINT
-                factor = select(
-                    o, select(right, splat(coefficient[k + 2], ROWS), splat(coefficient[k + 3], ROWS)), neither
-                )
+                k = c + q + 2 * m
+                factor = select(o, select(right, splat(coefficient[k], ROWS), splat(coefficient[k + m], ROWS)), neither)
                 store(down, target + q * ROWS, load(down, at + q * ROWS, ROWS) * factor)
         else:
             before = load(masks, mask_at, ROWS)
@@ -279,16 +300,84 @@ def _walk_tree(walk, program, columns, stride, begin, scratch, sums, row):  # ty
                 target = at - level + side * m * ROWS
             both, left_sum, right_sum = nothing, nothing, nothing
             for q in range(m):
-                k = c + q * PER_POINT
+                k = c + q + 4 * m
                 a, b = load(down, at + (m + q) * ROWS, ROWS), load(down, at + (2 * m + q) * ROWS, ROWS)
-                left_sum = fma(splat(coefficient[k + 4], ROWS), a, left_sum)
-                right_sum = fma(splat(coefficient[k + 5], ROWS), b, right_sum)
+                left_sum = fma(splat(coefficient[k], ROWS), a, left_sum)
+                right_sum = fma(splat(coefficient[k + m], ROWS), b, right_sum)
                 s_node = a + b
-                both = fma(splat(coefficient[k + 6], ROWS), s_node, both)
+                both = fma(splat(coefficient[k + 2 * m], ROWS), s_node, both)
                 store(down, target + q * ROWS, s_node)
             own = select(left, left_sum + both, select(right, right_sum + both, nothing))
             place = np.int64(slot) * row + begin
             store(sums, place, load(sums, place, ROWS) + own)
+
+
+@numba.njit(nogil=True, cache=True)
+def _walk_row(walk, record, coefficient, bins, products, inside, sums):  # type: ignore[no-untyped-def]
+    """Adds one tree to sums (slots,) of one row with `bins` (columns,), to the bit as `_walk_tree` does.
+
+    Goes over all nodes down and then up again, without a stack and with few branches that the row decides.
+    `products` (nodes of a tree * points in whole vectors,) float32 and `inside` (nodes of a tree,) uint8
+    are overwritten.
+    """
+    m, first, last = walk[1], walk[2] // 3, walk[3] // 3
+    lanes = (m + POINT_LANES - 1) // POINT_LANES * POINT_LANES
+    root = np.int64(record[first, 0])
+    for q in range(0, m, POINT_LANES):
+        store(products, q, splat(np.float32(1.0), POINT_LANES))
+    for k in range(first, last):
+        i, j, above = record[k, 0] - root, record[k, 1] - root, np.int64(record[k, 2])
+        before = np.uint8(1) if above < 0 else inside[above - root]
+        right = np.uint8(bins[record[k, 3]] > record[k, 4])
+        inside[i + 1], inside[j] = before & (right ^ np.uint8(1)), before & right
+        c = np.int64(record[k, 6])
+        for q in range(0, m, POINT_LANES):
+            here = load(products, i * lanes + q, POINT_LANES)
+            if before:
+                left_factor = load(coefficient, c + 2 + m * right + q, POINT_LANES)
+                right_factor = load(coefficient, c + 2 + 3 * m - m * right + q, POINT_LANES)
+            else:
+                left_factor = splat(coefficient[c], POINT_LANES)
+                right_factor = splat(coefficient[c + 1], POINT_LANES)
+            store(products, (i + 1) * lanes + q, here * left_factor)
+            store(products, j * lanes + q, here * right_factor)
+    for e in range(first, last):
+        k = record[e, 7]
+        i, j, c = record[k, 0] - root, record[k, 1] - root, np.int64(record[k, 6]) + 2
+        for q in range(0, m, POINT_LANES):
+            both = load(products, (i + 1) * lanes + q, POINT_LANES) + load(products, j * lanes + q, POINT_LANES)
+            store(products, i * lanes + q, both)
+        if inside[i + 1] | inside[j]:
+            side, own = (i + 1, c + 4 * m) if inside[i + 1] else (j, c + 5 * m)
+            one, both_sum = splat(np.float32(0.0), 1), splat(np.float32(0.0), 1)
+            # One after the other, as the points of 32 rows are added.
+            for q in range(m):
+                one = fma(load(coefficient, own + q, 1), load(products, side * lanes + q, 1), one)
+                both_sum = fma(load(coefficient, c + 6 * m + q, 1), load(products, i * lanes + q, 1), both_sum)
+            slot = np.int64(record[k, 5])
+            store(sums, slot, load(sums, slot, 1) + (one + both_sum))
+
+
+@numba.njit(nogil=True, cache=True)
+def _add_few(tree, tree_output, record, coefficient, columns, stride, products, inside, out):  # type: ignore[no-untyped-def]
+    bins = np.empty(len(columns) // stride, columns.dtype)
+    sums = np.zeros(out.shape[2], np.float32)
+    for r in range(len(out)):
+        for column in range(len(bins)):
+            bins[column] = columns[column * stride + r]
+        for t in range(len(tree)):
+            _walk_row(tree[t], record, coefficient, bins, products, inside, sums)
+            if _flushes(tree, tree_output, t):
+                for slot in range(len(sums)):
+                    out[r, tree_output[tree[t, 0]], slot] += sums[slot]
+                    sums[slot] = 0.0
+
+
+@numba.njit(nogil=True, cache=True)
+def _flushes(tree, tree_output, t):  # type: ignore[no-untyped-def]
+    """Whether float32 sums are added to the float64 ones after walk t."""
+    last = t + 1 == len(tree)
+    return last or (t + 1) % TREES_A_FLUSH == 0 or tree_output[tree[t + 1, 0]] != tree_output[tree[t, 0]]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -297,7 +386,5 @@ def _add_walks(tree, tree_output, program, columns, stride, scratch, sums, row, 
     for t in range(len(tree)):
         for begin in range(0, rows, ROWS):
             _walk_tree(tree[t], program, columns, stride, begin, scratch, sums, row)
-        output = tree_output[tree[t, 0]]
-        last = t + 1 == len(tree)
-        if last or (t + 1) % TREES_A_FLUSH == 0 or tree_output[tree[t + 1, 0]] != output:
-            add_sums(sums, row, rows, slots, out, output)
+        if _flushes(tree, tree_output, t):
+            add_sums(sums, row, rows, slots, out, tree_output[tree[t, 0]])

@@ -1,39 +1,36 @@
 """Exact Shapley values of every row: tables for shallow trees, quadrature for deep ones.
 
-A tree is explained from tables (`treadle.kernels.tables`) when no path in it has more than
-`TABLE_FEATURES` different features and its tables fit into what is left of `table_bytes`, trees with
-small tables first; any other tree by quadrature (`treadle.kernels.quadrature`), or leaf by leaf where it
-comes to interactions or a background (`treadle.kernels.direct`). All are exact; sums of float32 numbers
-are short and added up in float64.
+A tree is explained from tables (`treadle.kernels.tables`) when `treadle.kernels.plan` gives it some;
+any other tree by quadrature (`treadle.kernels.quadrature`), or leaf by leaf where it comes to
+interactions or a background (`treadle.kernels.direct`). All are exact; sums of float32 numbers are short
+and added up in float64. Rows on a GPU are explained there (`treadle.kernels.cuda`).
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import RequestError
-from treadle.kernels.binning import as_matrix
+from treadle.kernels.cuda import on_device
 from treadle.kernels.direct import Direct, add_interactions, add_interventional, binned, make_direct
 from treadle.kernels.forest import LEAF, Forest
-from treadle.kernels.groups import Shape, make_groups, tree_shape
-from treadle.kernels.lookup import Lookup, add_lookup, make_lookup, states_in
+from treadle.kernels.groups import Shape, tree_shape
+from treadle.kernels.lookup import Lookup, add_lookup, make_lookup
 from treadle.kernels.parallel import over_rows
+from treadle.kernels.plan import Method, Tabled, choose_tables
 from treadle.kernels.predict import predict_margin
 from treadle.kernels.quadrature import Walks, add_walks, make_walks
-from treadle.kernels.tables import build_tables, expected_values, table_lines
+from treadle.kernels.rows import Rows, as_matrix, as_rows, blocks
+from treadle.kernels.tables import expected_values
 
-Method = Literal["auto", "tables", "quadrature"]
-TABLE_FEATURES = 8
-"""Most different features on a path of a tree that gets tables: a leaf alone then has up to 256 states."""
-SHALLOW_STATES, DEEP_STATES = 256, 512
-"""Most states of a group, for trees with paths of up to 6 features and of more."""
-INSISTED_FEATURES = 12
-"""As `TABLE_FEATURES`, when tables are insisted on: 4096 states a leaf."""
+if TYPE_CHECKING:
+    from treadle.kernels.cuda.treeshap import DeviceExplainer
+
 TABLE_BYTES = 256 * 2**20
 BARE_ROWS = 65_536
 """Rows of a block when no tree has a split."""
@@ -67,7 +64,7 @@ class TreeExplainer:
     forest
         See `treadle.kernels.forest.compile_forest`.
     background
-        Rows (rows, features), float32 or float64, that stand for features outside a coalition.
+        Rows that stand for features outside a coalition: an array or a table, as for `shap_values`.
     table_bytes
         Most memory for tables.
     method
@@ -85,7 +82,7 @@ class TreeExplainer:
         if method not in ("auto", "tables", "quadrature"):
             raise RequestError(f"TreeExplainer: method is {method!r}; it is 'auto', 'tables' or 'quadrature'.")
         self.forest = forest
-        self.background = None if background is None else as_matrix(forest, background).copy()
+        self.background = None if background is None else as_matrix(as_rows(forest, background))
         if self.background is not None and not len(self.background):
             raise RequestError("TreeExplainer: the background has no rows; give at least one.")
         self.table_bytes = table_bytes
@@ -110,7 +107,7 @@ class TreeExplainer:
         return f.base + np.bincount(f.tree_output, weights=by_tree, minlength=f.n_outputs)
 
     def shap_values(self, rows: Any, dtype: Any = np.float64) -> NDArray[Any]:
-        """Values of rows (rows, features), float32 or float64, NaN for missing.
+        """Values of rows: an array (rows, features), NaN for missing, or a table (`treadle.kernels.rows.as_rows`).
 
         Returns
         -------
@@ -123,15 +120,17 @@ class TreeExplainer:
             The number of columns is not the forest's, or the values are not numbers; or the method is
             "tables" and they need more than `table_bytes`, or a path has too many features.
         """
+        if on_device(rows):
+            return self._device.shap_values(rows, dtype)
         f = self.forest
-        matrix = as_matrix(f, rows)
-        values = np.empty((len(matrix), f.n_outputs, f.n_features + 1), dtype=dtype)
-        if len(matrix):
-            over_rows(functools.partial(self._explain, matrix, values), len(matrix), self._values.block_rows)
+        given = as_rows(f, rows)
+        values = np.empty((len(given), f.n_outputs, f.n_features + 1), dtype=dtype)
+        if len(given):
+            over_rows(functools.partial(self._explain, given, values), len(given), self._values.block_rows)
         return values[:, 0] if f.n_outputs == 1 else values
 
     def interaction_values(self, rows: Any) -> NDArray[np.float64]:
-        """Shapley interaction values of rows (rows, features), as XGBoost's `pred_interactions`.
+        """Shapley interaction values of rows, an array or a table, as XGBoost's `pred_interactions`.
 
         Returns
         -------
@@ -147,17 +146,18 @@ class TreeExplainer:
         f = self.forest
         if self.background is not None:
             raise RequestError("TreeExplainer: interaction values are path-dependent; leave out the background.")
-        matrix = as_matrix(f, rows)
-        singles = self.shap_values(matrix).reshape(len(matrix), f.n_outputs, f.n_features + 1)
+        if on_device(rows):
+            return self._device.interaction_values(rows)
+        given = as_rows(f, rows)
+        singles = self.shap_values(given).reshape(len(given), f.n_outputs, f.n_features + 1)
         values = np.zeros((*singles.shape, f.n_features + 1))
-        if len(matrix):
-            over_rows(functools.partial(self._interact, matrix, singles, values), len(matrix), self._pairs.block_rows)
+        if len(given):
+            over_rows(functools.partial(self._interact, given, singles, values), len(given), self._pairs.block_rows)
         return values[:, 0] if f.n_outputs == 1 else values
 
-    def _explain(self, matrix: NDArray[Any], values: NDArray[Any], low: int, high: int) -> None:
-        plan, block = self._values, self._values.block_rows
-        for first in range(low, high, block):
-            part = matrix[first : min(first + block, high)]
+    def _explain(self, rows: Rows, values: NDArray[Any], low: int, high: int) -> None:
+        plan = self._values
+        for first, part in blocks(rows, low, high, plan.block_rows):
             sums = np.zeros((len(part), self.forest.n_outputs, self.forest.n_features + 1))
             if plan.lookup is not None and plan.lookup.tables.dense:
                 add_lookup(plan.lookup, part, sums)
@@ -171,17 +171,15 @@ class TreeExplainer:
             sums[:, :, -1] = self.expected
             values[first : first + len(part)] = sums
 
-    def _interact(
-        self, matrix: NDArray[Any], singles: NDArray[Any], values: NDArray[np.float64], low: int, high: int
-    ) -> None:
-        plan, block, used = self._pairs, self._pairs.block_rows, len(self.features)
-        for first in range(low, high, block):
-            last = min(first + block, high)
-            pairs = np.zeros((last - first, self.forest.n_outputs, used * used))
+    def _interact(self, rows: Rows, singles: NDArray[Any], values: NDArray[np.float64], low: int, high: int) -> None:
+        plan, used = self._pairs, len(self.features)
+        for first, part in blocks(rows, low, high, plan.block_rows):
+            last = first + len(part)
+            pairs = np.zeros((len(part), self.forest.n_outputs, used * used))
             if plan.lookup is not None:
-                add_lookup(plan.lookup, matrix[first:last], pairs)
+                add_lookup(plan.lookup, part, pairs)
             if plan.direct is not None:
-                add_interactions(plan.direct, matrix[first:last], pairs)
+                add_interactions(plan.direct, part, pairs)
             square = pairs.reshape(*pairs.shape[:2], used, used)
             out = values[first:last]
             out[:, :, self.features[:, None], self.features] = square + square.swapaxes(2, 3)
@@ -196,8 +194,34 @@ class TreeExplainer:
         sums[:, :, self.features] += compact
 
     @functools.cached_property
-    def _shape(self) -> Shape:
+    def shape(self) -> Shape:
         return tree_shape(self.forest)
+
+    @functools.cached_property
+    def tabled(self) -> tuple[NDArray[np.bool_], Tabled | None]:
+        """The trees that do without tables though they have splits, and the tables of the others."""
+        return self._choose(pairs=False)
+
+    @functools.cached_property
+    def tabled_pairs(self) -> tuple[NDArray[np.bool_], Tabled | None]:
+        """As `tabled`, for interaction values."""
+        return self._choose(pairs=True)
+
+    @functools.cached_property
+    def walks(self) -> Walks:
+        """Of the trees without tables."""
+        return make_walks(self.forest, self.shape, self.tabled[0], self._slots)
+
+    def _choose(self, pairs: bool) -> tuple[NDArray[np.bool_], Tabled | None]:
+        return choose_tables(
+            self.forest, self.shape, self.features, self.background, self.method, self.table_bytes, pairs
+        )
+
+    @functools.cached_property
+    def _device(self) -> DeviceExplainer:
+        from treadle.kernels.cuda.treeshap import DeviceExplainer
+
+        return DeviceExplainer(self)
 
     @functools.cached_property
     def _slots(self) -> NDArray[np.int64]:
@@ -212,60 +236,21 @@ class TreeExplainer:
 
     @functools.cached_property
     def _values(self) -> Plan:
-        rest, lookup = self._tables(pairs=False)
+        rest, tabled = self.tabled
+        lookup = self._lookup(tabled, len(self.features))
         if not rest.any():
             return Plan(lookup)
-        if self.background is not None:
-            return Plan(lookup, direct=make_direct(self.forest, self._shape, rest, self._slots))
-        return Plan(lookup, make_walks(self.forest, self._shape, rest, self._slots))
+        if self.background is None:
+            return Plan(lookup, self.walks)
+        return Plan(lookup, direct=make_direct(self.forest, self.shape, rest, self._slots))
 
     @functools.cached_property
     def _pairs(self) -> Plan:
-        rest, lookup = self._tables(pairs=True)
-        return Plan(lookup, direct=make_direct(self.forest, self._shape, rest, self._slots) if rest.any() else None)
+        rest, tabled = self.tabled_pairs
+        lookup = self._lookup(tabled, len(self.features) ** 2)
+        return Plan(lookup, direct=make_direct(self.forest, self.shape, rest, self._slots) if rest.any() else None)
 
-    def _tables(self, pairs: bool) -> tuple[NDArray[np.bool_], Lookup | None]:
-        """The trees that do without tables though they have splits, and the tables of the others."""
-        f, shape = self.forest, self._shape
-        longest = np.maximum.reduceat(shape.unique, f.tree_start[:-1]) if f.n_trees else np.zeros(0, dtype=np.int64)
-        split = longest > 0
-        if self.method == "quadrature" or not split.any():
-            return split, None
-        limit = INSISTED_FEATURES if self.method == "tables" else TABLE_FEATURES
-        tabled, lookup = self._fitting_tables(split & (longest <= limit), longest, pairs)
-        rest = split & ~tabled
-        if self.method == "tables" and rest.any():
-            first = np.flatnonzero(rest)[0]
-            raise RequestError(
-                f"TreeExplainer: tables of {rest.sum()} of {f.n_trees} trees (the first is {first}, with up to "
-                f"{longest[first]} features on a path) exceed table_bytes={self.table_bytes} or the {limit} features "
-                "that tables allow; use method='auto'."
-            )
-        return rest, lookup
-
-    def _fitting_tables(
-        self, wanted: NDArray[np.bool_], longest: NDArray[np.int64], pairs: bool
-    ) -> tuple[NDArray[np.bool_], Lookup | None]:
-        """Which of the wanted trees have tables within the budget, and these."""
-        f, shape = self.forest, self._shape
-        if not wanted.any():
-            return wanted, None
-        deepest = int(longest[wanted].max())
-        most = max(SHALLOW_STATES if deepest <= 6 else DEEP_STATES, 1 << deepest)
-        groups = make_groups(f, shape, wanted, most)
-        width, _, lines = table_lines(groups, len(self.features), pairs)
-        tree = np.searchsorted(f.tree_start, groups.group[:-1, 0], side="right") - 1
-        size = np.bincount(tree, weights=lines * width * 4, minlength=f.n_trees)
-        order = np.argsort(size, kind="stable")
-        fits = np.zeros(f.n_trees, dtype=bool)
-        fits[order] = np.cumsum(size[order]) <= self.table_bytes
-        kept = wanted & fits
-        if not kept.any():
-            return kept, None
-        if (kept != wanted).any():
-            groups = make_groups(f, shape, kept, most)
-            tree = np.searchsorted(f.tree_start, groups.group[:-1, 0], side="right") - 1
-        background = None if self.background is None else states_in(groups, self.background)
-        tables = build_tables(f, shape, groups, self.features, pairs, background)
-        used = len(self.features)
-        return kept, make_lookup(groups, tables, tree, f.tree_output, used * used if pairs else used)
+    def _lookup(self, tabled: Tabled | None, targets: int) -> Lookup | None:
+        if tabled is None:
+            return None
+        return make_lookup(tabled.groups, tabled.tables, tabled.tree, self.forest.tree_output, targets)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
+import pyarrow as pa
 
 from treadle.kernels.forest import Forest, Tree, build_forest
 from treadle.kernels.predict import predict_margin
@@ -12,15 +13,19 @@ from treadle.kernels.treeshap import TreeExplainer
 
 
 def warm_up() -> float:
-    """Compiles the kernels for float32 and float64 rows, by running them on small forests; seconds that took."""
+    """Compiles the kernels for rows of all kinds, by running them on small forests; seconds that took."""
     started = time.perf_counter()
     for features, thresholds in ((2, 4), (12, 4), (20, 4), (2, 300)):
         forest = _chain(features, thresholds)
         for dtype in (np.float32, np.float64):
-            rows = np.zeros((3, features), dtype=dtype)
+            rows = np.zeros((64, features), dtype=dtype)
             predict_margin(forest, rows)
+            predict_margin(forest, pa.table([*rows.T], names=[str(feature) for feature in range(features)]))
             for method in ("auto", "quadrature"):
-                TreeExplainer(forest, method=method).shap_values(rows)
+                explainer = TreeExplainer(forest, method=method)
+                # A few rows are explained by other kernels than many.
+                explainer.shap_values(rows[:1])
+                explainer.shap_values(rows)
     return time.perf_counter() - started
 
 

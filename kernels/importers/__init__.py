@@ -44,7 +44,8 @@ def unsupported(model: Any, reason: str, remedy: str = "Use the library's own ex
     """The one spelling of a refusal."""
     kind = type(model)
     library = kind.__module__.partition(".")[0]
-    return UnsupportedModel(f"A {library}.{kind.__name__} cannot be compiled to a forest: {reason}. {remedy}")
+    message = f"A {library}.{kind.__name__} cannot be compiled to a forest: {reason}. {remedy}"
+    return UnsupportedModel(message, reason)
 
 
 def compiled(model: Any, trees: Sequence[Tree], **layout: Any) -> Forest:

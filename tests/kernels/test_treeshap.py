@@ -399,6 +399,7 @@ def test_agrees_with_shap_on_forests(n_classes: int, method: str) -> None:
 # Run in a process of its own, since Numba compiles with or without the checks.
 CHECKED = """
 import numpy as np
+import pyarrow as pa
 from tests.kernels.forests import Shape, chain_forest, matching_rows, random_forest
 from treadle.kernels.predict import predict_margin
 from treadle.kernels.treeshap import TreeExplainer
@@ -412,6 +413,7 @@ for n_features, depth, n_outputs, categorical in CASES:
     background = matching_rows(rng, forest, 3)
     for part in (rows, rows[:1], rows[:0]):
         predict_margin(forest, part)
+        predict_margin(forest, pa.table([*part.T], names=[str(j) for j in range(forest.n_features)]))
         for method in ("tables", "quadrature"):
             TreeExplainer(forest, method=method).shap_values(part)
         TreeExplainer(forest).interaction_values(part)

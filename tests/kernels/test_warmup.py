@@ -8,6 +8,7 @@ from typing import Any
 
 import numba
 import numpy as np
+import pyarrow as pa
 import pytest
 import xgboost
 
@@ -42,6 +43,7 @@ def test_nothing_is_left_to_compile(features: int, dtype: Any) -> None:
     assert before["quadrature._add_walks"] > 0
     for depth in (2, 12):
         forest = compile_forest(xgboost.train({"max_depth": depth, "nthread": 1}, data, 5))
-        predict_margin(forest, rows)
+        for kind in (rows, np.asfortranarray(rows), pa.table([*rows.T], names=[*map(str, range(features))])):
+            predict_margin(forest, kind)
         TreeExplainer(forest).shap_values(rows)
     assert compiled() == before

@@ -1,0 +1,15 @@
+"""The kernels for NVIDIA GPUs: the same forests, bins and tables as on the host, on device arrays.
+
+`predict_margin` and `TreeExplainer` come here by themselves when they are given rows that lie on a
+device, and leave their results there. Nothing here is imported before that, and nothing needs a GPU
+to be imported.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def on_device(rows: Any) -> bool:
+    """Whether rows are a device array (CuPy, Numba, any `__cuda_array_interface__`) or a cuDF frame."""
+    return hasattr(rows, "__cuda_array_interface__") or type(rows).__module__.partition(".")[0] == "cudf"
