@@ -148,6 +148,11 @@ class Trained(Artifact):
     error: str | None = None
 
     @property
+    def folder(self) -> str:
+        """Of the files, relative to the root."""
+        return self.files[0].path.rsplit("/", 1)[0]
+
+    @property
     def is_final(self) -> bool:
         return self.error is None
 
@@ -180,7 +185,7 @@ class Explanation(Artifact):
     importance: dict[str, float]
     """Feature -> mean of the absolute contribution (margin units), largest first."""
     additivity_error: float
-    """Largest |sum of contributions - margin| over the rows."""
+    """Largest over the rows, as `treadle.engine.scoring.additivity_error` has it."""
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -19,8 +19,9 @@ from treadle.engine.artifacts import Features, SplitRule
 from treadle.engine.blocks import blocks_of
 from treadle.engine.context import Context
 from treadle.engine.job import Model as ModelConfig
-from treadle.engine.models.boosted import OBJECTIVES, split_params, task_threads
-from treadle.engine.models.forest import ForestModel
+from treadle.engine.models.base import Model
+from treadle.engine.models.boosted import native_params, quiet, train_booster
+from treadle.engine.models.booster import model_of_booster
 from treadle.engine.recovery import RESULT_SECONDS, persistently, wait_together
 from treadle.engine.shards import Part, shards_of
 
@@ -35,7 +36,7 @@ Tracker = Mapping[str, str | int]
 
 def train_boosted(
     context: Context, features: Features, rule: SplitRule, config: ModelConfig, notes: list[str]
-) -> ForestModel:
+) -> Model:
     """Trains on all workers; when one is lost, again from the start, so that the outcome is the same.
 
     Raises
@@ -43,16 +44,7 @@ def train_boosted(
     WorkerLost
         Workers were lost in every attempt.
     """
-    import xgboost
-
-    trees, params = split_params(config.params)
-    params = {
-        "tree_method": "hist",
-        "seed": context.job.seed,
-        **params,
-        "objective": OBJECTIVES[rule.task],
-        **({"num_class": len(rule.classes)} if rule.task == "multiclass" else {}),
-    }
+    trees, params = native_params(config.params, rule.task, len(rule.classes), context.job.seed)
 
     def submit(workers: list[str]) -> list[Future]:
         shards = [shard for shard, _ in shards_of(context, blocks_of(context, features, rule), workers)]
@@ -64,7 +56,9 @@ def train_boosted(
         notes.append(f"{reason}; trained again from the start")
 
     raw: bytes = persistently(context, submit, again)
-    return ForestModel.of_booster(rule.task, xgboost.Booster(model_file=bytearray(raw)))
+    model, said = model_of_booster(rule.task, raw)
+    notes += [f"{config.title}: {text}" for text in said]
+    return model
 
 
 def submit_training(
@@ -98,17 +92,12 @@ def start_tracker(tasks: int) -> dict[str, str | int]:
 
 def train_shard(shard: Part, rank: int, tracker: Tracker, params: Mapping[str, Any], trees: int) -> bytes | None:
     """On a worker: trains on all shards together, with the tasks that have the others."""
-    import xgboost
     from xgboost.collective import CommunicatorContext
 
-    matrix, target = shard
-    threads = task_threads()
     together = CommunicatorContext(**tracker, dmlc_task_id=f"{rank:06d}") if tracker else contextlib.nullcontext()
-    with together, xgboost.config_context(verbosity=0, nthread=threads):
-        data = xgboost.QuantileDMatrix(matrix, target, max_bin=params.get("max_bin"), nthread=threads)
-        own = {**params, "nthread": threads}
-        booster = xgboost.train(own, data, num_boost_round=trees, callbacks=[while_wanted()])
-    return bytes(booster.save_raw("ubj")) if rank == 0 else None
+    with together, quiet():
+        raw = train_booster(*shard, params, trees, [while_wanted()])
+    return raw if rank == 0 else None
 
 
 def while_wanted() -> TrainingCallback:

@@ -22,7 +22,7 @@ from treadle.engine.models.base import Model, Task, load_model
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Rename, TableOperation
-from treadle.engine.scoring import explanation_table, prediction_table
+from treadle.engine.scoring import Scored, Scoring, Target, write_scores
 from treadle.engine.store import Store
 from treadle.errors import RequestError, StorageError, did_you_mean, listed
 
@@ -133,6 +133,34 @@ class Bundle:
 
     def tables(self, frame: pd.DataFrame, explain: bool = False, start: int = 0) -> tuple[pa.Table, pa.Table | None]:
         """As `predict`, but as Arrow tables; row numbers count from `start`."""
+        ids, matrix = self.features_of(frame, start)
+        every = np.arange(len(matrix))
+        margin = self.scoring.margins(matrix, every)
+        predictions = self.scoring.predictions(ids, margin)
+        if not explain:
+            return predictions, None
+        blocks = self.scoring.explanations(ids, matrix, margin, every)
+        return predictions, pa.concat_tables([block.table for block in blocks]).combine_chunks()
+
+    def write_tables(
+        self, frame: pd.DataFrame, out: Store, predictions: str, explanations: str | None, start: int, where: str
+    ) -> Scored:
+        """Writes `tables` as files of another root, block by block; contributions only where a path is given for them.
+
+        `where` is what a message calls the rows.
+        """
+        ids, matrix = self.features_of(frame, start)
+        every = np.ones(len(matrix), dtype=bool)
+        explained = None if explanations is None else Target(explanations, every)
+        return write_scores(self.scoring, ids, matrix, out, Target(predictions, every), explained, where)
+
+    @property
+    def scoring(self) -> Scoring:
+        """The model with the names that its tables have."""
+        return Scoring(self.model, self.document.features, self.document.classes)
+
+    def features_of(self, frame: pd.DataFrame, start: int = 0) -> tuple[pa.Array, np.ndarray]:
+        """Ids and float32 matrix (rows, features) of raw rows, without those that are filtered out."""
         import pandas as pd
 
         if not isinstance(frame, pd.DataFrame):
@@ -141,17 +169,9 @@ class Bundle:
         if self.document.id is None:
             rows.insert(0, ROW_ID, pd.Series(range(start, start + len(rows)), dtype="Int64"))
         prepared = self.program.apply(self.program.with_id(rows))
-        return self.score(prepared, explain)
-
-    def score(self, prepared: pd.DataFrame, explain: bool = False) -> tuple[pa.Table, pa.Table | None]:
-        """Prepared rows (after the relational operations) as the tables of predictions and of explanations."""
         d = self.document
         matrix = to_matrix(apply(prepared, d.operations, d.feature_inputs), d.features, len(prepared))
-        ids = self.program.backend.table(prepared[[ROW_ID]]).column(0).combine_chunks()
-        predictions = prediction_table(ids, matrix, self.model, d.classes)
-        if not explain:
-            return predictions, None
-        return predictions, explanation_table(ids, matrix, self.model, d.features, d.classes)[0]
+        return self.program.backend.table(prepared[[ROW_ID]]).column(0).combine_chunks(), matrix
 
 
 def replayable(program: Program, feature_inputs: Mapping[str, Any], target: str) -> tuple[Program, list[Step]]:

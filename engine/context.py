@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,8 @@ class Context:
     live: dict[str, Any] = field(default_factory=dict)
     before_publish: Callable[[], object] = lambda: None
     """Called when results are about to be made visible; from then on a run is not to be interrupted."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Stages of the run that had no outcome when it began -> the folders that they write into."""
     size: int = 0
     """Workers of the whole cluster: those when the run began, as long as lost ones are replaced."""
 

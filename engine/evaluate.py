@@ -19,7 +19,7 @@ from treadle.engine.store import Store
 from treadle.errors import TreadleError
 from treadle.kernels import metrics as m
 
-REVISION = 2
+REVISION = 3
 TASKS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., dict[str, float]]]] = {
     "binary": (m.score_table, m.merge_score_tables, m.binary_metrics),
     "multiclass": (m.class_table, m.merge_class_tables, m.multiclass_metrics),
@@ -36,7 +36,7 @@ def run(context: Context, features: Features, rule: SplitRule, trained: Sequence
     good = [t for t in trained if t.error is None]
     if not good:
         raise TreadleError("No model could be trained: " + "; ".join(f"{t.name}: {t.error}" for t in trained))
-    folders = {t.name: t.files[0].path.rsplit("/", 1)[0] for t in good}
+    folders = {t.name: t.folder for t in good}
     futures = context.submit_like(
         measure, blocks_of(context, features, rule), context.store, folders, rule, job.data.protected
     )

@@ -163,11 +163,13 @@ class Model(Section):
 
 
 class Explain(Section):
-    """Whose predictions are explained, feature by feature, and how many features of a row are kept."""
+    """Whose predictions are explained, feature by feature, how many features of a row are kept, and how exactly."""
 
     rows: Literal["none", "test", "all"] = "test"
     top_k: Annotated[int, Field(ge=1)] | None = None
     """All features when absent."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Type of the contributions in the table; they are computed and checked in float64."""
 
 
 class Predict(Section):

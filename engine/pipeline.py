@@ -4,7 +4,8 @@
 
 A stage's fingerprint is a digest of its configuration, of the fingerprints of the stages that it
 needs, of the input's content and of its code's revision. An outcome under that fingerprint is
-final, so the same mechanism is a cache between runs and the way to resume after a crash.
+final, so the same mechanism is a cache between runs and the way to resume after a crash. `explain` and
+`predict` share one pass over the rows (`treadle.engine.scored`); each is cached by itself all the same.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import check_models
 from treadle.engine.program import Program
 from treadle.engine.relational import Join
-from treadle.engine.store import Store
+from treadle.engine.store import OUTCOME, Store
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
 
 Made = Mapping[str, Any]
@@ -249,9 +250,9 @@ def _add_model_stages(chain: _Chain, job: Job) -> None:
             "explain",
             Explanation,
             needs,
-            [job.explain.rows, job.explain.top_k],
+            [job.explain.rows, job.explain.top_k, job.explain.dtype],
             explain.REVISION,
-            lambda c, m: explain.run(c, m["features"], m["split"], m["evaluate"], _by_title(m, trains)),
+            lambda c, m: explain.run(c, m["features"], m["split"], _best(m)),
         )
     if job.predict.rows != "none":
         chain.add(
@@ -260,12 +261,14 @@ def _add_model_stages(chain: _Chain, job: Job) -> None:
             needs,
             job.predict.rows,
             predict.REVISION,
-            lambda c, m: predict.run(c, m["features"], m["split"], m["evaluate"], _by_title(m, trains)),
+            lambda c, m: predict.run(c, m["features"], m["split"], _best(m)),
         )
 
 
-def _by_title(made: Made, trains: tuple[str, ...]) -> dict[str, Trained]:
-    return {made[name].name: made[name] for name in trains}
+def _best(made: Made) -> Trained:
+    """The model that the evaluation puts first."""
+    best: Trained = made[f"train:{made['evaluate'].best}"]
+    return best
 
 
 def _publish(context: Context, made: Made, stages: Mapping[str, Stage]) -> Publication:
@@ -274,10 +277,10 @@ def _publish(context: Context, made: Made, stages: Mapping[str, Stage]) -> Publi
 
 def cached(store: Store, stage: Stage) -> Artifact | None:
     """The stage's outcome when it is there with all its files."""
-    if stage.always or not store.fs.exists(store.path(f"{stage.folder}/stage.json")):
+    if stage.always or not store.fs.exists(store.path(f"{stage.folder}/{OUTCOME}")):
         return None
     try:
-        artifact = stage.artifact.model_validate(store.read_json(f"{stage.folder}/stage.json"))
+        artifact = stage.artifact.model_validate(store.read_json(f"{stage.folder}/{OUTCOME}"))
     except (ValidationError, StorageError):
         return None  # written by another version of Treadle: it is made again
     return artifact if all(store.has(part) for part in artifact.parts) else None
@@ -287,9 +290,11 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
     """Runs the stages that have no outcome yet, or all of them when `fresh`."""
     made: dict[str, Artifact] = {}
     records: list[Record] = []
+    outcomes = {stage.name: None if fresh else cached(context.store, stage) for stage in stages}
+    context.missing = {stage.name: stage.folder for stage in stages if outcomes[stage.name] is None}
     for stage in stages:
         context.stage, context.fingerprint = stage.name, stage.fingerprint
-        found = None if fresh else cached(context.store, stage)
+        found = outcomes[stage.name]
         if found is not None:
             made[stage.name] = found
             records.append(Record(stage.name, stage.fingerprint, "cached", 0.0, 0.0, 0))
@@ -300,9 +305,10 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
         context.events.emit(stage.name, "started", fingerprint=stage.fingerprint)
         try:
             with Meter() as meter:
+                context.store.forget(stage.folder)
                 artifact = stage.function(context, made)
                 if artifact.is_final and not stage.always:
-                    context.store.write_json(f"{stage.folder}/stage.json", artifact.model_dump(mode="json"))
+                    context.store.write_json(f"{stage.folder}/{OUTCOME}", artifact.model_dump(mode="json"))
         except BaseException as error:
             with contextlib.suppress(StorageError):  # what failed may be the disk
                 context.events.emit(stage.name, "failed", error=f"{type(error).__name__}: {error}")

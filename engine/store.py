@@ -14,7 +14,7 @@ import functools
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+ROW_GROUP = 131_072
+"""Most rows of a row group: small enough to read a part of a file."""
+OUTCOME = "stage.json"
+"""What says that a stage is done, beside its files."""
 UNFINISHED = ".tmp"
 """Ending of a file that is being written, or was when its writer was killed."""
 
@@ -97,13 +101,31 @@ class Store:
         except ValueError as error:
             raise StorageError(f"{self.path(relative)} is damaged: {error}. Run again with --fresh.") from error
 
+    def forget(self, folder: str) -> None:
+        """Takes back that a stage is done, before its files are written anew: nothing half made passes for done."""
+        with storage_errors(self.path(folder)), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(f"{folder}/{OUTCOME}"))
+
     def write_parquet(self, relative: str, table: pa.Table) -> Part:
-        """Writes zstd Parquet; the row groups are small enough to read a part of the file."""
+        """Writes zstd Parquet."""
+        return self.write_tables(relative, [table])
+
+    def write_tables(self, relative: str, tables: Iterable[pa.Table]) -> Part:
+        """Writes tables with the same columns, at least one, as one file; each is let go of before the next is made.
+
+        Every table begins a row group.
+        """
         import pyarrow.parquet as pq
 
-        with self.writing(relative) as file:
-            pq.write_table(table, file, compression="zstd", row_group_size=131_072)
-        return Part(path=relative, rows=table.num_rows, bytes=self.fs.size(self.path(relative)))
+        rows = 0
+        with self.writing(relative) as file, contextlib.ExitStack() as closing:
+            writer: pq.ParquetWriter | None = None
+            for table in tables:
+                writer = writer or closing.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
+                writer.write_table(table, row_group_size=ROW_GROUP)
+                rows += table.num_rows
+                del table
+        return Part(path=relative, rows=rows, bytes=self.fs.size(self.path(relative)))
 
     def read_parquet(self, relative: str, columns: list[str] | None = None) -> pa.Table:
         import pyarrow as pa

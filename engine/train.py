@@ -1,4 +1,4 @@
-"""Stage `train`: one model. XGBoost trains over the cluster, scikit-learn's models on one worker."""
+"""Stage `train`: one model. Boosted trees train over the cluster, all other models on one worker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from treadle.engine.context import Context
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
 from treadle.engine.models.base import Model, Task, save_model
-from treadle.engine.models.boosted import said_by, task_threads
+from treadle.engine.models.boosted import is_linear, native_params, quiet, said_by, task_threads, train_booster
+from treadle.engine.models.booster import model_of_booster
 from treadle.engine.models.catalogue import CATALOGUE, Entry, check_models
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.models.linear import LinearModel
@@ -43,7 +44,7 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
         return _failed(config, 0.0, f"features have nulls, which {config.name} does not take; add {remedy} to features")
     try:
         with meter:
-            if entry.family == "boosted":
+            if entry.family == "boosted" and not is_linear(config.params):
                 model: Model = train_boosted(context, features, rule, config, notes)
                 rows = rule.train_rows
             else:
@@ -129,7 +130,7 @@ def sample(block: Block, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
 def fit_estimator(
     parts: Sequence[tuple[np.ndarray, np.ndarray]], config: ModelConfig, rule: SplitRule, seed: int
 ) -> tuple[Model, int, list[str]]:
-    """On a worker: fits a scikit-learn estimator on all parts together; also what the library warned of.
+    """On a worker: fits a model on all parts together; also what is to be said of it, or its library warned of.
 
     Raises
     ------
@@ -145,6 +146,12 @@ def fit_estimator(
     lacking = [name for code, name in enumerate(rule.classes) if not (target == code).any()]
     if lacking:
         raise DataError(f"no training row is of class {listed(map(repr, lacking))}; choose another split")
+    if entry.family == "boosted":
+        rounds, params = native_params(config.params, task, len(rule.classes), seed)
+        with quiet():
+            raw = train_booster(matrix, target, params, rounds)
+        model, reasons = model_of_booster(task, raw)
+        return model, len(target), reasons
     estimator = make_estimator(entry, config, task, seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -153,8 +160,8 @@ def fit_estimator(
     if entry.family == "forest":
         return ForestModel.of(task, estimator), len(target), said
     link = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[task]
-    model = LinearModel(task, link, estimator.coef_, estimator.intercept_, matrix.mean(axis=0))  # type: ignore[arg-type]
-    return model, len(target), said
+    linear = LinearModel(task, link, estimator.coef_, estimator.intercept_, matrix.mean(axis=0))  # type: ignore[arg-type]
+    return linear, len(target), said
 
 
 def make_estimator(entry: Entry, config: ModelConfig, task: Task, seed: int) -> Any:

@@ -98,18 +98,19 @@ def predict_files(
             tasks = list(enumerate(cut(files, count, own=inspected.format == "csv")))
             reading = replace(program, store=pieces_of)
             parts = each(predict_partition, tasks, bundle.store, bundle.reference, reading, scratch, explain)
-        written = [_publish(scratch, "predictions", [part for part, _ in parts], store, format_, bundle)]
+        written = [
+            _publish(scratch, "predictions", [part for part, _ in parts if part is not None], store, format_, bundle)
+        ]
         if explain:
-            written.append(
-                _publish(scratch, "explanations", [p for _, p in parts if p is not None], beside, format_, bundle)
-            )
+            explained = [part for _, part in parts if part is not None]
+            written.append(_publish(scratch, "explanations", explained, beside, format_, bundle))
     finally:
         if scratch.fs.exists(scratch.path("")):
             scratch.fs.rm(scratch.path(""), recursive=True)
     return {
         "model": bundle.reference,
         "rows_read": rows,
-        "rows_predicted": sum(part.rows for part, _ in parts),
+        "rows_predicted": written[0]["rows"],
         "left_out": list(bundle.document.left_out),
         "written": written,
     }
@@ -145,16 +146,17 @@ def predict_partition(
     program: Program,
     out: Store,
     explain: bool,
-) -> tuple[Part, Part | None]:
-    """On a worker: one partition's predictions, and its contributions when asked."""
+) -> tuple[Part | None, Part | None]:
+    """On a worker: one partition's predictions, and its contributions when asked, in one pass."""
     number, partition = task
     name, _, version = reference.partition(":")
     bundle = load_bundle(models, name, int(version))
-    predictions, explanations = bundle.tables(program.rows(partition), explain, start=partition[0].offset)
-    written = out.write_parquet(f"predictions/part-{number:05d}.parquet", predictions)
-    return written, None if explanations is None else out.write_parquet(
-        f"explanations/part-{number:05d}.parquet", explanations
+    explanations = f"explanations/part-{number:05d}.parquet" if explain else None
+    predictions = f"predictions/part-{number:05d}.parquet"
+    scored = bundle.write_tables(
+        program.rows(partition), out, predictions, explanations, partition[0].offset, f"partition {number}"
     )
+    return scored.predictions, scored.explanations
 
 
 def _publish(

@@ -28,7 +28,7 @@ from treadle.engine.job import CLASSIFICATION_METRICS, MODEL_NAMES, REGRESSION_M
 from treadle.engine.recovery import ATTEMPTS
 from treadle.engine.relational import TableOperation
 from treadle.engine.rows import HELD_SHARE
-from treadle.engine.scoring import ADDITIVITY_BOUND
+from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
 from treadle.engine.split import MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO
 from treadle.engine.sql_functions import FUNCTIONS
 from treadle.errors import RequestError
@@ -339,6 +339,7 @@ LIMITS = [
     ("how-it-works.md", f"Files up to {HASHED_WHOLE // 2**20} MiB"),
     ("how-it-works.md", f"less than {HELD_SHARE:.0%}".replace("%", " %")),
     ("how-it-works.md", f"{WORKER_OWN // 2**20} MiB for the process"),
+    ("how-it-works.md", f"{BLOCK_BYTES // 2**20} MiB of them in float64"),
     ("how-it-works.md", f"to {ADDITIVITY_BOUND:.0e}".replace("e-0", "e-")),
     ("how-it-works.md", f"at most {['', 'one time', 'two times', 'three times', 'four times'][ATTEMPTS]} in all"),
 ]

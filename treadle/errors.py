@@ -21,6 +21,11 @@ class RequestError(TreadleError):
 class UnsupportedModel(RequestError):
     """A trained model has no form as a compiled forest; the library's own explainer may still serve it."""
 
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        """Why, without the model's name and the remedy."""
+
 
 class DataError(TreadleError):
     """The data do not allow what was asked for: a corrupt file, one class only, an unseen category."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -32,7 +35,7 @@ class Model(ABC):
     """1, or the number of classes when there are more than two."""
 
     def margin(self, matrix: np.ndarray) -> np.ndarray:
-        """float64 margins."""
+        """float64 margins; a row's is the same to the last bit whatever rows are beside it."""
         shape = (0, self.outputs) if self.task == "multiclass" else (0,)
         return self._margin(matrix) if len(matrix) else np.empty(shape)
 
@@ -81,6 +84,14 @@ class Model(ABC):
         return (scores > 0.5).astype(np.int64) if self.task == "binary" else scores
 
 
+FORMATS: Mapping[str, str] = {
+    "forest": "treadle.engine.models.forest:ForestModel",
+    "linear": "treadle.engine.models.linear:LinearModel",
+    "xgboost": "treadle.engine.models.booster:BoosterModel",
+}
+"""`format` -> `module:class`: a model is loaded without what only others need."""
+
+
 def save_model(model: Model, store: Store, folder: str) -> None:
     """Writes a model into a folder; model.json, written last, says what it is."""
     document = model.save(store, folder)
@@ -101,15 +112,48 @@ def load_model(store: Store, folder: str) -> Model:
 
 @functools.lru_cache(maxsize=8)
 def _loaded(store: Store, folder: str, stamp: str) -> Model:
-    from treadle.engine.models.forest import ForestModel
-    from treadle.engine.models.linear import LinearModel
-
-    classes: tuple[type[Model], ...] = (ForestModel, LinearModel)
     document = store.read_json(f"{folder}/model.json")
     try:
-        return {c.format: c for c in classes}[document["format"]].load(store, folder, document)
+        module, _, name = FORMATS[document["format"]].partition(":")
+        model: Model = getattr(importlib.import_module(module), name).load(store, folder, document)
+        return model
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(
             f"{store.path(folder)}/model.json is no model that this Treadle reads: {error!r}. "
             "Run the job again with --fresh."
         ) from error
+
+
+def write_file(store: Store, path: str, raw: bytes | memoryview) -> str:
+    """Writes a model's file; returns the digest that `read_file` holds it against."""
+    with store.writing(path) as file:
+        file.write(raw)
+    return _digest(raw)
+
+
+def read_file(store: Store, path: str, digest: str) -> bytes:
+    """A model's file as it was written.
+
+    Raises
+    ------
+    StorageError
+        It is missing, or not the one that was written.
+    """
+    full = store.path(path)
+    try:
+        with store.fs.open(full, "rb") as file:
+            raw: bytes = file.read()
+    except OSError as error:
+        raise _unreadable(full, error) from error
+    if _digest(raw) != digest:
+        raise _unreadable(full, "it is damaged")
+    return raw
+
+
+def _unreadable(path: str, reason: object) -> StorageError:
+    return StorageError(f"{path} is no readable model: {reason}. Run the job again with --fresh.")
+
+
+def _digest(raw: bytes | memoryview) -> str:
+    """Hexadecimal BLAKE2b, 128 bits."""
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
-from treadle.engine.models.base import Link
+import numpy as np
+
+from treadle.engine.models.base import Link, Task
+
+if TYPE_CHECKING:
+    from xgboost.callback import TrainingCallback
 
 LINKS: Mapping[str, Link] = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}
 OBJECTIVES = {"binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "reg:squarederror"}
+XGBOOST_FILE = "model.ubj"
+"""XGBoost's own file, in UBJSON."""
+BOOSTERS = ("gbtree", "dart", "gblinear")
+DROPOUT = frozenset({"sample_type", "normalize_type", "rate_drop", "one_drop", "skip_drop"})
+OWN_PARAMS: Mapping[str, frozenset[str]] = {
+    "gbtree": DROPOUT,
+    "dart": DROPOUT,
+    "gblinear": frozenset({"updater", "feature_selector", "top_k"}),
+}
+"""By booster: native parameters that XGBoost's scikit-learn interface does not name."""
 
 
 def said_by(error: Exception) -> str:
@@ -28,7 +45,59 @@ def task_threads() -> int:
         return 0
 
 
-def split_params(params: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Number of trees, and the booster's parameters."""
+def quiet() -> AbstractContextManager[None]:
+    """XGBoost on the threads of the task, without remarks on standard error."""
+    import xgboost
+
+    return xgboost.config_context(verbosity=0, nthread=task_threads())
+
+
+def is_linear(params: Mapping[str, Any]) -> bool:
+    """Whether a model of such parameters has no trees. Workers would train it each on its own rows only."""
+    return params.get("booster") == "gblinear"
+
+
+def native_params(params: Mapping[str, Any], task: Task, classes: int, seed: int) -> tuple[int, dict[str, Any]]:
+    """Rounds of boosting, and the parameters of `xgboost.train`."""
     rest = dict(params)
-    return int(rest.pop("n_estimators", 100)), rest
+    rounds = int(rest.pop("n_estimators", 100))
+    # The default updater of gblinear gives another model every time.
+    chosen = {"updater": "coord_descent"} if is_linear(params) else {"tree_method": "hist"}
+    engine = {"objective": OBJECTIVES[task], **({"num_class": classes} if task == "multiclass" else {})}
+    return rounds, {"seed": seed, **chosen, **rest, **engine}
+
+
+def train_booster(
+    matrix: np.ndarray,
+    target: np.ndarray,
+    params: Mapping[str, Any],
+    rounds: int,
+    callbacks: Sequence[TrainingCallback] = (),
+) -> bytes:
+    """A booster as UBJSON, trained on float32 rows (rows, features) with `native_params`."""
+    import xgboost
+
+    threads = task_threads()
+    if is_linear(params):
+        data = xgboost.DMatrix(matrix, target, nthread=threads)
+    else:
+        data = xgboost.QuantileDMatrix(matrix, target, max_bin=params.get("max_bin"), nthread=threads)
+    own = {**params, "nthread": threads}
+    return bytes(xgboost.train(own, data, num_boost_round=rounds, callbacks=callbacks).save_raw("ubj"))
+
+
+def objection(params: Mapping[str, Any], task: Task) -> str | None:
+    """What XGBoost says against a model's parameters when it trains one round on a few rows."""
+    import xgboost
+
+    classes = 3 if task == "multiclass" else 2
+    rows = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
+    _, native = native_params(params, task, classes, 0)
+    with warnings.catch_warnings(record=True) as caught, xgboost.config_context(verbosity=1):
+        warnings.simplefilter("always")
+        try:
+            train_booster(rows, np.arange(len(rows)) % classes, native, 1)
+        except (xgboost.core.XGBoostError, TypeError, ValueError) as error:
+            return said_by(error)
+    unused = [line for w in caught for line in str(w.message).splitlines() if line.endswith("are not used.")]
+    return f"{unused[0]} Leave them out, or choose another booster." if unused else None

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
+from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, objection
 from treadle.errors import RequestError, did_you_mean, listed
 
 Family = Literal["boosted", "forest", "linear"]
@@ -47,7 +48,6 @@ NOT_OURS_TO_SET = frozenset(
         "interaction_constraints",
         "monotone_constraints",
         "importance_type",
-        "booster",
     }
 )
 """Parameters that the engine sets, or that need support in the stages around a model."""
@@ -110,8 +110,7 @@ def _check_params(config: ModelConfig, entry: Entry, task: Task) -> None:
         return
     known = set(inspect.signature(entry.estimator(task).__init__).parameters)
     if entry.family == "boosted":
-        base = importlib.import_module("xgboost").XGBModel
-        known |= set(inspect.signature(base.__init__).parameters) | XGBOOST_NAMES
+        known |= _known_to_booster(config)
     allowed = sorted(known - NOT_OURS_TO_SET)
     for name in config.params:
         if name not in allowed:
@@ -120,6 +119,21 @@ def _check_params(config: ModelConfig, entry: Entry, task: Task) -> None:
                 f"models: parameter '{name}' of {config.name} {reason}. Allowed: [{listed(allowed, 40)}]."
                 f"{did_you_mean(name, allowed)}"
             )
-    trees = config.params.get("n_estimators", 1)
-    if entry.family == "boosted" and (type(trees) is not int or trees < 1):
-        raise RequestError(f"models: n_estimators of {config.name} is {trees!r}; it is a whole number, 1 or more.")
+    if entry.family == "boosted":
+        trees = config.params.get("n_estimators", 1)
+        if type(trees) is not int or trees < 1:
+            raise RequestError(f"models: n_estimators of {config.name} is {trees!r}; it is a whole number, 1 or more.")
+        if said := objection(config.params, task):
+            raise RequestError(f"models: params of {config.name}: XGBoost says: {said}")
+
+
+def _known_to_booster(config: ModelConfig) -> set[str]:
+    """The parameters that XGBoost has for some booster, with those that only the chosen one has."""
+    booster = config.params.get("booster", BOOSTERS[0])
+    if booster not in BOOSTERS:
+        raise RequestError(
+            f"models: booster of {config.name} is {booster!r}. Allowed: [{listed(BOOSTERS)}]."
+            f"{did_you_mean(str(booster), BOOSTERS)}"
+        )
+    base = importlib.import_module("xgboost").XGBModel
+    return set(inspect.signature(base.__init__).parameters) | XGBOOST_NAMES | OWN_PARAMS[str(booster)]

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import io
 from typing import Any, ClassVar
 
 import numpy as np
 
-from treadle.engine.models.base import Link, Model, Task
-from treadle.engine.models.boosted import LINKS, task_threads
+from treadle.engine.models.base import Link, Model, Task, read_file, write_file
+from treadle.engine.models.boosted import LINKS, XGBOOST_FILE, task_threads
 from treadle.engine.store import Store
-from treadle.errors import StorageError
 from treadle.kernels.forest import Forest, compile_forest
 from treadle.kernels.forest_file import load_forest, save_forest
 from treadle.kernels.predict import predict_margin
 from treadle.kernels.treeshap import TreeExplainer
 
 FILE = "model.arrow"
-NATIVE_FILE = "model.ubj"
 
 
 class ForestModel(Model):
@@ -66,12 +63,10 @@ class ForestModel(Model):
     def save(self, store: Store, folder: str) -> dict[str, Any]:
         buffer = io.BytesIO()
         save_forest(self.forest, buffer)
-        with store.writing(f"{folder}/{FILE}") as file:
-            file.write(buffer.getbuffer())
+        digest = write_file(store, f"{folder}/{FILE}", buffer.getbuffer())
         if self.native is not None:
-            with store.writing(f"{folder}/{NATIVE_FILE}") as file:
-                file.write(self.native)
-        return {"digest": _digest(buffer.getbuffer())}
+            write_file(store, f"{folder}/{XGBOOST_FILE}", self.native)
+        return {"digest": digest}
 
     @classmethod
     def load(cls, store: Store, folder: str, document: dict[str, Any]) -> ForestModel:
@@ -84,25 +79,9 @@ class ForestModel(Model):
         """
         from fsspec.implementations.local import LocalFileSystem
 
-        path = store.path(f"{folder}/{FILE}")
-        try:
-            with store.fs.open(path, "rb") as file:
-                raw = file.read()
-        except OSError as error:
-            raise _unreadable(path, error) from error
-        if _digest(raw) != document["digest"]:
-            raise _unreadable(path, "it is damaged")
-        forest = load_forest(path if isinstance(store.fs, LocalFileSystem) else raw)
+        raw = read_file(store, f"{folder}/{FILE}", document["digest"])
+        forest = load_forest(store.path(f"{folder}/{FILE}") if isinstance(store.fs, LocalFileSystem) else raw)
         return cls(document["task"], document["link"], forest)
-
-
-def _unreadable(path: str, reason: object) -> StorageError:
-    return StorageError(f"{path} is no readable model: {reason}. Run the job again with --fresh.")
-
-
-def _digest(raw: bytes | memoryview) -> str:
-    """Hexadecimal BLAKE2b, 128 bits."""
-    return hashlib.blake2b(raw, digest_size=16).hexdigest()
 
 
 def _use_task_threads() -> None:

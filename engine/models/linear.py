@@ -10,6 +10,9 @@ from treadle.engine.models.base import Link, Model, Task
 from treadle.engine.store import Store
 from treadle.errors import DataError
 
+CHUNK = 4096
+"""Rows whose products are held at a time."""
+
 
 class LinearModel(Model):
     """margin = x . coefficients + intercept, with one row of coefficients a class when there are several."""
@@ -33,7 +36,7 @@ class LinearModel(Model):
         return "linear, features independent (coefficient times distance from the training mean)"
 
     def _margin(self, matrix: np.ndarray) -> np.ndarray:
-        margin = matrix.astype(np.float64) @ self.coefficients.T + self.intercept
+        margin = np.concatenate([self._products(matrix[i : i + CHUNK]) for i in range(0, len(matrix), CHUNK)])
         nulls = int(np.isnan(margin).any(axis=1).sum())
         if nulls:
             raise DataError(
@@ -41,6 +44,11 @@ class LinearModel(Model):
                 "or train with an impute operation on the columns."
             )
         return margin if self.task == "multiclass" else margin[:, 0]
+
+    def _products(self, matrix: np.ndarray) -> np.ndarray:
+        """Margins (rows, outputs), each row summed up by itself: a product of matrices rounds by the number of rows."""
+        wide = matrix.astype(np.float64)
+        return np.stack([(wide * row).sum(axis=1) for row in self.coefficients], axis=1) + self.intercept
 
     def _contributions(self, matrix: np.ndarray) -> np.ndarray:
         """Lundberg and Lee (2017), corollary 1: phi_j = w_j (x_j - E[x_j]), bias = w . E[x] + b."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import shap
 import xgboost
@@ -23,10 +24,10 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from treadle.engine.models.base import Model, load_model, save_model
-from treadle.engine.models.boosted import OBJECTIVES
+from treadle.engine.models.boosted import OBJECTIVES, native_params, quiet, train_booster
+from treadle.engine.models.booster import BoosterModel, model_of_booster
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.models.linear import LinearModel
-from treadle.engine.scoring import explanation_table
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError
 
@@ -189,8 +190,67 @@ def test_a_linear_model_refuses_nulls() -> None:
         model.margin(np.array([[0, 0, 0, 0, np.nan], [1] * 5, [np.nan] * 5], dtype=np.float32))
 
 
+def linear_booster_on(task: Any, train: Matrix, **params: Any) -> BoosterModel:
+    rounds, native = native_params({"booster": "gblinear", "n_estimators": 40, **params}, task, 3, 0)
+    with quiet():
+        raw = train_booster(train, target_of(train, task), native, rounds)
+    model, said = model_of_booster(task, raw)
+    assert said == ["its booster is 'gblinear', which has no trees; its own explainer is used"]
+    assert isinstance(model, BoosterModel)
+    return model
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_linear_booster_contributes_its_coefficients_times_the_values(task: Any) -> None:
+    """Held against the coefficients that XGBoost writes down, and its margin of a row without values."""
+    train, rows = matrix_of(1.0, 1, 0.1), matrix_of(0.5, 2, 0.1)
+    model = linear_booster_on(task, train)
+    with quiet():
+        dump = json.loads(model.booster.get_dump(dump_format="json")[0])
+        bias = model.booster.predict(xgboost.DMatrix(np.full((1, FEATURES), np.nan)), output_margin=True)
+    weights = np.reshape(dump["weight"], (FEATURES, model.outputs)).T
+    expected = np.nan_to_num(rows).astype(np.float64)[:, None, :] * weights
+    found = np.reshape(model.contributions(rows), (ROWS, model.outputs, FEATURES + 1))
+    np.testing.assert_allclose(found[..., :-1], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found[..., -1], np.broadcast_to(bias, found.shape[:2]), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(model.contributions(rows).sum(axis=-1), model.margin(rows), atol=1e-5)
+    assert (model.margin(rows).dtype, model.contributions(rows).dtype) == (np.float64, np.float64)
+    assert "gblinear: linear, coefficient times value" in model.method
+    parted = np.concatenate([model.margin(rows[:7]), model.margin(rows[7:8]), model.margin(rows[8:])])
+    np.testing.assert_array_equal(parted, model.margin(rows))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_margins_of_a_linear_model_do_not_depend_on_the_rows_beside(task: Any) -> None:
+    rng = np.random.default_rng(4)
+    train = rng.normal(size=(300, 37)).astype(np.float32)
+    model, _ = linear_on(task, train)
+    rows = rng.normal(size=(9001, 37)).astype(np.float32)
+    whole = model.margin(rows)
+    np.testing.assert_allclose(
+        whole, np.squeeze(rows.astype(np.float64) @ model.coefficients.T + model.intercept), rtol=1e-10, atol=1e-10
+    )
+    for size in (1, 3, 4, 5, 8, 4096, 5000):
+        np.testing.assert_array_equal(model.margin(rows[-size:]), whole[-size:])
+
+
+def test_what_loads_a_linear_booster_does_without_the_kernels(tmp_path: Path) -> None:
+    save_model(linear_booster_on("binary", matrix_of(1.0, 1)), Store(str(tmp_path)), "m")
+    code = (
+        "import sys; from treadle.engine.models.base import load_model; from treadle.engine.store import Store\n"
+        f"import numpy; rows = numpy.ones((1, {FEATURES}), 'f4')\n"
+        f"print(load_model(Store({str(tmp_path)!r}), 'm').margin(rows).shape)\n"
+        "print([name for name in sys.modules if name.startswith('treadle.kernels') or name == 'numba'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(1,)\n[]\n"
+    assert done.stderr == ""
+
+
 def model_of(family: str, task: Any) -> Model:
     train = matrix_of(1.0, 3)
+    if family == "linear booster":
+        return linear_booster_on(task, train)
     if family == "forest":
         estimator = DecisionTreeRegressor() if task == "regression" else DecisionTreeClassifier()
         return ForestModel.of(task, estimator.fit(train, target_of(train, task)))
@@ -199,7 +259,7 @@ def model_of(family: str, task: Any) -> Model:
     return linear_on(task, train)[0]
 
 
-CASES = list(itertools.product(["boosted", "forest", "linear"], TASKS))
+CASES = list(itertools.product(["boosted", "forest", "linear", "linear booster"], TASKS))
 
 
 @pytest.mark.parametrize(("family", "task"), CASES)
@@ -227,16 +287,18 @@ def test_no_rows_have_the_shapes_of_many(family: str, task: Any) -> None:
     assert model.margin(rows[:1]).shape[0] == 1
 
 
-@pytest.mark.parametrize("family", ["boosted", "forest"])
+@pytest.mark.parametrize(
+    ("family", "name"), [("boosted", "model.arrow"), ("forest", "model.arrow"), ("linear booster", "model.ubj")]
+)
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty"])
-def test_a_damaged_model_is_refused_and_never_parsed(tmp_path: Path, family: str, damage: str) -> None:
+def test_a_damaged_model_is_refused_and_never_parsed(tmp_path: Path, family: str, name: str, damage: str) -> None:
     store = Store(str(tmp_path))
     save_model(model_of(family, "binary"), store, "m")
-    path = tmp_path / "m" / "model.arrow"
+    path = tmp_path / "m" / name
     raw = bytearray(path.read_bytes())
     raw[len(raw) // 2] ^= 4
     path.write_bytes({"cut": bytes(raw[:100]), "bit": bytes(raw), "empty": b""}[damage])
-    with pytest.raises(StorageError, match=r"m/model.arrow is no readable model: it is damaged. Run the job again"):
+    with pytest.raises(StorageError, match=rf"m/{name} is no readable model: it is damaged. Run the job again"):
         load_model(store, "m")
 
 
@@ -262,20 +324,3 @@ def test_a_model_that_is_written_again_is_read_again(tmp_path: Path) -> None:
         assert load_model(store, "m").task == task
     assert load_model(store, "m") is load_model(store, "m")
     assert load_model(store, "m").margin(rows).min() < -1
-
-
-class Crooked(LinearModel):
-    """Contributions of one row that do not add up."""
-
-    def _contributions(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
-        found = super()._contributions(matrix)
-        found[2, 0] += 0.5
-        return found
-
-
-def test_contributions_that_do_not_add_up_are_refused_with_their_place() -> None:
-    crooked = Crooked("binary", "logistic", np.ones((1, 2)), np.zeros(1), np.zeros(2))
-    rows = np.zeros((4, 2), np.float32)
-    ids = pa.array(range(4))
-    with pytest.raises(DataError, match="The contributions of row 2 of partition 7 miss its margin by 0.5, more than"):
-        explanation_table(ids, rows, crooked, ["a", "b"], [0, 1], where="partition 7")

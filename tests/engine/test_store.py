@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from treadle.engine.artifacts import Part
@@ -63,6 +65,37 @@ def test_json_and_tables_come_back(store: Store) -> None:
     assert (part.path, part.rows, part.bytes) == ("t.parquet", 3, store.fs.size(store.path("t.parquet")))
     assert store.read_parquet("t.parquet") == TABLE
     assert store.read_parquet("t.parquet", ["b"]) == TABLE.select(["b"])
+
+
+def test_tables_that_follow_each_other_become_one_file(store: Store) -> None:
+    parts = [TABLE, TABLE[:0], TABLE[1:]]
+    part = store.write_tables("t.parquet", iter(parts))
+    assert (part.rows, part.bytes) == (5, store.fs.size(store.path("t.parquet")))
+    assert store.read_parquet("t.parquet").equals(pa.concat_tables(parts))
+    with store.fs.open(store.path("t.parquet"), "rb") as file:
+        found = pq.ParquetFile(file).metadata
+        assert [found.row_group(i).num_rows for i in range(found.num_row_groups)] == [3, 0, 2]
+
+
+def test_a_table_that_cannot_be_made_leaves_the_file_as_it_was(store: Store) -> None:
+    def tables() -> Iterator[pa.Table]:
+        yield TABLE
+        raise ValueError("no more")
+
+    part = store.write_parquet("t.parquet", TABLE[:1])
+    for name in ("t.parquet", "new.parquet"):
+        with pytest.raises(ValueError, match="no more"):
+            store.write_tables(name, tables())
+    assert names_below(store) == ["t.parquet"]
+    assert store.has(part)
+
+
+def test_a_stage_that_is_forgotten_keeps_its_files(store: Store) -> None:
+    store.forget("stages/a-1")
+    for name in ("stages/a-1/stage.json", "stages/a-1/part.json", "stages/b-1/stage.json"):
+        store.write_json(name, 1)
+    store.forget("stages/a-1")
+    assert names_below(store) == ["stages/a-1/part.json", "stages/b-1/stage.json"]
 
 
 def test_has_asks_for_the_size_too(store: Store) -> None:
