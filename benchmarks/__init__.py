@@ -1,1 +1,1 @@
-"""Benchmarks, and the same work done by other tools."""
+"""Benchmarks, and the same work done by other tools: `treadle bench`."""

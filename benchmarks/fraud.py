@@ -1,15 +1,12 @@
 """fraud.yaml by Treadle, and the same work written by hand in Polars + XGBoost, in turn, as one table.
 
-    python -m benchmarks.fraud --rows 1e6 --repeats 3
-
 Every run is a process of its own. Wall seconds are of this machine at that moment; CPU seconds
 (of all processes) and the ratio of the medians are what to compare. Both sides train the same
-number of trees on the same features and explain every test row with XGBoost's own contributions.
+number of trees on the same features and explain every test row.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import statistics
@@ -20,40 +17,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import described
+from treadle.benchmarks.machine import described
+from treadle.benchmarks.report import Say, written
+from treadle.benchmarks.sides import REMEDY, installed
+from treadle.errors import RequestError, TreadleError
+from treadle.jobs.make_data import make_transactions
 
-RESULTS = Path(__file__).parent / "results"
-SPEC = Path(__file__).parent.parent / "jobs" / "examples" / "fraud.yaml"
 STEPS = {
     "etl and features": (("read", "etl", "split", "features"), ("etl",)),
     "train": (("train:xgboost",), ("train",)),
-    "predict and evaluate": (("evaluate", "predict"), ("predict",)),
-    "explain": (("explain",), ("explain",)),
+    "predict, evaluate, explain": (("evaluate", "predict", "explain"), ("predict", "explain")),
     "publish / write": (("publish",), ("write",)),
 }
 """Rows of the table: the engine's stages and the peer's steps that do the same work."""
 LIBRARIES = ("treadle", "dask", "pandas", "pyarrow", "polars", "xgboost", "numpy")
-
-
-def engine(data: Path, root: Path) -> dict[str, Any]:
-    """One run of the job, from planning to the manifest."""
-    from treadle.jobs.plan import make_plan
-    from treadle.jobs.runner import execute
-    from treadle.jobs.spec import load_spec
-
-    started = time.perf_counter()
-    spec = load_spec(SPEC, [f"data.path={data}/transactions", f"tables.0.with.path={data}/customers"])
-    plan = make_plan(spec, str(root))
-    planned = time.perf_counter() - started
-    run = execute(plan)
-    stages = {record["stage"]: record for record in run.manifest["stages"]}
-    return {
-        "plan_seconds": planned,
-        "cluster_start_seconds": run.manifest["cluster_start_seconds"],
-        "stages": stages,
-        "auc": float(run.leaderboard["auc"].iloc[0]),
-        "peak_bytes": max(record["peak_bytes"] for record in stages.values()),
-    }
 
 
 def measured(command: list[str]) -> dict[str, Any]:
@@ -62,7 +39,7 @@ def measured(command: list[str]) -> dict[str, Any]:
     started = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
+        raise TreadleError(f"bench fraud: python {' '.join(command)} failed:\n{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     found["process_wall_seconds"] = time.perf_counter() - started
@@ -70,18 +47,17 @@ def measured(command: list[str]) -> dict[str, Any]:
     return found
 
 
-def compare(data: Path, repeats: int) -> list[dict[str, Any]]:
+def compare(data: Path, repeats: int, say: Say) -> list[dict[str, Any]]:
     """Engine and peer in turn, `repeats` times each."""
     pairs = []
     for number in range(repeats):
         with tempfile.TemporaryDirectory() as scratch:
-            ours = measured(["-m", "benchmarks.fraud", "--engine", str(data), f"{scratch}/root"])
-            peer = measured(["-m", "benchmarks.peers.fraud_polars", str(data), f"{scratch}/peer"])
+            ours = measured(["-m", "treadle.benchmarks.fraud_job", str(data), f"{scratch}/root"])
+            peer = measured(["-m", "treadle.benchmarks.peers.fraud_polars", str(data), f"{scratch}/peer"])
         pairs.append({"treadle": ours, "polars": peer})
-        print(
+        say(
             f"pair {number + 1} of {repeats}: {ours['process_wall_seconds']:.0f} s "
-            f"and {peer['process_wall_seconds']:.0f} s",
-            flush=True,
+            f"and {peer['process_wall_seconds']:.0f} s"
         )
     return pairs
 
@@ -118,28 +94,28 @@ def added(pairs: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", default="1e6")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--data", type=Path, help="Folder made by make-data; made anew when absent.")
-    parser.add_argument("--engine", nargs=2, type=Path, metavar=("DATA", "ROOT"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.engine:
-        print(json.dumps(engine(*arguments.engine)))
-        return
-    from treadle.jobs.make_data import make_transactions
+def run(rows: int, repeats: int, data: Path | None, out: Path | None, say: Say) -> dict[str, Any]:
+    """Measures the job on `data`, which `treadle make-data` wrote, or on so many new rows; writes and returns it.
 
-    rows = int(float(arguments.rows))
+    Raises
+    ------
+    RequestError
+        Polars is not installed.
+    TreadleError
+        One of the two did not end well.
+    StorageError
+        The result cannot be written.
+    """
+    if not installed("polars"):
+        raise RequestError(f"bench fraud: polars is {REMEDY}.")
     with tempfile.TemporaryDirectory() as scratch:
-        data = arguments.data or Path(scratch)
-        if arguments.data is None:
-            make_transactions(data, rows)
-        pairs = compare(data.resolve(), arguments.repeats)
+        if data is None:
+            make_transactions(Path(scratch), rows)
+        pairs = compare((data or Path(scratch)).resolve(), repeats, say)
     result = {
         "benchmark": "fraud",
         "rows": rows,
-        "repeats": arguments.repeats,
+        "repeats": repeats,
         **described(LIBRARIES),
         "table": table(pairs),
         "added": added(pairs),
@@ -147,34 +123,28 @@ def main() -> None:
         "peak_bytes": {name: max(p[name]["peak_bytes"] for p in pairs) for name in ("treadle", "polars")},
         "pairs": pairs,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"fraud-{rows}-cpu.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    show(result)
-    print(f"written to {path}")
+    show(result, say)
+    written(result, f"fraud-{rows}", out, whole=True, say=say)
+    return result
 
 
-def show(result: dict[str, Any]) -> None:
+def show(result: dict[str, Any], say: Say) -> None:
     """The table, as it stands in docs."""
-    print(f"{'step':<22}{'treadle wall':>14}{'cpu':>9}{'polars wall':>14}{'cpu':>9}{'cpu ratio':>11}")
+    say(f"{'step':<28}{'treadle wall':>14}{'cpu':>9}{'polars wall':>14}{'cpu':>9}{'cpu ratio':>11}")
     for row in result["table"]:
         ours, peer = row["treadle_cpu_seconds"], row["polars_cpu_seconds"]
-        print(
-            f"{row['step']:<22}{row['treadle_wall_seconds']:>14.2f}{ours:>9.2f}"
+        say(
+            f"{row['step']:<28}{row['treadle_wall_seconds']:>14.2f}{ours:>9.2f}"
             f"{row['polars_wall_seconds']:>14.2f}{peer:>9.2f}{ours / peer:>11.2f}"
         )
     extra = result["added"]
-    print(
+    say(
         f"planning {extra['plan_seconds']:.2f} s + publishing {extra['publish_seconds']:.2f} s = "
         f"{extra['share_of_job']:.1%} of the job; cluster start {extra['cluster_start_seconds']:.1f} s"
     )
     peak = result["peak_bytes"]
-    print(
+    say(
         f"peak memory: treadle {peak['treadle'] / 2**30:.2f} GiB (all processes), "
         f"polars {peak['polars'] / 2**30:.2f} GiB"
     )
-    print(f"AUC: treadle {result['auc']['treadle']}, polars {result['auc']['polars']}")
-
-
-if __name__ == "__main__":
-    main()
+    say(f"AUC: treadle {result['auc']['treadle']}, polars {result['auc']['polars']}")

@@ -1,197 +1,177 @@
-"""Contributions and margins of trained forests by Treadle's kernels and by their peers, in turn, in one process.
+"""Contributions and interaction values by Treadle's kernels and by other libraries, in turn, in one process.
 
-    python -m benchmarks.treeshap --repeats 5
-
-One thread unless said. Rows a CPU second are medians; compare the ratio, which holds when the machine's
-speed drifts. Ours includes binning and excludes compiling the forest and building tables, which have
-columns of their own; XGBoost's excludes making its DMatrix. Peers explain fewer rows, or it would take hours.
+One thread each unless said. Rows a CPU second are what to compare, and their ratio, which holds when the
+machine's speed drifts. Ours include binning and exclude compiling the forest and building tables, which
+have figures of their own; peers' exclude making XGBoost's DMatrix and parsing models. Every figure says of
+how many rows it is: a call gets as many of the batch as it does in about `SECONDS`. That of a single row is
+of `SINGLES` calls, each with a row of its own.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numba
-import numpy as np
+from numpy.typing import NDArray
 
-from benchmarks.machine import described
-
-RESULTS = Path(__file__).parent / "results"
-LIBRARIES = ("treadle", "numba", "llvmlite", "numpy", "xgboost", "scikit-learn", "shap")
-TRAIN_ROWS, ROWS = 20_000, 8_192
-PEER_ROWS = 256
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model to train on made data."""
-
-    name: str
-    library: str
-    trees: int
-    depth: int | None
-    features: int
-    missing: float = 0.0
-    classes: int = 1
-
-
-CASES = (
-    Case("depth 6, 8 features", "xgboost", 500, 6, 8),
-    Case("depth 6, 14 features", "xgboost", 500, 6, 14),
-    Case("depth 6, 100 features", "xgboost", 500, 6, 100),
-    Case("depth 6, 14 features, 20 % missing", "xgboost", 500, 6, 14, missing=0.2),
-    Case("depth 6, 14 features, 7 classes", "xgboost", 70, 6, 14, classes=7),
-    Case("depth 8, 14 features", "xgboost", 300, 8, 14),
-    Case("depth 10, 20 features", "xgboost", 200, 10, 20),
-    Case("depth 12, 50 features", "xgboost", 200, 12, 50),
-    Case("random forest, depth 16, 8 features", "sklearn", 100, 16, 8),
-    Case("random forest, any depth, 20 features", "sklearn", 100, None, 20),
+from treadle.benchmarks.models import Trained, made_data
+from treadle.benchmarks.peers.contributions import (
+    EXPLAINERS,
+    INTERACTIONS,
+    Contributions,
+    LightGBM,
+    Shap,
+    Treadle,
+    TreadleOfLightGBM,
+    XGBoost,
 )
+from treadle.benchmarks.report import Benchmark, ratio, shown
+from treadle.benchmarks.sides import installed, made
+from treadle.benchmarks.timing import LONGEST, clocked, contest, in_turn, largest, one_by_one, threads
+
+BATCH = 10_000
+SMALL = 100
+LARGE = 200_000
+SECONDS, LARGE_SECONDS = 0.75, 4.0
+"""Wall seconds of a call, and of one on the large batch."""
+SINGLES = 20
+"""Rows that are explained one by one."""
+REFERENCE_ROWS = 8
+"""Rows whose values are held against shap's."""
+
+Values = NDArray[Any]
 
 
-def made_data(case: Case, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Correlated effects of a few features, some of them in pairs."""
-    weights = np.random.default_rng(0).normal(size=case.features)
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(rows, case.features)).astype(np.float32)
-    y = x @ weights + 2 * np.sin(3 * x[:, 0]) * x[:, 1] + 1.5 * x[:, 2] * x[:, 3] + rng.normal(size=rows) / 2
-    if case.classes > 1:
-        y = np.digitize(y, np.quantile(y, np.linspace(0, 1, case.classes + 1)[1:-1]))
-    x[rng.random(x.shape) < case.missing] = np.nan
-    return x, y
+def measured(trained: Trained, repeats: int) -> dict[str, Any]:
+    """A model's part of the result."""
+    case = trained.case
+    own = trained.models[case.library]
+    x, _ = made_data(case, LARGE, seed=2)
+    compiling, ours = clocked(lambda: Treadle(own, case))
+    building, _ = clocked(ours.call(x[:1]))
+    sides, errors = made(EXPLAINERS, trained)
+    figures, values, failed = contest(sides, x[:BATCH], repeats, SECONDS)
+    batches = {str(BATCH): figures}
+    errors |= failed
+    rivals = {name: sides[name] for name in (Treadle.name, rival(case.library).name) if name in figures}
+    batches[str(SMALL)], _, failed = contest(rivals, x[:SMALL], repeats, SECONDS)
+    errors |= {f"{name}, {SMALL} rows": why for name, why in failed.items()}
+    batches["1"] = one_by_one(rivals, x[:SINGLES], repeats)
+    batches[str(LARGE)], _, failed = contest({ours.name: ours}, x, repeats, LARGE_SECONDS)
+    errors |= {f"{name}, {LARGE} rows": why for name, why in failed.items()}
+    found = {
+        "leaves_a_tree": ours.forest.n_leaves / ours.forest.n_trees,
+        "compile_cpu_seconds": compiling.cpu,
+        "build_cpu_seconds": building.cpu,
+        "contributions": batches,
+        "largest_error": largest_errors(trained, x[:REFERENCE_ROWS], values),
+        "cold": cold(trained, [type(side) for side in rivals.values()], x[:1], repeats),
+        "two_threads": two_threads(ours, x[: figures[ours.name]["rows"]], repeats),
+    }
+    if case.interactions:
+        found["interactions"], failed = interactions(trained, x[:BATCH], repeats)
+        errors |= {f"{name}, interactions": why for name, why in failed.items()}
+    return {**found, "errors": errors}
 
 
-def trained(case: Case) -> Any:
-    """The case's model, of one thread when it predicts."""
-    rows = TRAIN_ROWS if case.library == "xgboost" else 7_000
-    x, y = made_data(case, rows, seed=1)
-    if case.library == "sklearn":
-        from sklearn.ensemble import RandomForestRegressor
-
-        return RandomForestRegressor(case.trees, max_depth=case.depth, max_features=0.5, random_state=0).fit(x, y)
-    import xgboost
-
-    params: dict[str, Any] = {"max_depth": case.depth, "eta": 0.1, "seed": 1}
-    if case.classes > 1:
-        params |= {"objective": "multi:softprob", "num_class": case.classes}
-    booster = xgboost.train(params, xgboost.DMatrix(x, y), case.trees)
-    booster.set_param({"nthread": 1})
-    return booster
+def rival(library: str) -> type[Contributions]:
+    """Who else explains a library's models best: XGBoost its own, shap those of scikit-learn."""
+    return XGBoost if library == "xgboost" else Shap
 
 
-def seconds(work: Callable[[], Any], clock: Callable[[], float]) -> float:
-    started = clock()
-    work()
-    return clock() - started
+def largest_errors(trained: Trained, x: Values, values: dict[str, Values]) -> dict[str, float]:
+    """By side, the largest error of the first rows as a part of the largest contribution.
+
+    The truth is what shap's C code gives in float64, and for LightGBM's model what LightGBM does. Without
+    shap there is none for the others.
+    """
+    case = trained.case
+    truth: dict[str, Values] = {}
+    if installed("shap"):
+        shap = Shap(trained.models[case.library], case)
+        exact = shap.values(shap.call(x)())
+        truth = {name: exact for name in values if name not in (LightGBM.name, TreadleOfLightGBM.name, Shap.name)}
+    if LightGBM.name in values:
+        truth[TreadleOfLightGBM.name] = values[LightGBM.name][: len(x)]
+    return {name: largest(values[name], right) for name, right in truth.items() if name in values}
 
 
-def in_turn(works: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float]) -> dict[str, float]:
-    """Median seconds of each, run in turn after one that is not counted."""
-    found: dict[str, list[float]] = {name: [] for name in works}
-    for turn in range(repeats + 1):
-        for name, work in works.items():
-            took = seconds(work, clock)
-            if turn:
-                found[name].append(took)
-    return {name: statistics.median(took) for name, took in found.items()}
-
-
-def measured(case: Case, repeats: int) -> dict[str, Any]:
-    """One line of the table."""
-    from treadle.kernels.forest import compile_forest
-    from treadle.kernels.predict import predict_margin
-    from treadle.kernels.treeshap import TreeExplainer
-
-    model = trained(case)
-    x, _ = made_data(case, ROWS, seed=2)
-    few = x[:PEER_ROWS]
-    numba.set_num_threads(1)
-    started = time.process_time()
-    forest = compile_forest(model)
-    compiling = time.process_time() - started
-    explainer = TreeExplainer(forest)
-    building = seconds(lambda: explainer.shap_values(x[:1]), time.process_time)
-    if case.library == "xgboost":
-        import xgboost
-
-        data, one = xgboost.DMatrix(few, nthread=1), xgboost.DMatrix(x[:1], nthread=1)
-        explain = lambda: model.predict(data, pred_contribs=True)  # noqa: E731
-        explain_one = lambda: model.predict(one, pred_contribs=True)  # noqa: E731
-        predict = lambda: model.inplace_predict(x, predict_type="margin")  # noqa: E731
-        expected = explain()[..., :-1]
-    else:
-        import shap
-
-        theirs = shap.TreeExplainer(model)
-        few = few[: PEER_ROWS // 4]
-        explain = lambda: theirs.shap_values(few)  # noqa: E731
-        explain_one = lambda: theirs.shap_values(x[:1])  # noqa: E731
-        predict = lambda: model.predict(x)  # noqa: E731
-        expected = explain()
-    values = explainer.shap_values(few)
-    contributions = in_turn({"ours": lambda: explainer.shap_values(x), "peer": explain}, repeats, time.process_time)
-    single = in_turn({"ours": lambda: explainer.shap_values(x[:1]), "peer": explain_one}, 20, time.perf_counter)
-    margins = in_turn({"ours": lambda: predict_margin(forest, x), "peer": predict}, repeats, time.process_time)
-    ours, peer = ROWS / contributions["ours"], len(few) / contributions["peer"]
-    one_thread = in_turn({"ours": lambda: explainer.shap_values(x)}, repeats, time.perf_counter)["ours"]
-    numba.set_num_threads(2)
-    two_threads = in_turn({"ours": lambda: explainer.shap_values(x)}, repeats, time.perf_counter)["ours"]
+def cold(trained: Trained, kinds: list[type[Any]], x: Values, repeats: int) -> dict[str, dict[str, float]]:
+    """Seconds from a trained model, of which nothing is prepared, to the first row explained; the code is loaded."""
+    case = trained.case
+    makers = {kind.name: partial(kind.first, trained.models[case.library], case, x) for kind in kinds}
     return {
-        "case": case.name,
-        "leaves_a_tree": forest.n_leaves / forest.n_trees,
-        "peer": "xgboost" if case.library == "xgboost" else "shap",
-        "rows_per_cpu_second": {"treadle": ours, "peer": peer, "ratio": ours / peer},
-        "largest_difference": float(np.abs(values[..., :-1] - expected).max() / np.abs(expected).max()),
-        "one_row_seconds": {**single, "ratio": single["peer"] / single["ours"]},
-        "margin_rows_per_cpu_second": {
-            "treadle": ROWS / margins["ours"],
-            "peer": ROWS / margins["peer"],
-            "ratio": margins["peer"] / margins["ours"],
-        },
-        "compile_cpu_seconds": compiling,
-        "build_cpu_seconds": building,
-        "two_threads_wall_ratio": one_thread / two_threads,
+        name: {"cpu_seconds": took.cpu, "wall_seconds": took.wall} for name, took in in_turn(makers, repeats).items()
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", help="Cases whose name contains this; nothing is written.")
-    arguments = parser.parse_args()
-    # scikit-learn's trees are asked for float32 rows without names; nothing else is said here.
-    warnings.simplefilter("ignore")
-    lines = []
-    print(
-        f"{'model':<40}{'rows/CPU s':>12}{'peer':>10}{'ratio':>8}{'error':>10}{'one row':>9}{'margin':>8}{'2 thr':>7}"
-    )
-    for case in CASES:
-        if arguments.only and arguments.only not in case.name:
-            continue
-        line = measured(case, arguments.repeats)
-        rates = line["rows_per_cpu_second"]
-        print(
-            f"{case.name:<40}{rates['treadle']:>12.0f}{rates['peer']:>10.1f}{rates['ratio']:>8.0f}"
-            f"{line['largest_difference']:>10.1e}{line['one_row_seconds']['ratio']:>9.1f}"
-            f"{line['margin_rows_per_cpu_second']['ratio']:>8.1f}{line['two_threads_wall_ratio']:>7.2f}",
-            flush=True,
-        )
-        lines.append(line)
-    if not arguments.only:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / "treeshap-cpu.json"
-        result = {"benchmark": "treeshap", "repeats": arguments.repeats, **described(LIBRARIES), "table": lines}
-        path.write_text(json.dumps(result, indent=1) + "\n")
-        print(f"written to {path}")
+def two_threads(ours: Treadle, x: Values, repeats: int) -> dict[str, float] | None:
+    """Wall seconds of one thread and of two; None on a machine with one core."""
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        return None
+
+    def explain(number: int) -> None:
+        with threads(number):
+            ours.explainer.shap_values(x)
+
+    explain(2)  # starts the threads
+    took = in_turn({name: partial(partial, explain, number) for name, number in (("one", 1), ("two", 2))}, repeats)
+    one, two = took["one"].wall, took["two"].wall
+    return {"rows": len(x), "one_wall_seconds": one, "two_wall_seconds": two, "ratio": one / two}
 
 
-if __name__ == "__main__":
-    main()
+def interactions(trained: Trained, x: Values, repeats: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """Figures of interaction values, with the largest difference from XGBoost's, and errors by side."""
+    sides, errors = made(INTERACTIONS, trained)
+    figures, values, failed = contest(sides, x, repeats, SECONDS)
+    found: dict[str, Any] = {"figures": figures}
+    if len(values) == 2:
+        found["largest_difference"] = largest(values["treadle"], values["xgboost"])
+    return found, errors | failed
+
+
+NAMES = tuple(kind.name for kind in EXPLAINERS)
+HEADER = (
+    f"{'':<38}{'contributions of ' + format(BATCH, ',') + ' rows or as many as fit: rows a CPU second':<76}"
+    "ratio to XGBoost, else shap\n"
+    f"{'model':<38}"
+    + "".join(f"{name:>17}" if ":" in name else f"{name:>10}" for name in NAMES)
+    + f"{'error':>9}{'ratio':>8}{'1 row':>7}{'cold':>7}{'pairs':>8}{'2 thr':>7}"
+)
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """The line of a model: "1 row" and "cold" are ratios of wall seconds, "2 thr" that of one thread to two."""
+    batches, other = found["contributions"], rival(found["case"]["library"]).name
+    figures = batches[str(BATCH)]
+    line = f"{found['model']:<38}"
+    for name in NAMES:
+        rate = f"{figures[name]['rows_per_cpu_second']:,.0f}" if name in figures else "-"
+        line += f"{rate:>17}" if ":" in name else f"{rate:>10}"
+    error = found["largest_error"].get("treadle")
+    line += f"{'-' if error is None else format(error, '.0e'):>9}"
+    line += shown(ratio(figures, other, "cpu_seconds"), 8) + shown(ratio(batches["1"], other, "wall_seconds"), 7)
+    line += shown(ratio(found["cold"], other, "wall_seconds"), 7)
+    line += shown(ratio(found.get("interactions", {}).get("figures", {}), other, "cpu_seconds"), 8)
+    threaded = found["two_threads"]
+    line += f"{'-' if threaded is None else format(threaded['ratio'], '.2f'):>7}"
+    large, faster = batches[str(LARGE)]["treadle"], ratio(batches[str(SMALL)], other, "wall_seconds")
+    single, hundred = batches["1"]["treadle"], batches[str(SMALL)]["treadle"]
+    return [
+        line,
+        f"  treadle: 1 row {single['wall_seconds'] / single['rows'] * 1e3:.2f} ms, 100 rows "
+        f"{hundred['wall_seconds'] * 1e3:.2f} ms{f' ({shown(faster, 0)} times as fast)' if faster else ''}, "
+        f"{large['rows']:,} rows at {large['rows_per_cpu_second']:,.0f} a CPU second; cold "
+        f"{found['cold']['treadle']['wall_seconds'] * 1e3:.1f} ms",
+    ]
+
+
+BENCHMARK = Benchmark(
+    name="treeshap",
+    sides=EXPLAINERS,
+    setting={"seconds_a_call": {str(BATCH): SECONDS, str(LARGE): LARGE_SECONDS}, "seconds_at_most": LONGEST},
+    measured=measured,
+    lines=lines,
+    header=HEADER,
+)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+bench = typer.Typer(help="Measure Treadle beside other libraries.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench")
+
 Spec = Annotated[Path, typer.Argument(help="Job spec: a YAML or JSON file.", show_default=False)]
 Root = Annotated[
     str | None,
@@ -38,6 +42,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Do every stage again, also those that are cached.")]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="TEXT", help="Only models whose name contains TEXT; may be given several times."),
+]
+Repeats = Annotated[int, typer.Option(min=1, help="Turns, of which medians are taken.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Write the result as JSON; else a checkout's results/, if all ran."),
+]
 
 
 @contextlib.contextmanager
@@ -244,6 +257,53 @@ def make_data(
         made: dict[str, Any] = maker.make_transactions(out, _whole(rows), partitions, seed=seed)
         if not quiet:
             print(json.dumps(made, default=str))
+
+
+@bench.command("treeshap")
+def bench_treeshap(
+    model: Models = None, repeats: Repeats = 3, out: Out = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Contributions, beside XGBoost, LightGBM, shap and woodelf."""
+    with messages(debug, as_json):
+        from treadle.benchmarks.treeshap import BENCHMARK
+
+        _measured(BENCHMARK.run(model or (), repeats, out, _say(as_json)), as_json)
+
+
+@bench.command("predict")
+def bench_predict(
+    model: Models = None, repeats: Repeats = 3, out: Out = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Margins, beside XGBoost, LightGBM, treelite and scikit-learn."""
+    with messages(debug, as_json):
+        from treadle.benchmarks.predict import BENCHMARK
+
+        _measured(BENCHMARK.run(model or (), repeats, out, _say(as_json)), as_json)
+
+
+@bench.command("fraud")
+def bench_fraud(
+    rows: Annotated[str, typer.Option(help="Number of rows, e.g. 1e6.")] = "1e6",
+    repeats: Repeats = 3,
+    data: Annotated[Path | None, typer.Option(help="Folder of make-data transactions; else made anew.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A whole job, beside Polars and XGBoost by hand."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import fraud
+
+        _measured(fraud.run(_whole(rows), repeats, data, out, _say(as_json)), as_json)
+
+
+def _say(as_json: bool) -> Callable[[str], None]:
+    return (lambda _: None) if as_json else functools.partial(print, flush=True)
+
+
+def _measured(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
 
 
 def _whole(text: str) -> int:

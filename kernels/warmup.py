@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -15,7 +16,7 @@ from treadle.kernels.treeshap import TreeExplainer
 def warm_up() -> float:
     """Compiles the kernels for rows of all kinds, by running them on small forests; seconds that took."""
     started = time.perf_counter()
-    for features, thresholds in ((2, 4), (12, 4), (20, 4), (2, 300)):
+    for features, thresholds in itertools.product((2, 12, 20), (4, 300)):
         forest = _chain(features, thresholds)
         for dtype in (np.float32, np.float64):
             rows = np.zeros((64, features), dtype=dtype)

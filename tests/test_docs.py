@@ -113,14 +113,21 @@ def yaml_fault(text: str, folder: Path) -> str | None:
     return None
 
 
+def resolved(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that the words begin with, however deep, and the words after it."""
+    command = COMMAND
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]  # type: ignore[attr-defined]
+    return command, words
+
+
 def command_fault(line: str) -> str | None:
     """What the command line would say to a `treadle ...` command before it does anything."""
-    words = shlex.split(line, comments=True)[1:]
-    commands = COMMAND.commands  # type: ignore[attr-defined]
-    if not words or words[0] not in commands:
-        return f"'{line}': no such command; there are {sorted(commands)}"
+    command, words = resolved(shlex.split(line, comments=True)[1:])
+    if hasattr(command, "commands"):
+        return f"'{line}': no such command; there are {sorted(command.commands)}"
     try:
-        commands[words[0]].make_context(words[0], words[1:])
+        command.make_context(command.name, words)
     except typer.exceptions.TyperException as error:
         return f"'{line}': {error}"
     return None
@@ -128,13 +135,10 @@ def command_fault(line: str) -> str | None:
 
 def mention_fault(span: str) -> str | None:
     """Whether a mention in a sentence, `treadle show RUN --json`, names a command and options that exist."""
-    words = span.split()[1:]
-    commands = COMMAND.commands  # type: ignore[attr-defined]
-    known = {option for parameter in COMMAND.params for option in parameter.opts} | {"--help"}
-    if words and not words[0].startswith("-"):
-        if words[0] not in commands:
-            return f"`{span}`: no such command; there are {sorted(commands)}"
-        known |= {option for parameter in commands[words[0]].params for option in parameter.opts}
+    command, words = resolved(span.split()[1:])
+    if words and not words[0].startswith("-") and hasattr(command, "commands"):
+        return f"`{span}`: no such command; there are {sorted(command.commands)}"
+    known = {option for one in (COMMAND, command) for parameter in one.params for option in parameter.opts} | {"--help"}
     unknown = [word for word in words if word.startswith("-") and word.partition("=")[0] not in known]
     return f"`{span}`: unknown options {unknown}" if unknown else None
 
@@ -237,6 +241,8 @@ PLANTED = [
     ("", "treadle run spec.yaml --roots x", "--roots"),
     ("sh", "treadle predict --model a --input b", "output"),
     ("", "treadle run a.yaml b.yaml", "b.yaml"),
+    ("", ".venv/bin/treadle bench fraud --model tiny", "--model"),
+    ("", "treadle bench tiny", "no such command"),
     ("", "make tests", "no such target"),
 ]
 
@@ -252,6 +258,8 @@ def test_a_planted_fault_is_found(language: str, text: str, fault: str, tmp_path
 def test_planted_faults_in_sentences_are_found(tmp_path: Path) -> None:
     assert "no such command" in (mention_fault("treadle rum") or "")
     assert "--josn" in (mention_fault("treadle show RUN --josn") or "")
+    assert "--row" in (mention_fault("treadle bench fraud --row 1e3") or "")
+    assert mention_fault("treadle bench fraud --rows 1e3") is None
     assert mention_fault("treadle show RUN --json") is None
     assert mention_fault("treadle --help") is None
     (tmp_path / "a.md").write_text("# One thing, `two`\n")

@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("engine", "kernels", "jobs", "cluster")
-CHECKED = (*FOLDERS, "treadle", "tests", "benchmarks")
+FOLDERS = ("engine", "kernels", "jobs", "cluster", "benchmarks")
+CHECKED = (*FOLDERS, "treadle", "tests")
 
-# The folders that a folder's modules may import besides their own.
+# The folders that a folder's modules may import besides their own; benchmarks may import anything.
 ALLOWED = {"jobs": {"engine", "cluster"}, "engine": {"kernels"}, "kernels": set(), "cluster": set()}
 # What every folder may import from treadle/ itself.
 COMMON = {"errors", "__version__"}
@@ -99,10 +99,19 @@ def folder_fault(folder: str, name: str) -> str | None:
     match name.split("."):
         case ["treadle"]:
             return "imports the whole of treadle; name the module"
+        case ["treadle", "benchmarks", *_]:
+            return None  # bench_fault tells
         case ["treadle", first, *_] if first in FOLDERS and first != folder and first not in ALLOWED[folder]:
             return f"{folder} must not import treadle.{first}"
         case ["treadle", first, *_] if first not in {*FOLDERS, *COMMON}:
             return f"{folder} must not import treadle.{first} of the import root"
+    return None
+
+
+def bench_fault(folder: str, module: str, name: str) -> str | None:
+    """What is wrong when a module imports `name`, by the rule that nothing depends on benchmarks."""
+    if f"{name}.".startswith("treadle.benchmarks.") and folder not in {"benchmarks", "tests"}:
+        return None if module == "treadle.jobs.cli" else "only jobs/cli.py imports treadle.benchmarks"
     return None
 
 
@@ -125,7 +134,9 @@ def faults(path: PurePosixPath, source: str) -> list[str]:
             found.append((line, f"imports bare '{top}'; import treadle.{top}"))
         if top in GPU_LIBRARIES and not gpu_allowed:
             found.append((line, f"{top} belongs in engine/backend.py, kernels/ or cluster/"))
-        if folder in FOLDERS and (fault := folder_fault(folder, name)):
+        if folder in ALLOWED and (fault := folder_fault(folder, name)):
+            found.append((line, fault))
+        if fault := bench_fault(folder, module, name):
             found.append((line, fault))
         if folder == "engine" and (fault := stage_fault(module, name)):
             found.append((line, fault))
@@ -164,6 +175,7 @@ PLANTED = [
     ),
     ("tests/x.py", "__import__('kernels')", "imports bare 'kernels'"),
     ("tests/x.py", "pytest.importorskip('kernels.forest')", "imports bare 'kernels'"),
+    ("benchmarks/x.py", "from benchmarks import timing", "imports bare 'benchmarks'"),
     # (b) between folders
     ("jobs/plan.py", "from treadle.kernels.forest import Forest", "jobs must not import treadle.kernels"),
     ("engine/train.py", "import treadle.jobs.spec", "engine must not import treadle.jobs"),
@@ -189,6 +201,11 @@ PLANTED = [
     ("engine/x.py", "import treadle", "imports the whole of treadle"),
     ("engine/x.py", "from treadle import run", "must not import treadle.run of the import root"),
     ("jobs/x.py", "from treadle.__main__ import main", "must not import treadle.__main__ of the import root"),
+    ("jobs/runner.py", "from treadle.benchmarks import timing", "only jobs/cli.py imports treadle.benchmarks"),
+    ("jobs/plan.py", "from ..benchmarks.timing import clocked", "only jobs/cli.py imports treadle.benchmarks"),
+    ("engine/x.py", "from treadle import benchmarks", "only jobs/cli.py imports treadle.benchmarks"),
+    ("kernels/x.py", "import treadle.benchmarks", "only jobs/cli.py imports treadle.benchmarks"),
+    ("treadle/__init__.py", "from . import benchmarks", "only jobs/cli.py imports treadle.benchmarks"),
     # (c) between stages
     ("engine/train.py", "from treadle.engine.read import frame", "imports the stage read"),
     ("engine/train.py", "from treadle.engine import split", "imports the stage split"),
@@ -226,6 +243,9 @@ LAWFUL = [
         "benchmarks/x.py",
         "from treadle.engine import read\nfrom treadle.kernels import forest\nimport engineering",
     ),
+    ("benchmarks/x.py", "import treadle\nfrom treadle.jobs import plan\nfrom treadle.benchmarks.timing import clocked"),
+    ("jobs/cli.py", "def bench():\n    from treadle.benchmarks import fraud"),
+    ("tests/benchmarks/test_x.py", "from treadle.benchmarks import timing"),
 ]
 
 

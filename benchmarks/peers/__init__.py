@@ -1,1 +1,1 @@
-"""Jobs of Treadle written by hand with other libraries, to be measured against."""
+"""The same work done with other libraries, to be measured against; and ours in the form that they are measured in."""

@@ -1,6 +1,6 @@
 """The job of jobs/examples/fraud.yaml by hand: Polars for the tables, XGBoost's own interface for the model.
 
-    python -m benchmarks.peers.fraud_polars DATA OUT
+    python -m treadle.benchmarks.peers.fraud_polars DATA OUT
 
 DATA is what `treadle make-data transactions` wrote. Features, predictions and explanations go to
 OUT as zstd Parquet, and one line of JSON about cost and quality to standard output.

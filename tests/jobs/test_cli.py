@@ -27,7 +27,8 @@ from treadle.jobs.cli import app
 from treadle.jobs.spec import JobSpec
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "jobs" / "examples").glob("*.yaml"))
-COMMANDS = ("run", "check", "plan", "predict", "runs", "show", "schema", "warmup", "make-data")
+COMMANDS = ("run", "check", "plan", "predict", "runs", "show", "schema", "warmup", "make-data", "bench")
+BENCHMARKS = ("bench treeshap", "bench predict", "bench fraud")
 HEAVY = ("pandas", "numpy", "pyarrow", "dask", "distributed", "xgboost", "sklearn", "numba", "deltalake", "pydantic")
 
 
@@ -85,9 +86,9 @@ def test_help_lists_the_commands_at_once() -> None:
     assert seconds < 0.5, f"{seconds:.2f} s of CPU"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name != "bench"), *BENCHMARKS])
 def test_every_command_has_help(command: str) -> None:
-    said = treadle_says(command, "--help").stdout
+    said = treadle_says(*command.split(), "--help").stdout
     assert f"Usage: treadle {command}" in said
     assert "--debug" in said
 
@@ -332,6 +333,9 @@ def test_ctrl_c_is_told_in_a_line(job: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("run spec.yaml --frsh", "No such option: --frsh .*--fresh"),
         ("predict --model m --output o", "Missing option '--input'"),
         ("predict --model m --input i --output o --workers 0", "Invalid value for '--workers'"),
+        ("bench", "Usage: treadle bench"),
+        ("bench tresahp", "No such command 'tresahp'. Did you mean 'treeshap'"),
+        ("bench treeshap --repeats 0", "Invalid value for '--repeats'"),
         ("make-data transactions --partitions many --out o", "Invalid value for '--partitions'"),
     ],
 )

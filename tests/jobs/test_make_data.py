@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.peers import fraud_polars
+from treadle.benchmarks.peers import fraud_polars
 from treadle.engine import etl, features
 from treadle.engine.inputs import find_files, inspect_parquet
 from treadle.engine.relational import Join

@@ -34,15 +34,18 @@ def compiled() -> dict[str, int]:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_nothing_is_left_to_compile(features: int, dtype: Any) -> None:
     rng = np.random.default_rng(features)
-    rows = rng.normal(size=(300, features)).astype(dtype)
+    rows = rng.normal(size=(3000, features)).astype(dtype)
     rows[rng.random(rows.shape) < 0.1] = np.nan
-    target = np.nan_to_num(rows[:, 0]) + rng.normal(size=300)
+    target = np.nan_to_num(rows[:, 0]) + rng.normal(size=3000)
     data = xgboost.DMatrix(rows, target)
     assert warm_up() > 0.0
     before = compiled()
     assert before["quadrature._add_walks"] > 0
-    for depth in (2, 12):
-        forest = compile_forest(xgboost.train({"max_depth": depth, "nthread": 1}, data, 5))
+    for depth, cuts in ((2, 256), (12, 2048)):
+        params = {"max_depth": depth, "max_bin": cuts, "nthread": 1}
+        forest = compile_forest(xgboost.train(params, data, 10))
+        # Bins of 8 bits, and of 16.
+        assert (np.diff(forest.cut_start).max() > 255) == (depth == 12)
         for kind in (rows, np.asfortranarray(rows), pa.table([*rows.T], names=[*map(str, range(features))])):
             predict_margin(forest, kind)
         TreeExplainer(forest).shap_values(rows)

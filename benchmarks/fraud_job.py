@@ -1,0 +1,40 @@
+"""One run of fraud.yaml by Treadle, in a process of its own; one line of JSON about it on standard output.
+
+python -m treadle.benchmarks.fraud_job DATA ROOT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from treadle.jobs.plan import make_plan
+from treadle.jobs.runner import execute
+from treadle.jobs.spec import load_spec
+
+
+def main(data: Path, root: Path) -> dict[str, Any]:
+    """The job from planning to the manifest, on what `treadle make-data transactions` wrote to `data`."""
+    started = time.perf_counter()
+    spec = Path(str(files("treadle.jobs"))) / "examples" / "fraud.yaml"
+    plan = make_plan(
+        load_spec(spec, [f"data.path={data}/transactions", f"tables.0.with.path={data}/customers"]), str(root)
+    )
+    planned = time.perf_counter() - started
+    run = execute(plan)
+    stages = {record["stage"]: record for record in run.manifest["stages"]}
+    return {
+        "plan_seconds": planned,
+        "cluster_start_seconds": run.manifest["cluster_start_seconds"],
+        "stages": stages,
+        "auc": float(run.leaderboard["auc"].iloc[0]),
+        "peak_bytes": max(record["peak_bytes"] for record in stages.values()),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]))))
