@@ -137,11 +137,13 @@ def _same(call: Call) -> Callable[[], Call]:
 
 def _fitting(side: Side, x: NDArray[Any], seconds: float) -> Trial:
     """Rows are increased until a call takes more than half the time, or they are all."""
-    for rows in (8, 1):  # compiles, for many rows and for few, and builds what is kept
-        side.call(x[:rows])()
+    rows = 1
     while True:
         call = side.call(x[:rows])
         took, result = clocked(call)
+        if rows < len(x) and 2 * took.wall > seconds:
+            # The first call with so many rows may have compiled code or built what is kept.
+            took, result = clocked(call)
         growth = min(GROWTH, seconds / took.wall)
         if rows == len(x) or growth < 2:
             return Trial(rows, call, side.values(result), took)

@@ -31,7 +31,7 @@ from treadle.kernels.forest import LEAF, Forest
 from treadle.kernels.groups import Shape
 from treadle.kernels.lookup import add_sums
 from treadle.kernels.rows import Rows
-from treadle.kernels.simd import aligned, fma, load, select, splat, store
+from treadle.kernels.simd import aligned, fma, load, prefetch, select, splat, store
 from treadle.kernels.tables import quadrature, share
 
 ROWS = 32
@@ -47,6 +47,8 @@ points, one after the other; the two factors where o' = 0 come first."""
 FEW_ROWS = 4
 """Rows up to which a vector holds the points of one row, not 32 rows."""
 POINT_LANES = 8
+FETCH_AHEAD = 700
+"""Coefficients ahead that are asked for: a few nodes, as the processor does not see far enough by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,41 +322,57 @@ def _walk_row(walk, record, coefficient, bins, products, inside, sums):  # type:
     `products` (nodes of a tree * points in whole vectors,) float32 and `inside` (nodes of a tree,) uint8
     are overwritten.
     """
-    m, first, last = walk[1], walk[2] // 3, walk[3] // 3
-    lanes = (m + POINT_LANES - 1) // POINT_LANES * POINT_LANES
-    root = np.int64(record[first, 0])
+    # Unsigned numbers, because Numba looks whether signed indices are negative.
+    m, first, last = walk[1], np.uint64(walk[2] // 3), np.uint64(walk[3] // 3)
+    points, lanes = np.uint64(m), np.uint64((m + POINT_LANES - 1) // POINT_LANES * POINT_LANES)
+    root, next_node = np.uint64(record[first, 0]), np.uint64(1)
     for q in range(0, m, POINT_LANES):
         store(products, q, splat(np.float32(1.0), POINT_LANES))
     for k in range(first, last):
-        i, j, above = record[k, 0] - root, record[k, 1] - root, np.int64(record[k, 2])
-        before = np.uint8(1) if above < 0 else inside[above - root]
-        right = np.uint8(bins[record[k, 3]] > record[k, 4])
-        inside[i + 1], inside[j] = before & (right ^ np.uint8(1)), before & right
-        c = np.int64(record[k, 6])
+        i, j, above = np.uint64(record[k, 0]) - root, np.uint64(record[k, 1]) - root, record[k, 2]
+        before = np.uint8(1)
+        if above >= 0:
+            before = inside[np.uint64(above) - root]
+        right = np.uint8(bins[np.uint64(record[k, 3])] > record[k, 4])
+        inside[i + next_node], inside[j] = before & (right ^ np.uint8(1)), before & right
+        alone = np.int64(record[k, 6])
+        for ahead in range(FETCH_AHEAD, FETCH_AHEAD + 3 * 16, 16):
+            if alone + ahead < len(coefficient):
+                prefetch(coefficient, alone + ahead)
+        c = alone + 2
+        left_at, right_at = c + m * right, c + 3 * m - m * right
+        here_at, left_to, right_to = np.int64(i * lanes), np.int64((i + next_node) * lanes), np.int64(j * lanes)
         for q in range(0, m, POINT_LANES):
-            here = load(products, i * lanes + q, POINT_LANES)
+            here = load(products, here_at + q, POINT_LANES)
             if before:
-                left_factor = load(coefficient, c + 2 + m * right + q, POINT_LANES)
-                right_factor = load(coefficient, c + 2 + 3 * m - m * right + q, POINT_LANES)
+                left_factor = load(coefficient, left_at + q, POINT_LANES)
+                right_factor = load(coefficient, right_at + q, POINT_LANES)
             else:
-                left_factor = splat(coefficient[c], POINT_LANES)
-                right_factor = splat(coefficient[c + 1], POINT_LANES)
-            store(products, (i + 1) * lanes + q, here * left_factor)
-            store(products, j * lanes + q, here * right_factor)
+                left_factor = splat(coefficient[alone], POINT_LANES)
+                right_factor = splat(coefficient[alone + 1], POINT_LANES)
+            store(products, left_to + q, here * left_factor)
+            store(products, right_to + q, here * right_factor)
     for e in range(first, last):
-        k = record[e, 7]
-        i, j, c = record[k, 0] - root, record[k, 1] - root, np.int64(record[k, 6]) + 2
+        n = np.uint64(record[e, 7])
+        i, j = np.uint64(record[n, 0]) - root, np.uint64(record[n, 1]) - root
+        here_at, left_at, right_at = np.int64(i * lanes), np.int64((i + next_node) * lanes), np.int64(j * lanes)
         for q in range(0, m, POINT_LANES):
-            both = load(products, (i + 1) * lanes + q, POINT_LANES) + load(products, j * lanes + q, POINT_LANES)
-            store(products, i * lanes + q, both)
-        if inside[i + 1] | inside[j]:
-            side, own = (i + 1, c + 4 * m) if inside[i + 1] else (j, c + 5 * m)
+            both = load(products, left_at + q, POINT_LANES) + load(products, right_at + q, POINT_LANES)
+            store(products, here_at + q, both)
+        left = np.uint64(inside[i + next_node])
+        if left | inside[j]:
+            own_start = np.uint64(record[n, 6]) + np.uint64(2)
+            side = np.int64((j + (i + next_node - j) * left) * lanes)
+            own, of_both = (
+                np.int64(own_start + points * (np.uint64(5) - left)),
+                np.int64(own_start + points * np.uint64(6)),
+            )
             one, both_sum = splat(np.float32(0.0), 1), splat(np.float32(0.0), 1)
             # One after the other, as the points of 32 rows are added.
             for q in range(m):
-                one = fma(load(coefficient, own + q, 1), load(products, side * lanes + q, 1), one)
-                both_sum = fma(load(coefficient, c + 6 * m + q, 1), load(products, i * lanes + q, 1), both_sum)
-            slot = np.int64(record[k, 5])
+                one = fma(load(coefficient, own + q, 1), load(products, side + q, 1), one)
+                both_sum = fma(load(coefficient, of_both + q, 1), load(products, here_at + q, 1), both_sum)
+            slot = np.int64(record[n, 5])
             store(sums, slot, load(sums, slot, 1) + (one + both_sum))
 
 
