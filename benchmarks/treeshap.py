@@ -67,7 +67,7 @@ def measured(trained: Trained, repeats: int) -> dict[str, Any]:
         "contributions": batches,
         "largest_error": largest_errors(trained, x[:REFERENCE_ROWS], values),
         "cold": cold(trained, [type(side) for side in rivals.values()], x[:1], repeats),
-        "two_threads": two_threads(ours, x[: figures[ours.name]["rows"]], repeats),
+        "two_threads": two_threads(ours, x[: batches[str(LARGE)][ours.name]["rows"]], repeats),
     }
     if case.interactions:
         found["interactions"], failed = interactions(trained, x[:BATCH], repeats)
@@ -107,7 +107,7 @@ def cold(trained: Trained, kinds: list[type[Any]], x: Values, repeats: int) -> d
 
 
 def two_threads(ours: Treadle, x: Values, repeats: int) -> dict[str, float] | None:
-    """Wall seconds of one thread and of two; None on a machine with one core."""
+    """Wall seconds of one thread and of two on the large batch; None on a machine with one core."""
     if numba.config.NUMBA_NUM_THREADS < 2:
         return None
 
