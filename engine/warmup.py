@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 def warm_up() -> float:
     """Compiles the kernels that predict and explain, unless they are on disk already; seconds that took."""
     from treadle.kernels.warmup import warm_up as warm_up_kernels
 
     return warm_up_kernels()
+
+
+def kept_code() -> tuple[Path, int]:
+    """The folder for the kernels' machine code, and of how many functions it has some."""
+    from treadle.kernels.warmup import kept_code as kept
+
+    return kept()

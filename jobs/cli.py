@@ -238,6 +238,32 @@ def warmup(debug: Debug = False) -> None:
         print(f"kernels ready in {warm_up():.1f} s")
 
 
+@app.command()
+def doctor(
+    device: Annotated[str, typer.Option(help="What jobs are to run on: auto, cpu or cuda.")] = "auto",
+    root: Root = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Look at this installation and its GPUs; exit with 1 when a job with this device could not run."""
+    with messages(debug, as_json):
+        from treadle.jobs.doctor import diagnose
+        from treadle.jobs.spec import root_of
+
+        if device not in (allowed := ("auto", "cpu", "cuda")):
+            raise RequestError(f"--device: '{device}' is not known. Allowed: [{', '.join(allowed)}].")
+        found = diagnose(root_of(root))
+        failed = found.failed(device)
+        if as_json:
+            print(json.dumps(found.described()))
+        else:
+            from treadle.jobs import console
+
+            console.show_diagnosis(found, device)
+    if failed:
+        raise typer.Exit(1)
+
+
 @app.command("make-data")
 def make_data(
     kind: Annotated[str, typer.Argument(help="What to make: transactions.")],

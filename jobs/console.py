@@ -14,6 +14,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from treadle.engine.events import Listener
+    from treadle.jobs.doctor import Diagnosis
     from treadle.jobs.plan import Plan
     from treadle.jobs.run import Run
 
@@ -236,3 +237,20 @@ def _number(value: float | None) -> str:
 
 def _size(n: int) -> str:
     return f"{n / 2**30:.2f} GiB" if n >= 2**30 else f"{n / 2**20:.0f} MiB"
+
+
+def show_diagnosis(found: Diagnosis, device: str) -> None:
+    """What was looked at, with what to do about each problem, and what jobs would run on."""
+    for title, checks in (("Every job", found.checks), ("Jobs on GPUs", found.gpu_checks)):
+        table = Table("", "check", "found", "what to do", title=title, title_justify="left")
+        for check in checks:
+            table.add_row({True: "ok", False: "no", None: "?"}[check.ok], check.name, check.found, check.remedy)
+        out.print(table)
+    failed = found.failed(device)
+    if failed:
+        out.print(f"A job with device: {device} cannot run here: {failed[0].found}.")
+    elif device == "auto":
+        why = f": {found.failed('cuda')[0].found}" if found.device == "cpu" else ""
+        out.print(f"A job with device: auto runs on {'GPUs' if found.device == 'cuda' else 'the CPU'}{why}.")
+    else:
+        out.print(f"A job with device: {device} can run here.")

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from treadle.cluster.hardware import memory_bytes, why_no_gpu
+from treadle.cluster.hardware import memory_bytes
 from treadle.cluster.launch import MEMORY_SHARE, local_workers
 from treadle.engine import pipeline
 from treadle.engine.inputs import partition_count, row_bytes
 from treadle.engine.pipeline import Inputs, Stage
 from treadle.engine.store import Store
 from treadle.errors import RequestError
+from treadle.jobs.device import choose_device
 from treadle.jobs.example_data import materialise
 from treadle.jobs.spec import JobSpec
 
@@ -100,14 +101,6 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
         widest = max(bytes_a_row, row_bytes(program.output()))
         memory = _memory(rows, partitions, workers, widest, len(features), limit)
     return Plan(spec, root, inputs, stages, cached, device, reason, rows, partitions, tuple(features), memory)
-
-
-def choose_device(asked: str) -> tuple[str, str]:
-    """The device a job runs on, and why."""
-    reason = why_no_gpu()
-    if asked == "cuda":
-        raise RequestError(f"device: cuda cannot be used: {reason}. Set device: auto or cpu to run on the CPU.")
-    return "cpu", "the spec says so" if asked == "cpu" else f"auto: {reason}"
 
 
 def _limit(spec: JobSpec, workers: int) -> int | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +30,13 @@ def warm_up() -> float:
                 explainer.shap_values(rows[:1])
                 explainer.shap_values(rows)
     return time.perf_counter() - started
+
+
+def kept_code() -> tuple[Path, int]:
+    """The folder in which Numba keeps the machine code of the kernels, and how many functions it has there."""
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    folder = Path(given) if given else Path(__file__).parent / "__pycache__"
+    return folder, sum(1 for _ in folder.rglob("*.nbi")) if folder.is_dir() else 0
 
 
 def _chain(features: int, thresholds: int) -> Forest:

@@ -1,0 +1,111 @@
+"""`treadle doctor`: what this installation has, what of it would not work, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from treadle.cluster.hardware import Check, GpuReport, cores, gpu_report, memory_bytes, unmet_requirements
+from treadle.engine.store import Store
+from treadle.engine.warmup import kept_code
+from treadle.errors import TreadleError, listed
+from treadle.jobs.device import cuda_problem
+
+FREE_BYTES = 2 * 2**30
+"""Free space of the scratch folder, below which spilling may fill it."""
+TRIAL = ".doctor"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was looked at: what every job needs, and what only jobs on GPUs need."""
+
+    checks: tuple[Check, ...]
+    gpu: GpuReport
+
+    @property
+    def gpu_checks(self) -> tuple[Check, ...]:
+        """Those of the machine, and what this version of Treadle lacks."""
+        lacks = cuda_problem(None)
+        return self.gpu.checks + ((lacks,) if lacks else ())
+
+    @property
+    def device(self) -> str:
+        """What `device: auto` runs on."""
+        return "cpu" if cuda_problem(self.gpu.problem) else "cuda"
+
+    def failed(self, device: str) -> list[Check]:
+        """The problems that keep a job with this `device` from running."""
+        checks = self.checks + (self.gpu_checks if device == "cuda" else ())
+        return [check for check in checks if not check.ok]
+
+    def described(self) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "treadle": importlib.metadata.version("treadle"),
+            "python": platform.python_version(),
+            "cores": cores(),
+            "memory_bytes": memory_bytes(),
+            "device": self.device,
+            "checks": [vars(check) for check in self.checks],
+            "gpu": self.gpu.described(),
+        }
+
+
+def diagnose(root: str, report: Callable[[], GpuReport] = gpu_report) -> Diagnosis:
+    """Looks at this installation; `root` is where artifacts would go."""
+    return Diagnosis((_machine(), _libraries(), _kernels(), _scratch(), _root(root)), report())
+
+
+def _machine() -> Check:
+    memory = memory_bytes() / 2**30
+    return Check("machine", True, f"Python {platform.python_version()}, {cores()} cores, {memory:.1f} GiB of memory")
+
+
+def _libraries() -> Check:
+    wrong = unmet_requirements()
+    if wrong:
+        return Check("libraries", False, listed(wrong), "pip install treadle again, in an environment of its own")
+    return Check("libraries", True, f"treadle {importlib.metadata.version('treadle')} and all that it needs")
+
+
+def _kernels() -> Check:
+    """Whether machine code can be kept, and whether there is some."""
+    folder, kept = kept_code()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        said = f"machine code cannot be kept in {folder}, so that every process compiles for half a minute"
+        return Check("kernels", False, said, "set NUMBA_CACHE_DIR to a folder that is yours")
+    return Check(
+        "kernels", True, f"machine code of {kept} functions is kept" if kept else "treadle warmup compiles them"
+    )
+
+
+def _scratch() -> Check:
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    enough = free >= FREE_BYTES
+    said = f"{free / 2**30:.1f} GiB free in {folder}, where workers spill"
+    return Check("scratch", enough, said, "" if enough else "free some, or set TMPDIR to another folder")
+
+
+def _root(root: str) -> Check:
+    """Writes a file there, and leaves the place as it was."""
+    store = Store(root)
+    folder = store.path("").rstrip("/")
+    existed = store.fs.exists(folder)
+    try:
+        with store.writing(TRIAL) as file:
+            file.write(b"treadle doctor")
+        store.fs.rm_file(store.path(TRIAL))
+        if not existed:
+            store.fs.rmdir(folder)
+    except TreadleError as error:
+        return Check("artifacts", False, str(error), "name another folder by --root")
+    return Check("artifacts", True, f"{root} can be written")

@@ -1,0 +1,86 @@
+"""`treadle doctor`: what is said, and with which exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from treadle.cluster import hardware
+from treadle.errors import RequestError
+from treadle.jobs import device
+from treadle.jobs.cli import app
+from treadle.jobs.device import choose_device
+
+
+def doctor(*options: str, status: int = 0) -> str:
+    result = CliRunner().invoke(app, ["doctor", *options])
+    assert result.exit_code == status, result.output
+    return result.output
+
+
+def test_this_installation_is_sound(tmp_path: Path) -> None:
+    said = doctor("--root", str(tmp_path / "new"))
+    for word in ("machine", "libraries", "kernels", "scratch", "artifacts", "driver", "computing"):
+        assert word in said
+    assert "A job with device: auto runs on" in said
+    assert not (tmp_path / "new").exists()
+    assert "A job with device: cpu can run here." in doctor("--device", "cpu", "--root", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_has_every_check(tmp_path: Path) -> None:
+    found: dict[str, Any] = json.loads(doctor("--json", "--root", str(tmp_path)))
+    assert [check["name"] for check in found["checks"]] == ["machine", "libraries", "kernels", "scratch", "artifacts"]
+    assert all(check["ok"] for check in found["checks"])
+    assert found["device"] in ("cpu", "cuda")
+    assert found["gpu"]["usable"] in (True, False)
+    assert set(found["gpu"]["libraries"]) == set(hardware.GPU_LIBRARIES)
+
+
+def test_without_gpus_cuda_fails_and_auto_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hardware, "DRIVER_FILES", ())
+    hardware.gpu_problem.cache_clear()
+    said = doctor("--device", "cuda", "--root", str(tmp_path), status=1)
+    assert "A job with device: cuda cannot run here: this machine has no NVIDIA driver." in said
+    doctor("--device", "cuda", "--json", "--root", str(tmp_path), status=1)
+    assert "runs on the CPU: this machine has no NVIDIA driver." in doctor("--root", str(tmp_path))
+    assert choose_device("auto") == ("cpu", "auto: this machine has no NVIDIA driver")
+    assert choose_device("cpu") == ("cpu", "the spec says so")
+    with pytest.raises(
+        RequestError, match=r"device: cuda cannot be used: this machine has no NVIDIA driver. To use it"
+    ):
+        choose_device("cuda")
+
+
+def test_what_this_version_lacks_is_told_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "gpu_problem", lambda: None)
+    lacks = device.cuda_problem(None)
+    if lacks is None:
+        assert choose_device("auto")[0] == choose_device("cuda")[0] == "cuda"
+    else:
+        assert choose_device("auto") == ("cpu", f"auto: {lacks.found}")
+        with pytest.raises(RequestError, match=lacks.found):
+            choose_device("cuda")
+
+
+def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = doctor("--root", str(tmp_path / "file" / "below"), status=1)
+    assert "cannot run here" in said
+    assert "name another folder by --root" in said
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "file" / "below"))
+    assert "set NUMBA_CACHE_DIR" in doctor("--root", str(tmp_path), status=1)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    assert "--device: 'gpu' is not known. Allowed: [auto, cpu, cuda]." in doctor("--device", "gpu", status=2)
+    (tmp_path / "file").touch()
+    assert "is a file; name a folder" in doctor("--root", str(tmp_path / "file"), status=2)
