@@ -77,9 +77,9 @@ constraints:
 	work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
 	pip="$$work/venv/bin/python -m pip --disable-pip-version-check"; \
 	$$python -m venv "$$work/venv"; \
-	$$pip install -qq -e '.[dev,bench]'; \
+	$$pip install -qq -e '.[dev,bench,clusters]'; \
 	$$pip list --format=freeze --exclude-editable --exclude pip > "$$work/pins"; \
-	{ echo "# Exact versions of all that Treadle and its extras dev and bench need (the GPU: conda-env.yml)."; \
+	{ echo "# Exact versions of all that Treadle and its extras dev, bench and clusters need (the GPU: conda-env.yml)."; \
 	  echo "# Made by 'make constraints', which resolves pyproject.toml in an empty environment."; \
 	  LC_ALL=C sort -f "$$work/pins"; } > constraints.txt; \
 	echo "$$(wc -l < "$$work/pins") packages pinned in constraints.txt"

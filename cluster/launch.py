@@ -10,41 +10,67 @@ from collections.abc import Iterator
 from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any
 
-from treadle.cluster.hardware import cores, memory_bytes
-from treadle.cluster.local import SETTINGS, local_cluster
-from treadle.cluster.profiles import ClusterProfile
-from treadle.errors import RequestError
+from treadle.cluster.hardware import cores, gpu_report, memory_bytes
+from treadle.cluster.local import SETTINGS, cpu_cluster, cuda_cluster, local_cluster
+from treadle.cluster.profiles import Gateway, Kubernetes, Local, LocalCuda, Profile, Slurm, Ssh, is_here
+from treadle.cluster.remote import remote
+from treadle.errors import RequestError, listed
 
 if TYPE_CHECKING:
     from distributed import Client
 
 MEMORY_SHARE = 0.9
 START_TIMEOUT = "60s"
-ATTACH_TIMEOUT = "15s"
 
 
-def local_workers(profile: ClusterProfile) -> tuple[int, int]:
+def local_workers(profile: Local) -> tuple[int, int]:
     """Workers and threads a worker that a local profile starts."""
     workers = profile.workers or min(cores(), 4)
     return workers, profile.threads or max(cores() // workers, 1)
 
 
-@contextlib.contextmanager
-def open_cluster(profile: ClusterProfile, log: str = os.devnull) -> Iterator[Client]:
-    """A client of the profile's cluster. What was started is stopped at the end, whatever happens.
+def worker_count(profile: Profile) -> int:
+    """Workers that a profile starts; of a cluster that is attached to, a guess."""
+    if isinstance(profile, LocalCuda):
+        return len(local_gpus(profile))
+    if isinstance(profile, Ssh):
+        return profile.workers * len(profile.hosts)
+    if isinstance(profile, (Slurm, Kubernetes, Gateway)):
+        return profile.workers
+    return local_workers(profile if isinstance(profile, Local) else Local())[0]
 
-    Everything listens on loopback. Workers that die are started again by their nannies. What
-    local workers print goes to the file `log`.
+
+def local_gpus(profile: LocalCuda) -> tuple[int, ...]:
+    """The numbers of the GPUs that get a worker.
 
     Raises
     ------
     RequestError
-        No scheduler answers at the profile's address.
+        The profile names a GPU that is not there.
+    """
+    there = [gpu.index for gpu in gpu_report(thorough=False).gpus]
+    for number in profile.gpus or ():
+        if number not in there:
+            raise RequestError(f"cluster.gpus: there is no GPU {number}. GPUs: [{listed(there)}].")
+    return profile.gpus or tuple(there)
+
+
+@contextlib.contextmanager
+def open_cluster(profile: Profile, log: str = os.devnull) -> Iterator[Client]:
+    """A client of the profile's cluster. What was started is stopped at the end, whatever happens.
+
+    Everything that is started on this machine listens on loopback. Workers that die are started again by their
+    nannies. What local workers print goes to the file `log`.
+
+    Raises
+    ------
+    RequestError
+        No scheduler answers at the profile's address, or what it needs is not installed.
+    TreadleError
+        Workers do not start, or have other versions of the libraries.
     """
     import dask
-    from distributed import Client
-
-    from treadle.cluster.plugins import WorkerLog
+    import distributed  # noqa: F401  (its defaults must be there before some are changed for a while)
 
     settings = {
         "distributed.comm.timeouts.connect": START_TIMEOUT,
@@ -52,23 +78,31 @@ def open_cluster(profile: ClusterProfile, log: str = os.devnull) -> Iterator[Cli
         # The spec's own data types: Dask must not convert strings behind our back.
         "dataframe.convert-string": False,
     }
-    with dask.config.set(settings), quiet_logs():
-        if profile.profile == "address":
-            try:
-                client = Client(profile.address, timeout=ATTACH_TIMEOUT, set_as_default=False)
-            except (OSError, TimeoutError, ValueError) as error:
-                raise RequestError(
-                    f"No Dask scheduler answers at {profile.address} (cluster.address): {error}. "
-                    "Start it, or use profile: local."
-                ) from error
-            with client, client.as_current():
-                yield client
-            return
+    opened = local(profile, log) if is_here(profile) else remote(profile)
+    with dask.config.set(settings), quiet_logs(), opened as client, client.as_current():
+        yield client
+
+
+@contextlib.contextmanager
+def local(profile: Profile, log: str) -> Iterator[Client]:
+    """Workers on this machine."""
+    from treadle.cluster.plugins import WorkerLog
+
+    if isinstance(profile, LocalCuda):
+        gpus = local_gpus(profile)
+        create = cuda_cluster(profile, gpus, profile.memory or _memory_share(len(gpus)))
+    else:
+        assert isinstance(profile, Local)
         workers, threads = local_workers(profile)
-        memory = profile.memory or int(memory_bytes() * MEMORY_SHARE / workers)
-        with workers_without_main(), local_cluster(workers, threads, memory) as client, client.as_current():
-            client.register_plugin(WorkerLog(log))
-            yield client
+        create = cpu_cluster(workers, threads, profile.memory or _memory_share(workers))
+    with workers_without_main(), local_cluster(create) as client:
+        client.register_plugin(WorkerLog(log))
+        yield client
+
+
+def _memory_share(workers: int) -> int:
+    """Bytes of this machine's memory for each of so many workers."""
+    return int(memory_bytes() * MEMORY_SHARE / workers)
 
 
 _main_lock = threading.Lock()

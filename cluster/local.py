@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from treadle.cluster.profiles import LocalCuda
 from treadle.cluster.scratch import scratch_folder
 from treadle.cluster.signals import delayed
 from treadle.errors import TreadleError
@@ -27,9 +29,49 @@ SETTINGS = {
 }
 
 
+Create = Callable[[dict[str, Any]], "LocalCluster"]
+"""Makes a cluster, given the settings that all have in common."""
+
+
+def cpu_cluster(workers: int, threads: int, memory: str | int) -> Create:
+    """Worker processes with so many threads and so much memory each."""
+
+    def create(settings: dict[str, Any]) -> LocalCluster:
+        from distributed import LocalCluster
+
+        return LocalCluster(n_workers=workers, threads_per_worker=threads, memory_limit=memory, **settings)
+
+    return create
+
+
+def cuda_cluster(profile: LocalCuda, gpus: Sequence[int], memory: str | int) -> Create:
+    """A worker process for each of the GPUs, bound to the cores beside it, with a pool of GPU memory."""
+
+    def create(settings: dict[str, Any]) -> LocalCluster:
+        from dask_cuda import LocalCUDACluster
+
+        protocol = profile.protocol
+        if protocol is None and len(gpus) > 1 and importlib.util.find_spec("distributed_ucxx") is not None:
+            protocol = "ucx"
+        if profile.device_memory_limit is not None:
+            settings = {**settings, "device_memory_limit": profile.device_memory_limit}
+        return LocalCUDACluster(
+            CUDA_VISIBLE_DEVICES=list(gpus),
+            n_workers=len(gpus),
+            threads_per_worker=profile.threads,
+            memory_limit=memory,
+            rmm_pool_size=profile.rmm_pool,
+            enable_cudf_spill=profile.spill,
+            protocol=protocol,
+            **settings,
+        )
+
+    return create
+
+
 @contextlib.contextmanager
-def local_cluster(workers: int, threads: int, memory: str | int) -> Iterator[Client]:
-    """A client of `workers` new processes on loopback. Workers that die are started again.
+def local_cluster(create: Create) -> Iterator[Client]:
+    """A client of a new cluster on loopback. Workers that die are started again.
 
     A signal waits until the cluster is up or down: in between Dask leaves processes behind. At the end the
     workers are killed, which takes seconds less than to ask them; nobody wants any more what they have.
@@ -39,26 +81,23 @@ def local_cluster(workers: int, threads: int, memory: str | int) -> Iterator[Cli
     TreadleError
         The worker processes do not start.
     """
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     cluster: LocalCluster | None = None
     stack = contextlib.ExitStack()
     try:
         with delayed():
-            folder = stack.enter_context(scratch_folder())
+            settings = {
+                "host": "127.0.0.1",
+                "dashboard_address": "127.0.0.1:0",
+                "local_directory": stack.enter_context(scratch_folder()),
+                "silence_logs": logging.CRITICAL,
+            }
             try:
                 with deaf_to_ctrl_c():
-                    cluster = LocalCluster(
-                        n_workers=workers,
-                        threads_per_worker=threads,
-                        memory_limit=memory,
-                        host="127.0.0.1",
-                        dashboard_address="127.0.0.1:0",
-                        local_directory=folder,
-                        silence_logs=logging.CRITICAL,
-                    )
+                    cluster = create(settings)
             except (RuntimeError, OSError, TimeoutError) as error:
-                raise TreadleError(f"The {workers} local workers did not start: {error}.") from error
+                raise TreadleError(f"The local workers did not start: {error}.") from error
             stack.callback(_close, cluster)
             client = stack.enter_context(Client(cluster, set_as_default=False))
         yield client

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from treadle.cluster.hardware import memory_bytes
-from treadle.cluster.launch import MEMORY_SHARE, local_workers
+from treadle.cluster.launch import MEMORY_SHARE, worker_count
+from treadle.cluster.profiles import is_here
 from treadle.engine import pipeline
 from treadle.engine.inputs import partition_count, row_bytes
 from treadle.engine.pipeline import Inputs, Stage
@@ -82,7 +83,7 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
         The spec does not fit its input, the device cannot be had, or the job does not fit the memory.
     """
     store = Store(root)
-    device, reason = choose_device(spec.device)
+    device, reason = choose_device(spec.device, spec.cluster)
     spec = materialise(spec, store)
     inputs = pipeline.inspect(spec.job)
     program, features = pipeline.check(spec.job, inputs, store)
@@ -91,7 +92,7 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
     rows = inputs.main.rows
     if rows is not None and inputs.test is not None:
         rows += inputs.test.rows or 0
-    workers, _ = local_workers(spec.cluster)
+    workers = worker_count(spec.cluster)
     bytes_a_row = row_bytes(inputs.main.kinds)
     limit = _limit(spec, workers)
     partitions = None
@@ -105,9 +106,9 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
 
 def _limit(spec: JobSpec, workers: int) -> int | None:
     """Bytes that a local worker may use; None when the cluster is not ours to size."""
-    if spec.cluster.profile != "local":
+    if not is_here(spec.cluster):
         return None
-    given = spec.cluster.memory
+    given = spec.cluster.memory  # type: ignore[union-attr]
     limit = _bytes(given) if given else int(memory_bytes() * MEMORY_SHARE / workers)
     if limit < WORKER_OWN:
         raise RequestError(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from treadle.cluster.launch import open_cluster
-from treadle.cluster.profiles import ClusterProfile
+from treadle.cluster.profiles import Local
 from treadle.engine import text_input
 from treadle.engine.artifacts import Part, Piece
 from treadle.engine.backend import conform
@@ -74,7 +74,7 @@ def predict_files(
         _check_output(folder, format_)
     scratch = Store(f"{store.url}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with open_cluster(ClusterProfile(workers=workers)) as client:
+        with open_cluster(Local(workers=workers)) as client:
 
             def each(function: Callable[..., Any], tasks: Sequence[Any], *arguments: Any) -> list[Any]:
                 futures = [client.submit(function, task, *arguments, pure=False) for task in tasks]

@@ -15,8 +15,10 @@ from datetime import UTC, datetime
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from treadle.cluster.agreement import check_files
 from treadle.cluster.hardware import cores, memory_bytes
 from treadle.cluster.launch import open_cluster
+from treadle.cluster.profiles import is_here
 from treadle.cluster.signals import held, terminable
 from treadle.engine import pipeline
 from treadle.engine.artifacts import Artifact, Publication
@@ -123,6 +125,8 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
                 waited = time.perf_counter() - started
                 events.emit("cluster", "finished", wall_seconds=waited, dashboard=client.dashboard_link)
                 manifest["cluster_start_seconds"] = waited
+                if not is_here(plan.spec.cluster):
+                    check_files(client, _shared(plan, store))
                 context = Context(plan.spec.job, store, Backend(), client, events, run_id, manifest["spec_digest"])
                 # Too late to cancel: from the first table to the manifest nothing is left half published.
                 context.before_publish = lambda: ending.enter_context(held())
@@ -147,6 +151,13 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
                 events.close()
                 store.write_json(f"runs/{run_id}/manifest.json", manifest)
     return Run(store, manifest)
+
+
+def _shared(plan: Plan, store: Store) -> list[str]:
+    """Files of this machine that workers must see: one of the root, and the first of each input."""
+    root = [store.path(f"runs/{store.run}/events.jsonl")] if "file" in store.fs.protocol else []
+    found = [plan.inputs.main, plan.inputs.test, *plan.inputs.sides.values()]
+    return root + [inspected.files[0].path for inspected in found if inspected and "://" not in inspected.files[0].path]
 
 
 def _inputs(plan: Plan) -> list[dict[str, Any]]:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, field_validator
 
-from treadle.cluster.profiles import ClusterProfile
+from treadle.cluster.profiles import AnyProfile, Local
 from treadle.engine.job import MODEL_NAMES, Job
 from treadle.errors import RequestError
 from treadle.jobs import loading
@@ -33,7 +33,13 @@ class JobSpec(Job):
     apiVersion: Literal["treadle/v1"]
     device: Literal["auto", "cpu", "cuda"] = "auto"
     artifacts: Artifacts = Artifacts()
-    cluster: ClusterProfile = ClusterProfile()
+    cluster: AnyProfile = Local()
+
+    @field_validator("cluster", mode="before")
+    @classmethod
+    def _clusters_are_local(cls, value: Any) -> Any:
+        """Without a profile `local` is meant."""
+        return {"profile": "local", **value} if isinstance(value, Mapping) else value
 
     @property
     def job(self) -> Job:

@@ -18,7 +18,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 import treadle
-from treadle.cluster.profiles import ClusterProfile
+from treadle.cluster.profiles import AnyProfile, Local, Tls
 from treadle.engine.aggregate import Function
 from treadle.engine.cast import CastType
 from treadle.engine.encoders import MAX_LEVELS, DateParts, FeatureOperation, Selector
@@ -91,7 +91,9 @@ def blocks(page: str) -> list[Block]:
 
 
 def yaml_fault(text: str, folder: Path) -> str | None:
-    """What is wrong with a YAML block: a whole spec, or a list of operations of one kind."""
+    """What is wrong with a YAML block: a whole spec, its section `cluster`, or a list of operations of one kind."""
+    if text.startswith("cluster:"):
+        text = f"apiVersion: treadle/v1\nname: a\ndata: {{path: x}}\n{text}"
     if text.startswith("apiVersion:"):
         from treadle.jobs.loading import load
 
@@ -231,6 +233,7 @@ FENCE = "```"
 PLANTED = [
     ("yaml", "apiVersion: treadle/v1\nname: a\ndata: {path: x, targt: y}", "Did you mean 'target'"),
     ("yaml", "apiVersion: treadle/v2\nname: a\ndata: {path: x}", "treadle/v1"),
+    ("yaml", "cluster: {profile: ssh, host: [a]}", "Did you mean 'hosts'"),
     ("yaml", "- {op: filter, sql: 'max(a) > 0'}", "aggregate"),
     ("yaml", "- {op: one_hot, columns: text}", "columns"),
     ("yaml", "- {op: filter, sql: 'a > 0'}\n- {op: scale, columns: all}", "filter"),
@@ -303,7 +306,16 @@ DOCUMENTED: list[tuple[str, set[str]]] = [
     ("## split", tags(Split, "kind")),
     ("## models, metric, explain, predict", {*MODEL_NAMES, *CLASSIFICATION_METRICS, *REGRESSION_METRICS}),
     ("## data", {*Data.model_fields, *BadRows.model_fields}),
-    ("## Where it runs", {*ClusterProfile.model_fields, "device", "artifacts", "seed"}),
+    (
+        "## Where it runs",
+        {
+            *Local.model_fields,
+            *re.findall(r"\w+", " ".join(tags(AnyProfile, "profile"))),
+            "device",
+            "artifacts",
+            "seed",
+        },
+    ),
 ]
 
 
@@ -311,6 +323,15 @@ DOCUMENTED: list[tuple[str, set[str]]] = [
 def test_the_spec_page_names_all_there_is(title: str, wanted: set[str]) -> None:
     assert wanted
     assert not wanted - names(section(title))
+
+
+@pytest.mark.parametrize("profile", get_args(get_args(AnyProfile)[0]), ids=lambda profile: profile.__name__)
+def test_the_page_of_clusters_shows_every_key_of_every_profile(profile: Any) -> None:
+    (tag,) = literals(profile.model_fields["profile"].annotation)
+    _, found, rest = PAGES["docs/clusters.md"].read_text(encoding="utf-8").partition(f"## {tag}\n")
+    assert found
+    wanted = {*profile.model_fields, *(Tls.model_fields if profile.__name__ == "Ssh" else ())}
+    assert not wanted - set(re.findall(r"\w+", rest.partition("\n## ")[0]))
 
 
 def parameters(union: Any) -> Iterator[tuple[str, str]]:

@@ -220,9 +220,9 @@ def test_the_extra_gpu_is_what_is_wanted() -> None:
 def test_choosing_a_device_initialises_nothing_of_cuda() -> None:
     """A process that has initialised CUDA cannot start GPU workers; so no GPU library may even be imported."""
     code = (
-        "import json, sys; from treadle.jobs.device import choose_device; choose_device('auto'); "
-        "from treadle.jobs.doctor import diagnose; diagnose('artifacts-that-are-not-there'); "
-        "print(json.dumps(sorted(sys.modules)))"
+        "import json, sys; from treadle.cluster.profiles import Local; from treadle.jobs.device import choose_device; "
+        "choose_device('auto', Local()); from treadle.jobs.doctor import diagnose; "
+        "diagnose('artifacts-that-are-not-there'); print(json.dumps(sorted(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not GPU_MODULES & set(json.loads(done.stdout))

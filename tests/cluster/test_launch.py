@@ -9,12 +9,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from pydantic import ValidationError
 
 from tests.conftest import people_spec, write_people
-from treadle.cluster import hardware, launch
+from treadle.cluster import hardware, launch, remote
 from treadle.cluster.launch import local_workers, open_cluster
-from treadle.cluster.profiles import ClusterProfile
+from treadle.cluster.profiles import Attached, Local
 from treadle.errors import RequestError
 
 
@@ -29,7 +28,7 @@ def test_a_local_cluster_listens_on_loopback_only_and_leaves_nothing(tmp_path: P
     before = {p.pid for p in psutil.Process().children(recursive=True)}
     others = len([ip for ip in listening() if not ip.startswith("127.")])
     log = tmp_path / "workers.log"
-    with open_cluster(ClusterProfile(workers=1, threads=1, memory="1GB"), str(log)) as client:
+    with open_cluster(Local(workers=1, threads=1, memory="1GB"), str(log)) as client:
         (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
         assert worker["nthreads"] == 1
         assert worker["memory_limit"] == 10**9
@@ -45,13 +44,13 @@ def test_a_local_cluster_listens_on_loopback_only_and_leaves_nothing(tmp_path: P
 
 
 def test_attaches_to_a_running_scheduler(scheduler: str) -> None:
-    with open_cluster(ClusterProfile(profile="address", address=scheduler)) as client:
+    with open_cluster(Attached(profile="address", address=scheduler)) as client:
         assert len(client.scheduler_info(n_workers=-1)["workers"]) == 2
 
 
 def test_an_address_where_nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "ATTACH_TIMEOUT", "2s")
-    profile = ClusterProfile(profile="address", address="tcp://127.0.0.1:9")
+    monkeypatch.setattr(remote, "ATTACH_TIMEOUT", "2s")
+    profile = Attached(profile="address", address="tcp://127.0.0.1:9")
     with (
         pytest.raises(RequestError, match=r"No Dask scheduler answers at tcp://127.0.0.1:9 \(cluster.address\)"),
         open_cluster(profile),
@@ -59,18 +58,11 @@ def test_an_address_where_nothing_listens(monkeypatch: pytest.MonkeyPatch) -> No
         pass
 
 
-def test_an_address_belongs_to_its_profile() -> None:
-    with pytest.raises(ValidationError, match="cluster.address: it is needed with profile: address"):
-        ClusterProfile(profile="address")
-    with pytest.raises(ValidationError, match="cluster.address: it is needed with profile: address, and only there"):
-        ClusterProfile(address="tcp://127.0.0.1:1")
-
-
 def test_workers_share_the_cores() -> None:
-    workers, threads = local_workers(ClusterProfile())
+    workers, threads = local_workers(Local())
     assert 1 <= workers <= 4
     assert workers * threads <= max(hardware.cores(), workers)
-    assert local_workers(ClusterProfile(workers=3, threads=2)) == (3, 2)
+    assert local_workers(Local(workers=3, threads=2)) == (3, 2)
 
 
 def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:

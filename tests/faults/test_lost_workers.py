@@ -13,7 +13,7 @@ import pytest
 from distributed import Client, Future
 
 from treadle.cluster.launch import open_cluster
-from treadle.cluster.profiles import ClusterProfile
+from treadle.cluster.profiles import Local
 from treadle.engine import recovery
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(120)
 def client() -> Iterator[Client]:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        open_cluster(ClusterProfile(workers=2, threads=1, memory="1GB")) as client,
+        open_cluster(Local(workers=2, threads=1, memory="1GB")) as client,
     ):
         yield client
 

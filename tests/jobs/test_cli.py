@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 import treadle
 from tests.conftest import people_spec, write_people
 from treadle.cluster.launch import open_cluster
-from treadle.cluster.profiles import ClusterProfile
+from treadle.cluster.profiles import Attached
 from treadle.engine.job import MODEL_NAMES
 from treadle.jobs import runner
 from treadle.jobs.cli import app
@@ -58,7 +58,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Path:
 @pytest.fixture
 def attached(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batch prediction runs on the session's cluster, which is there already."""
-    profile = ClusterProfile(profile="address", address=scheduler)
+    profile = Attached(profile="address", address=scheduler)
     monkeypatch.setattr("treadle.jobs.predict.open_cluster", lambda _: open_cluster(profile))
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from treadle.cluster import hardware
+from treadle.cluster.profiles import Local
 from treadle.errors import RequestError
 from treadle.jobs import device
 from treadle.jobs.cli import app
@@ -48,23 +49,23 @@ def test_without_gpus_cuda_fails_and_auto_does_not(monkeypatch: pytest.MonkeyPat
     assert "A job with device: cuda cannot run here: this machine has no NVIDIA driver." in said
     doctor("--device", "cuda", "--json", "--root", str(tmp_path), status=1)
     assert "runs on the CPU: this machine has no NVIDIA driver." in doctor("--root", str(tmp_path))
-    assert choose_device("auto") == ("cpu", "auto: this machine has no NVIDIA driver")
-    assert choose_device("cpu") == ("cpu", "the spec says so")
+    assert choose_device("auto", Local()) == ("cpu", "auto: this machine has no NVIDIA driver")
+    assert choose_device("cpu", Local()) == ("cpu", "the spec says so")
     with pytest.raises(
         RequestError, match=r"device: cuda cannot be used: this machine has no NVIDIA driver. To use it"
     ):
-        choose_device("cuda")
+        choose_device("cuda", Local())
 
 
 def test_what_this_version_lacks_is_told_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "gpu_problem", lambda: None)
     lacks = device.cuda_problem(None)
     if lacks is None:
-        assert choose_device("auto")[0] == choose_device("cuda")[0] == "cuda"
+        assert choose_device("auto", Local())[0] == choose_device("cuda")[0] == "cuda"
     else:
-        assert choose_device("auto") == ("cpu", f"auto: {lacks.found}")
+        assert choose_device("auto", Local()) == ("cpu", f"auto: {lacks.found}")
         with pytest.raises(RequestError, match=lacks.found):
-            choose_device("cuda")
+            choose_device("cuda", Local())
 
 
 def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from tests.jobs.published import (
     join,
     table,
 )
-from treadle.cluster import launch
+from treadle.cluster import remote
 from treadle.jobs import runner
 
 TOWNS = pd.DataFrame({"city": ["Ulm", "Köln"], "size": [1.0, 2.0]})
@@ -224,7 +224,7 @@ def test_a_job_that_does_not_fit_the_memory_is_refused_by_the_plan(people: Publi
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "foo://127.0.0.1:9"])
 def test_an_address_where_nothing_listens(people: Published, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setattr(launch, "ATTACH_TIMEOUT", "1s")
+    monkeypatch.setattr(remote, "ATTACH_TIMEOUT", "1s")
     words = rf"No Dask scheduler answers at {address} \(cluster.address\): .* Start it, or use profile: local"
     people.refuses(2, words, cluster={"profile": "address", "address": address})
 
@@ -253,7 +253,7 @@ cluster: {profile: locl}
         r"line 8, models.0: 'xgbost' is not in the catalogue of models. Allowed: .* Did you mean 'xgboost'\?",
         "line 8, models.1.params: expected a mapping, got the number 3",
         r"line 9, metric: 'aucc' is not allowed.* Did you mean 'auc'\?",
-        r"line 10, cluster.profile: 'locl' is not allowed. Allowed: \[local, address\]. Did you mean 'local'\?",
+        r"line 10, cluster.profile: 'locl' is not a profile. Allowed: \[local, .*\]. Did you mean 'local'\?",
     ):
         assert re.search(line, said)
     assert len(said.splitlines()) == 9

@@ -1,0 +1,97 @@
+"""Whether a cluster that others started fits this process: the same versions, the same files."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from treadle.errors import RequestError, TreadleError, listed
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+MESSAGES = ("dask", "distributed", "cloudpickle", "msgpack")
+"""What the processes of a cluster understand each other by."""
+LIBRARIES = (*MESSAGES, "treadle", "numpy", "pandas", "pyarrow", "numba", "xgboost", "scikit-learn")
+"""What results may depend on besides."""
+NOT_INSTALLED = "not installed"
+
+
+def check_versions(client: Client) -> None:
+    """Refuses a cluster whose scheduler or workers have other versions than this process.
+
+    Raises
+    ------
+    TreadleError
+        Names every library with its version here and there.
+    """
+    here = installed()
+    there = client.run(installed, on_error="return")
+    for process, found in there.items():
+        if isinstance(found, Exception):
+            raise TreadleError(
+                f"Treadle cannot be loaded on {process}: {found}. Install it there too, with the versions of "
+                "constraints.txt."
+            )
+    differ = []
+    for library, version in here.items():
+        found = {process: versions[library] for process, versions in there.items()}
+        if library in MESSAGES:
+            found["the scheduler"] = _on_scheduler(client, library)
+        differ += _differing(library, version, found)
+    if differ:
+        raise TreadleError(
+            f"The cluster has other versions than this process: {listed(differ)}. Install the same on all machines: "
+            "constraints.txt has exact versions."
+        )
+
+
+@functools.cache
+def installed() -> dict[str, str]:
+    """The versions that a process has; of Python without the patch level, which changes neither."""
+    return {"Python": ".".join(platform.python_version_tuple()[:2])} | {name: _version(name) for name in LIBRARIES}
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return NOT_INSTALLED
+
+
+def _on_scheduler(client: Client, library: str) -> str:
+    """Asked without a function of ours: a scheduler can do without Treadle."""
+    try:
+        return str(client.run_on_scheduler(importlib.metadata.version, library))
+    except importlib.metadata.PackageNotFoundError:
+        return NOT_INSTALLED
+
+
+def _differing(library: str, here: str, there: Mapping[str, str]) -> list[str]:
+    """One text for each other version that some process has."""
+    where: dict[str, list[str]] = {}
+    for process, version in there.items():
+        if version != here:
+            where.setdefault(version, []).append(process)
+    return [f"{library} is {here} here, and {text} on {listed(sorted(names), 2)}" for text, names in where.items()]
+
+
+def check_files(client: Client, paths: Iterable[str]) -> None:
+    """Refuses workers that do not see files of this machine, which a job on them would need.
+
+    Raises
+    ------
+    RequestError
+        Names the first file and who does not see it.
+    """
+    for path in paths:
+        blind = sorted(worker for worker, sees in client.run(os.path.exists, path).items() if not sees)
+        if blind:
+            raise RequestError(
+                f"'{path}' is not there for {listed(blind, 3)}. All workers of a cluster need the same input and "
+                "artifacts root: use a folder that they share, or a URL such as s3://..."
+            )
