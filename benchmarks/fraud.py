@@ -124,7 +124,7 @@ def run(rows: int, repeats: int, data: Path | None, out: Path | None, say: Say) 
         "pairs": pairs,
     }
     show(result, say)
-    written(result, f"fraud-{rows}", out, whole=True, say=say)
+    written(result, f"fraud-{rows}-cpu", out, whole=True, say=say)
     return result
 
 

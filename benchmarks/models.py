@@ -86,8 +86,12 @@ def made_data(case: Case, rows: int, seed: int) -> tuple[NDArray[np.float32], ND
     return x, y
 
 
-def trained(case: Case) -> Trained:
-    """The case's models; LightGBM's only where it is installed."""
+def trained(case: Case, threads: int = 1, peers: bool = True) -> Trained:
+    """The case's models; LightGBM's only where it is installed, and for peers.
+
+    One thread by default: on a shared machine OpenMP's threads wait for each other, and train for minutes. 0
+    takes all cores.
+    """
     x, y = made_data(case, TRAIN_ROWS[case.library], seed=1)
     if case.library == "sklearn":
         from sklearn.ensemble import RandomForestRegressor
@@ -96,12 +100,11 @@ def trained(case: Case) -> Trained:
         return Trained(case, {"sklearn": forest.fit(x, y).set_params(n_jobs=1)})
     import xgboost
 
-    # One thread: on a shared machine OpenMP's threads wait for each other, and train for minutes.
-    params: dict[str, Any] = {"max_depth": case.depth, "eta": 0.1, "seed": 1, "nthread": 1}
+    params: dict[str, Any] = {"max_depth": case.depth, "eta": 0.1, "seed": 1, "nthread": threads}
     if case.classes > 1:
         params |= {"objective": "multi:softprob", "num_class": case.classes}
     models: dict[str, Any] = {"xgboost": xgboost.train(params, xgboost.DMatrix(x, y, nthread=1), case.trees)}
-    if installed("lightgbm"):
+    if peers and installed("lightgbm"):
         models["lightgbm"] = _lightgbm(case, x, y)
     return Trained(case, models)
 

@@ -82,7 +82,7 @@ class Benchmark:
                     say(line)
                 for name, why in found["errors"].items():
                     say(f"  {name} failed: {why}")
-        written(result, self.name, out, whole=len(cases) == len(CASES), say=say)
+        written(result, f"{self.name}-cpu", out, whole=len(cases) == len(CASES), say=say)
         return result
 
 
@@ -96,7 +96,7 @@ def written(result: dict[str, Any], name: str, out: Path | None, whole: bool, sa
     """
     in_checkout = (FOLDER.parent / "pyproject.toml").is_file() and Path.cwd().is_relative_to(FOLDER.parent)
     if out is None and whole and in_checkout:
-        out = FOLDER / "results" / f"{name}-cpu.json"
+        out = FOLDER / "results" / f"{name}.json"
     if out is None:
         return
     try:

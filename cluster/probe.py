@@ -6,8 +6,10 @@ workers any more. So each question is asked in a process of its own, which print
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -45,9 +47,15 @@ def ask(question: str, seconds: float = SECONDS) -> Any:
     if done.returncode < 0:
         raise ProbeFailed(f"the process that asked died of signal {-done.returncode}")
     if done.returncode:
-        last = done.stderr.strip().splitlines()
-        raise ProbeFailed(last[-1][:300] if last else f"the process that asked ended with status {done.returncode}")
+        raise ProbeFailed(_error(done.stderr) or f"the process that asked ended with status {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _error(stderr: str) -> str:
+    """The error at the end of a traceback, in a line; its message may have several."""
+    lines = stderr.strip().splitlines()
+    begins = [i for i, line in enumerate(lines) if re.match(r"[A-Za-z_][\w.]*(: |$)", line)]
+    return " ".join(" ".join(lines[begins[-1] if begins else -1 :]).split())[:300].rstrip(": ")
 
 
 def driver() -> dict[str, Any]:
@@ -78,10 +86,12 @@ def driver() -> dict[str, Any]:
 def device() -> dict[str, Any]:
     """Allocates memory and runs a kernel on every visible GPU."""
     import numpy as np
-    import rmm
     from numba import cuda
 
-    rmm.DeviceBuffer(size=ALLOCATED_BYTES)
+    if importlib.util.find_spec("rmm") is not None:
+        import rmm
+
+        rmm.DeviceBuffer(size=ALLOCATED_BYTES)
 
     @cuda.jit
     def double(values):  # type: ignore[no-untyped-def]

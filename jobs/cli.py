@@ -323,6 +323,24 @@ def bench_fraud(
         _measured(fraud.run(_whole(rows), repeats, data, out, _say(as_json)), as_json)
 
 
+@bench.command("gpu")
+def bench_gpu(
+    model: Models = None,
+    minutes: Annotated[float, typer.Option(min=1.0, help="Time for all of it.")] = 8.0,
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """All that only a GPU can show: the kernels' tests, and their speed beside XGBoost's CUDA code."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import gpu_check
+
+        result = gpu_check.run(minutes, tuple(model or ()), out, _say(as_json))
+        _measured(result, as_json)
+    if not result["right"]:
+        raise typer.Exit(1)
+
+
 def _say(as_json: bool) -> Callable[[str], None]:
     return (lambda _: None) if as_json else functools.partial(print, flush=True)
 

@@ -1,0 +1,205 @@
+"""Everything that only a GPU can show, in one command: `treadle bench gpu`.
+
+Steps run in processes of their own, each with a time limit, so that a crash or a hang of one costs only its own
+line. What is not installed is left out and named: with XGBoost, CuPy and numba-cuda alone the kernels are
+checked and measured. The table comes last; the whole result is written as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from treadle.benchmarks.machine import described
+from treadle.benchmarks.models import CASES
+from treadle.benchmarks.report import FOLDER, LIBRARIES, Say, shown, written
+from treadle.cluster.hardware import GpuReport, gpu_report
+from treadle.cluster.probe import ProbeFailed, ask
+from treadle.errors import RequestError
+
+MINUTES = 8.0
+"""For everything; a step gets at most what is left."""
+TESTS_SHARE = 0.35
+"""Of the time, at most for the tests; they compile every kernel anew."""
+GPU_LIBRARIES = ("numba-cuda", "cupy-cuda13x", "cudf-cu13", "cuml-cu13", "dask-cuda", "rmm-cu13")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a step went: True when all of it is right, None when it was left out."""
+
+    step: str
+    right: bool | None
+    said: str
+    seconds: float = 0.0
+    details: Any = field(default=None, repr=False)
+
+
+Step = Callable[[float], Outcome]
+"""Given the seconds that it may take."""
+
+
+def run(minutes: float, models: tuple[str, ...], out: Path | None, say: Say) -> dict[str, Any]:
+    """Makes every check that this machine allows; writes and returns the result.
+
+    Raises
+    ------
+    RequestError
+        There is no GPU on which a kernel computes.
+    StorageError
+        The result cannot be written.
+    """
+    report = gpu_report()
+    try:
+        computing = ask("device")
+    except ProbeFailed as error:
+        problem = next((f" ({check.found})" for check in report.checks if check.ok is False), "")
+        why = str(error).rstrip(".")
+        raise RequestError(
+            f"bench gpu: no kernel computes on a GPU here: {why}{problem}; treadle doctor says more."
+        ) from None
+    end = time.monotonic() + 60 * minutes
+    outcomes: list[Outcome] = []
+    steps: Mapping[str, Step] = {
+        "kernels": lambda seconds: kernels(models, seconds, say),
+        "tests": lambda seconds: tests(min(seconds, 60 * minutes * TESTS_SHARE)),
+    }
+    for name, step in steps.items():
+        started = time.monotonic()
+        say(f"{name} ...")
+        outcome = step(end - started)
+        outcomes.append(Outcome(outcome.step, outcome.right, outcome.said, time.monotonic() - started, outcome.details))
+    outcomes.append(jobs(report))
+    result = {
+        "benchmark": "gpu",
+        **described((*LIBRARIES, *GPU_LIBRARIES)),
+        "probe": report.described(),
+        "computing": computing,
+        "steps": [asdict(outcome) for outcome in outcomes],
+        "right": all(outcome.right is not False for outcome in outcomes),
+    }
+    name = re.sub(r"[^a-z0-9]+", "-", report.gpus[0].name.lower()).strip("-") if report.gpus else "gpu"
+    written(result, f"gpu-{name}", out, whole=not models, say=say)
+    show(result, say)
+    return result
+
+
+def kernels(models: tuple[str, ...], seconds: float, say: Say) -> Outcome:
+    """`treadle.benchmarks.gpu_kernels`, whose models are told as they are done."""
+    found: list[dict[str, Any]] = []
+    command = [sys.executable, "-m", "treadle.benchmarks.gpu_kernels", *models]
+    late = threading.Event()
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process,
+    ):
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        assert process.stdout is not None
+        for text in process.stdout:
+            if text.startswith("{") and text.endswith("}\n"):  # libraries print too, and a kill may cut a line
+                found.append(json.loads(text))
+                say(f"  {found[-1]['model']}: {'right' if found[-1]['right'] else 'wrong'}")
+        timer.cancel()
+        log.seek(0)
+        complaint = log.read().strip().splitlines()[-1:]
+    wanted = sum(not models or any(text in case.name for text in models) for case in CASES)
+    right = [one["right"] for one in found]
+    said = f"{sum(right)} of {len(found)} models right"
+    if len(found) < wanted:
+        ended = f"it ended with {' '.join(complaint) or 'no word'}"
+        why = f"time was up after {seconds:.0f} s" if late.is_set() else ended
+        said += f"; {wanted - len(found)} not measured: {why}"
+    # What there was no time for is not wrong; a crash is.
+    enough = len(found) == wanted or (late.is_set() and found)
+    return Outcome("kernels", all(right) and bool(enough), said, details=found)
+
+
+def tests(seconds: float) -> Outcome:
+    """The tests that are marked `gpu`."""
+    root = FOLDER.parent
+    if not (root / "tests" / "kernels" / "cuda").is_dir():
+        return Outcome("tests", None, "not in a checkout, which has the tests")
+    if find_spec("pytest") is None:
+        return Outcome("tests", None, "pytest is not installed")
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/kernels/cuda"]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired as error:
+        output = error.stdout or b""
+        text = output.decode() if isinstance(output, bytes) else output
+        return Outcome("tests", "F" not in text, f"not done after {seconds:.0f} s", details=text[-4000:])
+    lines = done.stdout.strip().splitlines() or [""]
+    return Outcome(
+        "tests",
+        done.returncode == 0,
+        lines[-1].strip("= "),
+        details=None if done.returncode == 0 else done.stdout[-8000:],
+    )
+
+
+def jobs(report: GpuReport) -> Outcome:
+    """Whole jobs on the CPU and on GPUs."""
+    from treadle.jobs.device import cuda_problem
+
+    problem = cuda_problem(report.problem)
+    return Outcome("jobs", None, f"not covered: {problem.found}" if problem else "not covered yet")
+
+
+def show(result: dict[str, Any], say: Say) -> None:
+    """The table of models, and then one line a step."""
+    gpus = result["probe"]["gpus"]
+    say(
+        "; ".join(f"{gpu['name']}, {gpu['memory_bytes'] / 2**30:.0f} GiB" for gpu in gpus) or "GPU unknown without NVML"
+    )
+    say(
+        f"{'':<38}{'contributions: rows a second':<33}{'ratio to XGBoost':<18}{'':<10}{'margins: rows a second':<24}\n"
+        f"{'model':<38}{'treadle':>12}{'xgboost':>12}{'device':>10}{'to host':>9}{'error':>8}"
+        f"{'treadle':>15}{'xgboost':>13}{'ratio':>7}{'error':>8}"
+    )
+    for step in result["steps"]:
+        for model in step["details"] if step["step"] == "kernels" else ():
+            say(line(model))
+            for name, why in model["errors"].items():
+                say(f"  {name} failed: {why}")
+    for step in result["steps"]:
+        state = {True: "right", False: "WRONG", None: "left out"}[step["right"]]
+        say(f"{step['step']:<10}{state:<10}{step['seconds']:>6.0f} s  {step['said']}")
+
+
+def line(model: dict[str, Any]) -> str:
+    """A model's line of the table."""
+
+    def rate(what: str, side: str) -> str:
+        figures = model.get(what, {}).get("figures", {})
+        return f"{figures[side]['rows_per_wall_second']:,.0f}" if side in figures else "-"
+
+    def times(what: str, side: str) -> float | None:
+        found: float | None = model.get(what, {}).get("ratio", {}).get(side)
+        return found
+
+    def error(what: str) -> str:
+        found = model.get(what, {}).get("largest_difference", {}).get("treadle")
+        return "-" if found is None else f"{found:.0e}"
+
+    return (
+        f"{model['model']:<38}{rate('contributions', 'treadle'):>12}{rate('contributions', 'xgboost'):>12}"
+        f"{shown(times('contributions', 'treadle'), 10)}{shown(times('contributions', 'treadle to host'), 9)}"
+        f"{error('contributions'):>8}{rate('margins', 'treadle'):>15}{rate('margins', 'xgboost'):>13}"
+        f"{shown(times('margins', 'treadle'), 7)}{error('margins'):>8}"
+    )

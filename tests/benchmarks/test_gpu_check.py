@@ -1,0 +1,92 @@
+"""The GPU check, as far as a machine without a GPU can show: in Numba's simulator, which real processes run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from treadle.benchmarks import gpu_check
+from treadle.cluster.hardware import GpuReport
+from treadle.jobs.cli import app
+
+
+@pytest.fixture
+def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels run in the simulator, and the question whether one computes is answered by it."""
+    monkeypatch.setenv("NUMBA_ENABLE_CUDASIM", "1")
+    monkeypatch.setattr(gpu_check, "ask", lambda question: {"gpus": [0]})
+
+
+def test_without_a_gpu_it_says_what_is_missing() -> None:
+    if gpu_check.gpu_report(thorough=False).problem is None:
+        pytest.skip("this machine has a GPU")
+    result = CliRunner().invoke(app, ["bench", "gpu"])
+    assert result.exit_code == 2
+    assert "no kernel computes on a GPU here" in result.output
+    assert "treadle doctor says more" in result.output
+
+
+def test_the_whole_check(simulated: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "tests", lambda seconds: gpu_check.Outcome("tests", None, "run by another test"))
+    out = tmp_path / "result.json"
+    done = CliRunner().invoke(app, ["bench", "gpu", "--model", "tiny", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    result = json.loads(out.read_text())
+    assert result["right"] is True
+    kernels, tests, jobs = result["steps"]
+    assert (kernels["right"], tests["right"], jobs["right"]) == (True, None, None)
+    assert jobs["said"].startswith("not covered")
+    (model,) = kernels["details"]
+    for what in ("contributions", "margins"):
+        assert model[what]["figures"]["treadle"]["rows"] == 12
+        assert model[what]["largest_difference"]["treadle"] <= 1e-6
+    # The table comes last: the line of the model, then a line for each step.
+    *_, row, first, second, third = done.output.strip().splitlines()
+    assert row.startswith("tiny, depth 3, 8 features")
+    assert [line.split()[0] for line in (first, second, third)] == ["kernels", "tests", "jobs"]
+
+
+def test_what_there_was_no_time_for_is_told(simulated: None) -> None:
+    said: list[str] = []
+    outcome = gpu_check.kernels(("depth 12, 50 features",), 1.0, said.append)
+    assert outcome.right is False
+    assert "0 of 0 models right; 1 not measured: time was up after 1 s" in outcome.said
+
+
+def test_a_crash_is_told(simulated: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    outcome = gpu_check.kernels(("tiny",), 60.0, print)
+    assert outcome.right is False
+    assert "1 not measured: it ended with" in outcome.said
+
+
+def test_tests_that_fail_or_take_too_long(simulated: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "tests" / "kernels" / "cuda"
+    monkeypatch.setattr(gpu_check, "FOLDER", tmp_path / "benchmarks")
+    assert gpu_check.tests(60.0).right is None
+    folder.mkdir(parents=True)
+    head = "import pytest, time\n@pytest.mark.gpu\n"
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu: x\n")
+    for name, body, right, words in (
+        ("fails", "assert False", False, "1 failed"),
+        ("passes", "pass", True, "1 passed"),
+        ("hangs", "time.sleep(60)", True, "not done after 3 s"),
+    ):
+        (folder / "test_one.py").write_text(f"{head}def test_{name}(): {body}\n")
+        outcome = gpu_check.tests(3.0)
+        assert outcome.right is right, name
+        assert words in outcome.said
+
+
+def test_lines_of_models_that_failed() -> None:
+    broken: dict[str, Any] = {"model": "x", "errors": {"all": "RuntimeError: y"}, "right": False}
+    said: list[str] = []
+    step = {"step": "kernels", "right": False, "said": "0 of 1", "seconds": 1.0, "details": [broken]}
+    gpu_check.show({"probe": GpuReport((), (), None, {}).described(), "steps": [step]}, said.append)
+    assert "  all failed: RuntimeError: y" in said
+    assert said[-1].split()[:2] == ["kernels", "WRONG"]
