@@ -264,6 +264,31 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def parity(
+    spec: Spec,
+    root: Root = None,
+    set_: Set = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows whose values are compared.")] = 16,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Compare a job on the CPU with the same on a GPU, or in the CUDA simulator; exit with 1 when they differ."""
+    with messages(debug, as_json):
+        from treadle.jobs import console
+        from treadle.jobs.parity import parity as compared
+
+        with console.listener(quiet or as_json) as listener:
+            found = compared(spec, root, set_ or (), rows, listener)
+        if as_json:
+            print(json.dumps(found.described()))
+        else:
+            console.show_parity(found)
+    if not found.right:
+        raise typer.Exit(1)
+
+
 @app.command("make-data")
 def make_data(
     kind: Annotated[str, typer.Argument(help="What to make: transactions.")],

@@ -15,6 +15,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from treadle.engine.events import Listener
     from treadle.jobs.doctor import Diagnosis
+    from treadle.jobs.parity import Parity
     from treadle.jobs.plan import Plan
     from treadle.jobs.run import Run
 
@@ -254,3 +255,15 @@ def show_diagnosis(found: Diagnosis, device: str) -> None:
         out.print(f"A job with device: auto runs on {'GPUs' if found.device == 'cuda' else 'the CPU'}{why}.")
     else:
         out.print(f"A job with device: {device} can run here.")
+
+
+def show_parity(found: Parity) -> None:
+    """Stage by stage: seconds on both, the largest difference, what was not covered."""
+    table = Table("", "stage", "CPU s", "device s", "difference", "", title_justify="left")
+    table.title = f"Run {found.run} on the CPU and on {found.device}"
+    for line in found.lines:
+        seconds = ["" if s is None else f"{s:.2f}" for s in (line.cpu_seconds, line.device_seconds)]
+        difference = "" if line.difference is None else f"{line.difference:.1e}"
+        state = {True: "ok", False: "NO", None: "-"}[line.right]
+        table.add_row(state, line.stage, *seconds, difference, line.said)
+    out.print(table)

@@ -52,13 +52,23 @@ class ForestModel(Model):
         """With its tables, which are built once in a process: `load_model` keeps the model."""
         return TreeExplainer(self.forest)
 
+    def margins_of(self, rows: Any) -> Any:
+        """float64 margins of float32 rows (rows, features), which stay where the rows lie."""
+        return predict_margin(self.forest, rows)
+
+    def contributions_of(self, rows: Any) -> Any:
+        """float64 contributions, as `margins_of`."""
+        return self.explainer.shap_values(rows)
+
     def _margin(self, matrix: np.ndarray) -> np.ndarray:
         _use_task_threads()
-        return predict_margin(self.forest, matrix)
+        found: np.ndarray = self.margins_of(matrix)
+        return found
 
     def _contributions(self, matrix: np.ndarray) -> np.ndarray:
         _use_task_threads()
-        return self.explainer.shap_values(matrix)
+        found: np.ndarray = self.contributions_of(matrix)
+        return found
 
     def save(self, store: Store, folder: str) -> dict[str, Any]:
         buffer = io.BytesIO()

@@ -12,4 +12,6 @@ from typing import Any
 
 def on_device(rows: Any) -> bool:
     """Whether rows are a device array (CuPy, Numba, any `__cuda_array_interface__`) or a cuDF frame."""
-    return hasattr(rows, "__cuda_array_interface__") or type(rows).__module__.partition(".")[0] == "cudf"
+    module = type(rows).__module__
+    # The simulator's arrays do not have the interface.
+    return hasattr(rows, "__cuda_array_interface__") or module.startswith(("cudf.", "numba.cuda.simulator."))

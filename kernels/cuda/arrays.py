@@ -88,6 +88,12 @@ def upload(array: np.ndarray) -> Any:
     return cuda.to_device(np.ascontiguousarray(array) if array.size else np.zeros((1,) * array.ndim, array.dtype))
 
 
+def download(array: Any) -> np.ndarray:
+    """A device array's copy on the host: of Numba's and of CuPy's."""
+    copied: np.ndarray = array.copy_to_host() if hasattr(array, "copy_to_host") else array.get()
+    return copied
+
+
 def result(shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
     """An uninitialised device array for the caller and Numba's view of it: CuPy's where it is installed."""
     if config.ENABLE_CUDASIM or importlib.util.find_spec("cupy") is None:

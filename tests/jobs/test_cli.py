@@ -27,7 +27,20 @@ from treadle.jobs.cli import app
 from treadle.jobs.spec import JobSpec
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "jobs" / "examples").glob("*.yaml"))
-COMMANDS = ("run", "check", "plan", "predict", "runs", "show", "schema", "doctor", "warmup", "make-data", "bench")
+COMMANDS = (
+    "run",
+    "check",
+    "plan",
+    "predict",
+    "runs",
+    "show",
+    "schema",
+    "doctor",
+    "parity",
+    "warmup",
+    "make-data",
+    "bench",
+)
 BENCHMARKS = ("bench treeshap", "bench predict", "bench fraud")
 HEAVY = ("pandas", "numpy", "pyarrow", "dask", "distributed", "xgboost", "sklearn", "numba", "deltalake", "pydantic")
 

@@ -1,0 +1,83 @@
+"""`treadle parity`: a job's best model on the host and in Numba's CUDA simulator, or on a GPU where there is one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.conftest import people_spec
+from treadle.errors import RequestError, TreadleError
+from treadle.jobs import console
+from treadle.jobs import parity as module
+from treadle.jobs.cli import app
+from treadle.jobs.parity import parity
+
+SMALL = [{"name": "xgboost", "params": {"n_estimators": 3, "max_depth": 2}}]
+
+
+@pytest.fixture
+def spec(people: Path, tmp_path: Path, scheduler: str) -> Callable[..., dict[str, Any]]:
+    def make(**changes: Any) -> dict[str, Any]:
+        return people_spec(people, tmp_path / "artifacts", scheduler, **{"models": SMALL, **changes})
+
+    return make
+
+
+def test_kernels_agree_and_what_was_not_covered_is_named(spec: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(json.dumps(spec()))
+    said = CliRunner().invoke(app, ["parity", str(tmp_path / "spec.json"), "--rows", "3", "--json"])
+    assert said.exit_code == 0, said.output
+    found = json.loads(said.stdout)
+    stages = {line["stage"]: line for line in found["stages"]}
+    for stage, values in (("explain", "contributions"), ("predict", "margins")):
+        assert stages[stage]["right"] is True
+        assert stages[stage]["difference"] < 1e-6
+        assert stages[stage]["device_seconds"] > 0
+        assert stages[stage]["said"].startswith(f"{values} of 3 rows")
+    for stage in ("etl", "features", "train:xgboost", "publish"):
+        assert stages[stage]["right"] is None
+        assert stages[stage]["said"].startswith("not covered: ")
+
+
+def test_a_difference_is_a_failure(spec: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    real = module._compared
+
+    def worse(*args: Any) -> list[Any]:
+        return [type(one)(**{**vars(one), "difference": 0.01}) for one in real(*args)]
+
+    monkeypatch.setattr(module, "_compared", worse)
+    found = parity(spec(), rows=2)
+    assert found.right is False
+    assert {line.stage for line in found.lines if line.right is False} == {"explain", "predict"}
+    with console.out.capture() as printed:
+        console.show_parity(found)
+    rows = [line.split()[1] for line in printed.get().splitlines() if "1.0e-02" in line]
+    assert rows == ["NO", "NO"]
+    assert "not covered" in printed.get()
+
+
+def test_a_linear_model_has_no_kernels(spec: Callable[..., dict[str, Any]]) -> None:
+    found = parity(spec(models=["logistic_regression"]))
+    assert found.right
+    assert {line.right for line in found.lines} == {None}
+    assert "not covered: linear" in next(line.said for line in found.lines if line.stage == "explain")
+
+
+def test_a_job_without_models(spec: Callable[..., dict[str, Any]]) -> None:
+    with pytest.raises(RequestError, match="parity: job 'people' has no models"):
+        parity({k: v for k, v in spec(features=[], models=[]).items() if k not in ("split", "metric")})
+
+
+def test_kernels_that_fail(
+    spec: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "numba.py").write_text("raise RuntimeError('no kernels today')\n")
+    real = module._device
+    monkeypatch.setattr(module, "_device", lambda: (real()[0], {**real()[1], "PYTHONPATH": str(tmp_path)}))
+    with pytest.raises(TreadleError, match="the kernels for devices failed: RuntimeError: no kernels today"):
+        parity(spec())
