@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from treadle.cluster.profiles import Attached, Gateway, Kubernetes, Profile, Slu
 from treadle.errors import RequestError, TreadleError
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Security
 
 ATTACH_TIMEOUT = "15s"
 WORKERS_SECONDS = 600.0
@@ -94,6 +95,7 @@ def _slurm(profile: Slurm, stack: contextlib.ExitStack) -> Client:
     _needs("dask_jobqueue", profile)
     from dask_jobqueue.slurm import SLURMCluster
 
+    certificates = _certificates(os.path.expanduser(profile.shared_folder), stack)
     directives = [*([f"--gres=gpu:{profile.gpus}"] if profile.gpus else []), *profile.directives]
     return _started(
         profile,
@@ -112,12 +114,32 @@ def _slurm(profile: Slurm, stack: contextlib.ExitStack) -> Client:
             job_script_prologue=list(profile.prologue),
             worker_command="dask_cuda.cli" if profile.gpus else "distributed.cli.dask_worker",
             worker_extra_args=["--no-dashboard"],
-            # Certificates of this run's own, so that nobody else on the network can send it code.
-            security=True,
-            shared_temp_directory=os.path.expanduser(profile.shared_folder),
+            security=certificates,
+            protocol="tls://",
             scheduler_options={"dashboard_address": "127.0.0.1:0"},
         ),
     )
+
+
+def _certificates(folder: str, stack: contextlib.ExitStack) -> Security:
+    """Of this run's own, so that nobody else on the network can send it code; in files for this user only."""
+    from distributed import Security
+
+    made = Security.temporary()
+    own = stack.enter_context(tempfile.TemporaryDirectory(prefix=".treadle-", dir=folder))
+    paths = {}
+    for name, text in (("ca_file", made.tls_ca_file), ("key", made.tls_client_key), ("cert", made.tls_client_cert)):
+        paths[name] = os.path.join(own, f"{name}.pem")
+        with open(paths[name], "x", encoding="ascii", opener=_private) as file:
+            file.write(text)
+    roles = {
+        f"tls_{role}_{what}": paths[what] for role in ("client", "scheduler", "worker") for what in ("key", "cert")
+    }
+    return Security(tls_ca_file=paths["ca_file"], require_encryption=True, **roles)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _kubernetes(profile: Kubernetes, stack: contextlib.ExitStack) -> Client:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import subprocess
 from collections.abc import Iterator
@@ -141,7 +140,6 @@ def test_ssh_that_fails_is_told(ssh_server: SshServer, keys: dict[str, Any], wor
         pass
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # dask-jobqueue leaves its certificates open
 def test_workers_as_slurm_jobs(slurm_server: SlurmServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in slurm_server.environment.items():
         monkeypatch.setenv(name, value)
@@ -164,11 +162,13 @@ def test_workers_as_slurm_jobs(slurm_server: SlurmServer, monkeypatch: pytest.Mo
         assert all(address.startswith("tls://127.0.0.1:") for address in (info["address"], *info["workers"]))
         assert set(client.run(os.getenv, "TREADLE_PROLOGUE").values()) == {"ran"}
         assert client.submit(sum, [1, 2]).result() == 3
+        (key,) = tmp_path.glob(".treadle-*/key.pem")
+        assert key.stat().st_mode & 0o077 == key.parent.stat().st_mode & 0o077 == 0
         queue = subprocess.run(["squeue", "-h", "-o", "%T %k"], capture_output=True, text=True, check=True).stdout
         assert queue.splitlines() == ["RUNNING from-a-test"] * 2
     left = subprocess.run(["squeue", "-h", "-t", "RUNNING,PENDING"], capture_output=True, text=True, check=True).stdout
     assert left == ""
-    gc.collect()
+    assert not list(tmp_path.glob(".treadle-*"))
 
 
 def test_workers_of_a_gateway(gateway_server: GatewayServer) -> None:
