@@ -41,8 +41,9 @@ help:
 demo: $(BASE)
 	$(BIN)/treadle run jobs/examples/breast-cancer.yaml
 
+# Two processes at a time; they share the tests out as they get done with them.
 test: $(DEV)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: $(DEV)
 	$(BIN)/ruff check

@@ -160,7 +160,7 @@ def test_tables_do_not_depend_on_the_partitioning(people: Path, tmp_path: Path, 
         (("predict", "started"), {"predict", "publish"}),
         (("predict", "finished"), {"publish"}),
     ],
-    ids=" ".join,
+    ids=lambda names: " ".join(sorted(names)),
 )
 def test_a_run_that_ends_between_the_two_goes_on_there(
     people: Path, tmp_path: Path, scheduler: str, fresh: bool, moment: tuple[str, str], again: set[str]
