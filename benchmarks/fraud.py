@@ -33,13 +33,22 @@ STEPS = {
 LIBRARIES = ("treadle", "dask", "pandas", "pyarrow", "polars", "xgboost", "numpy")
 
 
-def measured(command: list[str]) -> dict[str, Any]:
-    """Runs a command that prints JSON as its last line; adds the wall and CPU seconds of its processes."""
+def measured(command: list[str], seconds: float | None = None) -> dict[str, Any]:
+    """Runs a command that prints JSON as its last line; adds the wall and CPU seconds of its processes.
+
+    Raises
+    ------
+    TreadleError
+        It fails, or takes longer than so many seconds.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise TreadleError(f"python {' '.join(command)} was not done after {seconds:.0f} s") from None
     if done.returncode:
-        raise TreadleError(f"bench fraud: python {' '.join(command)} failed:\n{done.stderr}")
+        raise TreadleError(f"python {' '.join(command)} failed:\n{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     found["process_wall_seconds"] = time.perf_counter() - started

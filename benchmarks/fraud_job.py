@@ -1,6 +1,6 @@
 """One run of fraud.yaml by Treadle, in a process of its own; one line of JSON about it on standard output.
 
-python -m treadle.benchmarks.fraud_job DATA ROOT
+python -m treadle.benchmarks.fraud_job DATA ROOT [DEVICE]
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from treadle.jobs.runner import execute
 from treadle.jobs.spec import load_spec
 
 
-def main(data: Path, root: Path) -> dict[str, Any]:
+def main(data: Path, root: Path, device: str = "cpu") -> dict[str, Any]:
     """The job from planning to the manifest, on what `treadle make-data transactions` wrote to `data`."""
     started = time.perf_counter()
     spec = Path(str(files("treadle.jobs"))) / "examples" / "fraud.yaml"
-    plan = make_plan(
-        load_spec(spec, [f"data.path={data}/transactions", f"tables.0.with.path={data}/customers"]), str(root)
-    )
+    paths = [f"data.path={data}/transactions", f"tables.0.with.path={data}/customers"]
+    plan = make_plan(load_spec(spec, [*paths, f"device={device}"]), str(root))
     planned = time.perf_counter() - started
     run = execute(plan)
     stages = {record["stage"]: record for record in run.manifest["stages"]}
@@ -31,10 +30,11 @@ def main(data: Path, root: Path) -> dict[str, Any]:
         "plan_seconds": planned,
         "cluster_start_seconds": run.manifest["cluster_start_seconds"],
         "stages": stages,
+        "fell_back": run.manifest["fell_back"],
         "auc": float(run.leaderboard["auc"].iloc[0]),
         "peak_bytes": max(record["peak_bytes"] for record in stages.values()),
     }
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]))))
+    print(json.dumps(main(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])))

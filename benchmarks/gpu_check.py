@@ -20,15 +20,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from treadle.benchmarks import fraud
 from treadle.benchmarks.machine import described
 from treadle.benchmarks.models import CASES
 from treadle.benchmarks.report import FOLDER, LIBRARIES, Say, shown, written
 from treadle.cluster.hardware import GpuReport, gpu_report
 from treadle.cluster.probe import ProbeFailed, ask
-from treadle.errors import RequestError
+from treadle.errors import RequestError, TreadleError
+from treadle.jobs.make_data import make_transactions
 
 MINUTES = 8.0
 """For everything; a step gets at most what is left."""
+METRIC_BOUND = 1e-3
+"""Largest accepted difference of a metric between a job on GPUs and on the CPU, whose models differ a little."""
 TESTS_SHARE = 0.35
 """Of the time, at most for the tests; they compile every kernel anew."""
 GPU_LIBRARIES = ("numba-cuda", "cupy-cuda13x", "cudf-cu13", "cuml-cu13", "dask-cuda", "rmm-cu13")
@@ -49,8 +53,8 @@ Step = Callable[[float], Outcome]
 """Given the seconds that it may take."""
 
 
-def run(minutes: float, models: tuple[str, ...], out: Path | None, say: Say) -> dict[str, Any]:
-    """Makes every check that this machine allows; writes and returns the result.
+def run(minutes: float, models: tuple[str, ...], rows: int, out: Path | None, say: Say) -> dict[str, Any]:
+    """Makes every check that this machine allows; writes and returns the result. `rows` are those of the job.
 
     Raises
     ------
@@ -73,13 +77,13 @@ def run(minutes: float, models: tuple[str, ...], out: Path | None, say: Say) -> 
     steps: Mapping[str, Step] = {
         "kernels": lambda seconds: kernels(models, seconds, say),
         "tests": lambda seconds: tests(min(seconds, 60 * minutes * TESTS_SHARE)),
+        "jobs": lambda seconds: jobs(report, rows, seconds),
     }
     for name, step in steps.items():
         started = time.monotonic()
         say(f"{name} ...")
         outcome = step(end - started)
         outcomes.append(Outcome(outcome.step, outcome.right, outcome.said, time.monotonic() - started, outcome.details))
-    outcomes.append(jobs(report))
     result = {
         "benchmark": "gpu",
         **described((*LIBRARIES, *GPU_LIBRARIES)),
@@ -153,12 +157,29 @@ def tests(seconds: float) -> Outcome:
     )
 
 
-def jobs(report: GpuReport) -> Outcome:
-    """Whole jobs on the CPU and on GPUs."""
-    from treadle.jobs.device import cuda_problem
-
-    problem = cuda_problem(report.problem)
-    return Outcome("jobs", None, f"not covered: {problem.found}" if problem else "not covered yet")
+def jobs(report: GpuReport, rows: int, seconds: float) -> Outcome:
+    """fraud.yaml on the CPU and on the GPUs of this machine: time, and metrics."""
+    if report.problem is not None:
+        return Outcome("jobs", None, f"not covered: {report.problem.found}")
+    end = time.monotonic() + seconds
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        make_transactions(Path(folder), rows)
+        for device in ("cuda", "cpu"):
+            command = ["-m", "treadle.benchmarks.fraud_job", folder, f"{folder}/{device}", device]
+            try:
+                found[device] = fraud.measured(command, max(1.0, end - time.monotonic()))
+            except TreadleError as error:
+                found["error"] = str(error)[-4000:]
+                return Outcome("jobs", False, f"{device}: {' '.join(str(error).split())[-200:]}", details=found)
+    apart = abs(found["cuda"]["auc"] - found["cpu"]["auc"])
+    took = {device: found[device]["process_wall_seconds"] for device in ("cuda", "cpu")}
+    said = (
+        f"fraud.yaml, {rows:,} rows: {took['cuda']:.1f} s on GPUs, {took['cpu']:.1f} s on the CPU "
+        f"({took['cpu'] / took['cuda']:.2f} times); AUC differs by {apart:.1e}; "
+        f"{len(found['cuda']['fell_back'])} stages fell back to the host"
+    )
+    return Outcome("jobs", apart <= METRIC_BOUND, said, details=found)
 
 
 def show(result: dict[str, Any], say: Say) -> None:

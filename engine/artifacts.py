@@ -25,6 +25,8 @@ class Artifact(Document):
     """What a stage made."""
 
     warnings: tuple[str, ...] = ()
+    fell_back: tuple[str, ...] = ()
+    """What the host did of a job on GPUs, and why."""
 
     @property
     def is_final(self) -> bool:

@@ -8,10 +8,11 @@ whole numbers nullable Int64, booleans nullable boolean, text `str`, times datet
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -39,9 +40,20 @@ _TYPES_MAPPER = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}.get
 
 @dataclass(frozen=True)
 class Backend:
-    """Where frames live: host memory with pandas (`cpu`)."""
+    """What computes: the host (`cpu`), or GPUs where there is code for them (`cuda`). Frames are pandas' on both."""
 
-    name: Literal["cpu"] = "cpu"
+    name: Literal["cpu", "cuda"] = "cpu"
+
+    def compute(self, function: Callable[[Any], Any], matrix: np.ndarray) -> tuple[np.ndarray, int]:
+        """`function` of float32 rows (rows, features), one line a row, where the backend computes.
+
+        Returns the lines, on the host, and how many of them the host had to compute instead of a device.
+        """
+        if self.name == "cpu":
+            return function(matrix), 0
+        from treadle.engine.device import on_device
+
+        return on_device(function, matrix)
 
     def frame(self, table: pa.Table) -> pd.DataFrame:
         """A frame of the engine's types from an Arrow table of the types in `ARROW_TYPES`."""

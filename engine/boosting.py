@@ -45,6 +45,7 @@ def train_boosted(
         Workers were lost in every attempt.
     """
     trees, params = native_params(config.params, rule.task, len(rule.classes), context.job.seed)
+    params["device"] = context.backend.name
 
     def submit(workers: list[str]) -> list[Future]:
         shards = [shard for shard, _ in shards_of(context, blocks_of(context, features, rule), workers)]

@@ -135,7 +135,7 @@ class Bundle:
         """As `predict`, but as Arrow tables; row numbers count from `start`."""
         ids, matrix = self.features_of(frame, start)
         every = np.arange(len(matrix))
-        margin = self.scoring.margins(matrix, every)
+        margin, _ = self.scoring.margins(matrix, every)
         predictions = self.scoring.predictions(ids, margin)
         if not explain:
             return predictions, None

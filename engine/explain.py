@@ -7,7 +7,7 @@ import numpy as np
 from treadle.engine.artifacts import Explanation, Features, SplitRule, Trained
 from treadle.engine.context import Context
 from treadle.engine.models.base import load_model
-from treadle.engine.scored import scored_of
+from treadle.engine.scored import fell_back, scored_of
 
 REVISION = 3
 
@@ -23,4 +23,5 @@ def run(context: Context, features: Features, rule: SplitRule, best: Trained) ->
         method=load_model(context.store, best.folder).method,
         importance={features.names[i]: float(means[i]) for i in order},
         additivity_error=max(found.error for found in scored),
+        fell_back=fell_back(context, best, scored),
     )

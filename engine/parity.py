@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from treadle.engine.backend import Backend
 from treadle.engine.bundle import load_bundle
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.store import Store
@@ -36,15 +37,12 @@ class Compared:
 
 def compare(model: ForestModel, matrix: np.ndarray) -> list[Compared]:
     """Margins and contributions of float32 rows (rows, features) on the host and on the current device."""
-    from treadle.kernels.cuda.arrays import download, upload
-
-    rows = upload(matrix)
     found = []
-    for values, compute in (("margins", model.margins_of), ("contributions", model.contributions_of)):
+    for values, compute in (("margins", model.margin), ("contributions", model.contributions)):
         started = time.perf_counter()
-        host = np.asarray(compute(matrix))
+        host = compute(matrix)
         between = time.perf_counter()
-        device = download(compute(rows))
+        device = compute(matrix, Backend("cuda"))
         ended = time.perf_counter()
         worst = float(np.abs(device - host).max(initial=0.0) / max(1.0, float(np.abs(host).max(initial=0.0))))
         found.append(Compared(values, len(matrix), between - started, ended - between, worst))

@@ -46,6 +46,13 @@ from treadle.engine.store import OUTCOME, Store
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
 
 Made = Mapping[str, Any]
+HOST_STAGES: Mapping[str, str] = {
+    "etl": "on the host, in pandas: cuDF is not used yet",
+    "split": "on the host, in pandas: cuDF is not used yet",
+    "features": "on the host, in pandas: cuDF is not used yet",
+    "evaluate": "on the host: the metrics' kernels have no version for GPUs yet",
+}
+"""Stages that a job on GPUs does without them, and why."""
 
 
 @dataclass(frozen=True)
@@ -313,6 +320,8 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
             with contextlib.suppress(StorageError):  # what failed may be the disk
                 context.events.emit(stage.name, "failed", error=f"{type(error).__name__}: {error}")
             raise
+        if context.backend.name == "cuda" and stage.name in HOST_STAGES:
+            artifact = artifact.model_copy(update={"fell_back": (f"{stage.name}: {HOST_STAGES[stage.name]}",)})
         made[stage.name] = artifact
         record = Record(stage.name, stage.fingerprint, "finished", **asdict(meter.cost))
         records.append(record)

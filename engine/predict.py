@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from treadle.engine.artifacts import Features, Predictions, SplitRule, Trained
 from treadle.engine.context import Context
-from treadle.engine.scored import scored_of
+from treadle.engine.scored import fell_back, scored_of
 
 REVISION = 3
 
@@ -12,4 +12,5 @@ REVISION = 3
 def run(context: Context, features: Features, rule: SplitRule, best: Trained) -> Predictions:
     """One file of the table `predictions` a partition."""
     scored = scored_of(context, features, rule, best)
-    return Predictions(table=tuple(found.predictions for found in scored if found.predictions is not None))
+    table = tuple(found.predictions for found in scored if found.predictions is not None)
+    return Predictions(table=table, fell_back=fell_back(context, best, scored))

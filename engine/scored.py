@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from treadle.engine.artifacts import Features, SplitRule, Trained
+from treadle.engine.backend import Backend
 from treadle.engine.blocks import Block, blocks_of
 from treadle.engine.context import Context
 from treadle.engine.job import Explain
@@ -37,12 +38,28 @@ def scored_of(context: Context, features: Features, rule: SplitRule, best: Train
                 rule,
                 targets,
                 context.job.explain,
+                context.backend,
                 pure=False,
             )
             for number, block in enumerate(blocks_of(context, features, rule))
         ]
         context.live["scored"] = context.gather(futures, rows=lambda scored: scored.rows)
     return context.live["scored"]
+
+
+def fell_back(context: Context, best: Trained, scored: list[Scored]) -> tuple[str, ...]:
+    """What the host did though the job runs on GPUs, and why."""
+    if context.backend.name == "cpu":
+        return ()
+    model = load_model(context.store, best.folder)
+    if not model.on_device:
+        return (f"{context.stage}: all rows on the host, since there is no kernel for {best.model}",)
+    return tuple(
+        f"{context.stage}: {found.on_host} of {found.rows} rows of partition {number} on the host, for want of memory "
+        "on the GPU; more data.partitions make smaller ones"
+        for number, found in enumerate(scored)
+        if found.on_host
+    )
 
 
 def score_block(
@@ -54,9 +71,10 @@ def score_block(
     rule: SplitRule,
     targets: dict[str, tuple[str, str]],
     explain: Explain,
+    backend: Backend,
 ) -> Scored:
     """On a worker: the files of one partition; `targets` are the folder and the rows (test or all) by stage."""
-    scoring = Scoring(load_model(store, model), names, rule.classes, explain.top_k, explain.dtype)
+    scoring = Scoring(load_model(store, model), names, rule.classes, explain.top_k, explain.dtype, backend)
 
     def target(stage: str) -> Target | None:
         if stage not in targets:

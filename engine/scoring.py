@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from treadle.engine.artifacts import Part
-from treadle.engine.models.base import Model
+from treadle.engine.backend import Backend
+from treadle.engine.models.base import CPU, Model
 from treadle.engine.store import ROW_GROUP, Store
 from treadle.errors import DataError
 
@@ -37,11 +38,13 @@ class Scoring:
     """Contributions that are kept of a row; all when None."""
     dtype: Precision = "float32"
     """Of the contributions in the table."""
+    backend: Backend = CPU
 
-    def margins(self, matrix: np.ndarray, index: np.ndarray) -> np.ndarray:
-        """float64 margins of the rows `index` of a float32 matrix (rows, features)."""
-        found = [self.model.margin(matrix[part]) for part in self._blocks(index)]
-        return found[0] if len(found) == 1 else np.concatenate(found)
+    def margins(self, matrix: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, int]:
+        """float64 margins of the rows `index` of a float32 matrix (rows, features); those left to the host."""
+        found = [self.model.computed("margin", matrix[part], self.backend) for part in self._blocks(index)]
+        margins = [margin for margin, _ in found]
+        return margins[0] if len(margins) == 1 else np.concatenate(margins), sum(rows for _, rows in found)
 
     def predictions(self, ids: pa.Array, margin: np.ndarray) -> pa.Table:
         """id, score (of the positive class, or the value), margin, class; with several classes `score_<class>`, ..."""
@@ -81,7 +84,7 @@ class Scoring:
         """
         done = 0
         for part in self._blocks(index):
-            values = self.model.contributions(matrix[part])
+            values, on_host = self.model.computed("contributions", matrix[part], self.backend)
             sizes = np.abs(values)
             error = additivity_error(values.sum(axis=-1), sizes.sum(axis=-1), margin[part])
             worst = float(error.max(initial=0.0))
@@ -94,7 +97,7 @@ class Scoring:
                 )
             totals = sizes[..., :-1].sum(axis=tuple(range(sizes.ndim - 1)))
             del sizes
-            found = Explained(self._explanation_table(ids.take(pa.array(part)), values), totals, worst)
+            found = Explained(self._explanation_table(ids.take(pa.array(part)), values), totals, worst, on_host)
             # All of it is let go of before the next block is made.
             del values
             yield found
@@ -144,6 +147,8 @@ class Explained:
     """float64 (features,): |contribution|, summed up over the rows of the table."""
     error: float
     """The largest `additivity_error` of a row."""
+    on_host: int
+    """Rows that the host computed for want of memory on a device."""
 
 
 def additivity_error(total: np.ndarray, size: np.ndarray, margin: np.ndarray) -> np.ndarray:
@@ -173,6 +178,8 @@ class Scored:
     sizes: np.ndarray
     """As those of `Explained`, over all explained rows."""
     error: float
+    on_host: int = 0
+    """As that of `Explained`, of margins too."""
 
 
 def write_scores(
@@ -198,7 +205,7 @@ def write_scores(
     """
     targets = [target for target in (predictions, explanations) if target is not None]
     scored = np.flatnonzero(np.logical_or.reduce([target.rows for target in targets]))
-    found = scoring.margins(matrix, scored)
+    found, on_host = scoring.margins(matrix, scored)
     margin = np.full((len(matrix), *found.shape[1:]), np.nan)
     margin[scored] = found
     del found
@@ -212,12 +219,13 @@ def write_scores(
     if explanations is not None:
 
         def tables() -> Iterator[pa.Table]:
-            nonlocal error
+            nonlocal error, on_host
             for block in scoring.explanations(ids, matrix, margin, np.flatnonzero(explanations.rows), where):
                 sizes[:] += block.sizes
                 error = max(error, block.error)
+                on_host += block.on_host
                 yield block.table
                 del block
 
         explained = store.write_tables(explanations.path, tables())
-    return Scored(len(scored), predicted, explained, sizes, error)
+    return Scored(len(scored), predicted, explained, sizes, error, on_host)

@@ -44,7 +44,7 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
         return _failed(config, 0.0, f"features have nulls, which {config.name} does not take; add {remedy} to features")
     try:
         with meter:
-            if entry.family == "boosted" and not is_linear(config.params):
+            if trains_on_devices(config):
                 model: Model = train_boosted(context, features, rule, config, notes)
                 rows = rule.train_rows
             else:
@@ -73,7 +73,19 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
         seconds=meter.cost.wall_seconds,
         peak_bytes=meter.cost.peak_bytes,
         warnings=tuple(notes),
+        fell_back=_fell_back(context, config),
     )
+
+
+def trains_on_devices(config: ModelConfig) -> bool:
+    """Whether a model is trained by all workers together, and on GPUs where the job runs on some."""
+    return CATALOGUE[config.name].family == "boosted" and not is_linear(config.params)
+
+
+def _fell_back(context: Context, config: ModelConfig) -> tuple[str, ...]:
+    if context.backend.name == "cpu" or trains_on_devices(config):
+        return ()
+    return (f"{context.stage}: on the host, since {config.name} is trained by a library without GPU code",)
 
 
 def _failed(config: ModelConfig, seconds: float, reason: str) -> Trained:

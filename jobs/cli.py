@@ -352,6 +352,7 @@ def bench_fraud(
 def bench_gpu(
     model: Models = None,
     minutes: Annotated[float, typer.Option(min=1.0, help="Time for all of it.")] = 8.0,
+    rows: Annotated[str, typer.Option(help="Number of rows of the job, e.g. 1e7.")] = "1e6",
     out: Out = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -360,7 +361,7 @@ def bench_gpu(
     with messages(debug, as_json):
         from treadle.benchmarks import gpu_check
 
-        result = gpu_check.run(minutes, tuple(model or ()), out, _say(as_json))
+        result = gpu_check.run(minutes, tuple(model or ()), _whole(rows), out, _say(as_json))
         _measured(result, as_json)
     if not result["right"]:
         raise typer.Exit(1)

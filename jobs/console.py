@@ -128,6 +128,8 @@ def show_run(run: Run, full: bool) -> None:
         out.print(table)
     if manifest["model"]:
         out.print(f"Model {manifest['model']}: {run.model.store.path(run.model.folder)}")
+    for text in manifest.get("fell_back", ()):
+        out.print(f"Fell back: {text}")
     for text in manifest["warnings"]:
         out.print(f"warning: {text}")
     out.print(f"Manifest: {run._store.path(f'runs/{run.id}/manifest.json')}")
@@ -242,7 +244,9 @@ def _size(n: int) -> str:
 
 def show_diagnosis(found: Diagnosis, device: str) -> None:
     """What was looked at, with what to do about each problem, and what jobs would run on."""
-    for title, checks in (("Every job", found.checks), ("Jobs on GPUs", found.gpu_checks)):
+    from treadle.jobs.device import UNPROVEN
+
+    for title, checks in (("Every job", found.checks), ("Jobs on GPUs", (*found.gpu.checks, UNPROVEN))):
         table = Table("", "check", "found", "what to do", title=title, title_justify="left")
         for check in checks:
             table.add_row({True: "ok", False: "no", None: "?"}[check.ok], check.name, check.found, check.remedy)
@@ -251,8 +255,8 @@ def show_diagnosis(found: Diagnosis, device: str) -> None:
     if failed:
         out.print(f"A job with device: {device} cannot run here: {failed[0].found}.")
     elif device == "auto":
-        why = f": {found.failed('cuda')[0].found}" if found.device == "cpu" else ""
-        out.print(f"A job with device: auto runs on {'GPUs' if found.device == 'cuda' else 'the CPU'}{why}.")
+        problem = found.gpu.problem or UNPROVEN
+        out.print(f"A job with device: auto runs on the CPU: {problem.found}.")
     else:
         out.print(f"A job with device: {device} can run here.")
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from treadle.cluster.hardware import Check, gpu_problem
-from treadle.cluster.profiles import Profile, has_gpus, is_here
+from typing import Literal
+
+from treadle.cluster.hardware import Check, gpu_problem, gpu_report
+from treadle.cluster.profiles import Local, LocalCuda, Profile, has_gpus, is_here
 from treadle.errors import RequestError
 
-CPU_ONLY = Check("stages", False, "this version of Treadle runs its stages on the CPU only")
+Device = Literal["cpu", "cuda"]
+UNPROVEN = Check(
+    "jobs", None, "no whole job has run on a GPU yet; device: auto stays on the CPU, device: cuda tries it"
+)
 
 
-def cuda_problem(hardware: Check | None) -> Check | None:
-    """What keeps a job from running on GPUs: a problem of the machine, or else of this version; None when nothing."""
-    return hardware or CPU_ONLY
-
-
-def choose_device(asked: str, profile: Profile) -> tuple[str, str]:
+def choose_device(asked: str, profile: Profile) -> tuple[Device, str]:
     """The device of a job whose spec says auto, cpu or cuda, and why it is that.
 
     Raises
@@ -26,18 +26,33 @@ def choose_device(asked: str, profile: Profile) -> tuple[str, str]:
     if asked == "cpu":
         if insists:
             raise RequestError(
-                f"device: cpu, and a cluster of GPUs (profile: {profile.profile}); set device: auto, "  # type: ignore[attr-defined]
+                f"device: cpu, and a cluster of GPUs (profile: {name_of(profile)}); set device: auto, "
                 "or another cluster.profile."
             )
         return "cpu", "the spec says so"
-    problem = cuda_problem(gpu_problem() if is_here(profile) else None)
-    if problem is None:
-        return "cuda", "the spec says so" if asked == "cuda" else "auto: there are GPUs, and they compute"
+    # Other machines' GPUs are looked at when their workers use them.
+    problem = gpu_problem() if is_here(profile) else None
     if asked == "auto" and not insists:
-        return "cpu", f"auto: {problem.found}"
-    asking = "device: cuda" if asked == "cuda" else f"cluster.profile: {profile.profile} with GPUs"  # type: ignore[attr-defined]
+        return "cpu", f"auto: {(problem or UNPROVEN).found}"
+    asking = "device: cuda" if asked == "cuda" else f"cluster.profile: {name_of(profile)} with GPUs"
+    if problem is None:
+        return "cuda", f"{asking}, which the spec says"
     remedy = f" To use it, {problem.remedy}." if problem.remedy else ""
     raise RequestError(
         f"{asking} cannot be used: {problem.found}.{remedy} Set device: auto or cpu to run on the CPU; "
         "`treadle doctor --device cuda` looks at all that it needs."
     )
+
+
+def on_device(profile: Profile, device: Device) -> Profile:
+    """The profile that a job on this device runs on: on GPUs of this machine, `local` means a worker for each."""
+    if device == "cpu" or not isinstance(profile, Local):
+        return profile
+    workers = profile.workers
+    gpus = tuple(gpu.index for gpu in gpu_report(thorough=False).gpus)[:workers]
+    return LocalCuda(profile="local-cuda", gpus=gpus, threads=profile.threads or 1, memory=profile.memory)
+
+
+def name_of(profile: Profile) -> str:
+    """As a spec names it."""
+    return str(profile.profile)  # type: ignore[attr-defined]

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from treadle.cluster.hardware import Check, GpuReport, cores, gpu_report, memory_bytes, unmet_requirements
+from treadle.cluster.profiles import Local
 from treadle.engine.store import Store
 from treadle.engine.warmup import kept_code
 from treadle.errors import TreadleError, listed
-from treadle.jobs.device import cuda_problem
+from treadle.jobs.device import choose_device
 
 FREE_BYTES = 2 * 2**30
 """Free space of the scratch folder, below which spilling may fill it."""
@@ -30,19 +31,13 @@ class Diagnosis:
     gpu: GpuReport
 
     @property
-    def gpu_checks(self) -> tuple[Check, ...]:
-        """Those of the machine, and what this version of Treadle lacks."""
-        lacks = cuda_problem(None)
-        return self.gpu.checks + ((lacks,) if lacks else ())
-
-    @property
     def device(self) -> str:
         """What `device: auto` runs on."""
-        return "cpu" if cuda_problem(self.gpu.problem) else "cuda"
+        return choose_device("auto", Local())[0]
 
     def failed(self, device: str) -> list[Check]:
         """The problems that keep a job with this `device` from running."""
-        checks = self.checks + (self.gpu_checks if device == "cuda" else ())
+        checks = self.checks + (self.gpu.checks if device == "cuda" else ())
         return [check for check in checks if not check.ok]
 
     def described(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from treadle.engine.inputs import partition_count, row_bytes
 from treadle.engine.pipeline import Inputs, Stage
 from treadle.engine.store import Store
 from treadle.errors import RequestError
-from treadle.jobs.device import choose_device
+from treadle.jobs.device import Device, choose_device, on_device
 from treadle.jobs.example_data import materialise
 from treadle.jobs.spec import JobSpec
 
@@ -45,7 +45,7 @@ class Plan:
     inputs: Inputs
     stages: tuple[Stage, ...]
     cached: tuple[str, ...]
-    device: str
+    device: Device
     device_reason: str
     rows: int | None
     partitions: int | None
@@ -92,7 +92,7 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
     rows = inputs.main.rows
     if rows is not None and inputs.test is not None:
         rows += inputs.test.rows or 0
-    workers = worker_count(spec.cluster)
+    workers = worker_count(on_device(spec.cluster, device))
     bytes_a_row = row_bytes(inputs.main.kinds)
     limit = _limit(spec, workers)
     partitions = None

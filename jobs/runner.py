@@ -27,6 +27,7 @@ from treadle.engine.context import Context
 from treadle.engine.events import Events, Listener, now
 from treadle.engine.store import Store
 from treadle.errors import TreadleError
+from treadle.jobs.device import on_device
 from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.run import Run
 from treadle.jobs.spec import JobSpec, load_spec
@@ -114,6 +115,7 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
         "stages": [],
         "results": {},
         "warnings": [],
+        "fell_back": [],
         "tables": [],
         "model": None,
     }  # fmt: skip
@@ -121,13 +123,15 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
         try:
             events.emit("cluster", "started", profile=plan.spec.cluster.profile)
             log = store.path(f"runs/{run_id}/workers.log") if "file" in store.fs.protocol else os.devnull
-            with open_cluster(plan.spec.cluster, log) as client:
+            with open_cluster(on_device(plan.spec.cluster, plan.device), log) as client:
                 waited = time.perf_counter() - started
                 events.emit("cluster", "finished", wall_seconds=waited, dashboard=client.dashboard_link)
                 manifest["cluster_start_seconds"] = waited
                 if not is_here(plan.spec.cluster):
                     check_files(client, _shared(plan, store))
-                context = Context(plan.spec.job, store, Backend(), client, events, run_id, manifest["spec_digest"])
+                context = Context(
+                    plan.spec.job, store, Backend(plan.device), client, events, run_id, manifest["spec_digest"]
+                )
                 # Too late to cancel: from the first table to the manifest nothing is left half published.
                 context.before_publish = lambda: ending.enter_context(held())
                 made, records = pipeline.run(context, plan.stages, fresh)
@@ -182,13 +186,14 @@ def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Seq
     for name in IN_MANIFEST:
         if name in made:
             results[name] = made[name].model_dump(
-                mode="json", exclude={"table", "files", "partitions", "quarantine", "warnings"}
+                mode="json", exclude={"table", "files", "partitions", "quarantine", "warnings", "fell_back"}
             )
     manifest.update(
         status="succeeded",
         stages=[asdict(record) for record in records],
         results=results,
         warnings=[text for artifact in made.values() for text in artifact.warnings],
+        fell_back=[text for artifact in made.values() for text in artifact.fell_back],
         tables=[record.model_dump() for record in published.tables],
         model=published.model,
     )

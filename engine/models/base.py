@@ -11,11 +11,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from treadle.engine.backend import Backend
 from treadle.engine.store import Store
 from treadle.errors import StorageError
 
 Link = Literal["identity", "logistic", "softmax"]
 Task = Literal["binary", "multiclass", "regression"]
+Values = Literal["margin", "contributions"]
+CPU = Backend()
 
 
 class Model(ABC):
@@ -34,26 +37,35 @@ class Model(ABC):
     outputs: int
     """1, or the number of classes when there are more than two."""
 
-    def margin(self, matrix: np.ndarray) -> np.ndarray:
-        """float64 margins; a row's is the same to the last bit whatever rows are beside it."""
-        shape = (0, self.outputs) if self.task == "multiclass" else (0,)
-        return self._margin(matrix) if len(matrix) else np.empty(shape)
+    on_device: ClassVar[bool] = False
+    """Whether there are kernels for rows on a device."""
 
-    def contributions(self, matrix: np.ndarray) -> np.ndarray:
+    def margin(self, matrix: np.ndarray, backend: Backend = CPU) -> np.ndarray:
+        """float64 margins; a row's is the same to the last bit whatever rows are beside it."""
+        return self.computed("margin", matrix, backend)[0]
+
+    def contributions(self, matrix: np.ndarray, backend: Backend = CPU) -> np.ndarray:
         """Exact Shapley values: float64 (rows, features + 1), bias last; (rows, classes, features + 1) for several.
 
         Over the features and the bias they add up to the margin.
         """
-        shape = (0, self.outputs, self.features + 1) if self.task == "multiclass" else (0, self.features + 1)
-        return self._contributions(matrix) if len(matrix) else np.empty(shape)
+        return self.computed("contributions", matrix, backend)[0]
+
+    def computed(self, what: Values, matrix: np.ndarray, backend: Backend) -> tuple[np.ndarray, int]:
+        """`margin` or `contributions`, and of how many rows the host computed them for want of memory on a device."""
+        if not len(matrix):
+            last = () if what == "margin" else (self.features + 1,)
+            return np.empty((0, self.outputs, *last) if self.task == "multiclass" else (0, *last)), 0
+        function = self._margin if what == "margin" else self._contributions
+        return backend.compute(function, matrix) if self.on_device else (function(matrix), 0)
 
     @abstractmethod
-    def _margin(self, matrix: np.ndarray) -> np.ndarray:
-        """`margin` of at least one row: XGBoost does not take none."""
+    def _margin(self, matrix: Any) -> Any:
+        """`margin` of at least one row: XGBoost does not take none. Rows on a device only with `on_device`."""
 
     @abstractmethod
-    def _contributions(self, matrix: np.ndarray) -> np.ndarray:
-        """`contributions` of at least one row."""
+    def _contributions(self, matrix: Any) -> Any:
+        """`contributions` of at least one row, as `_margin`."""
 
     @property
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from treadle.engine.models.base import Link, Task
+from treadle.errors import DataError
 
 if TYPE_CHECKING:
     from xgboost.callback import TrainingCallback
@@ -74,7 +76,13 @@ def train_booster(
     rounds: int,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> bytes:
-    """A booster as UBJSON, trained on float32 rows (rows, features) with `native_params`."""
+    """A booster as UBJSON, trained on float32 rows (rows, features) with `native_params`.
+
+    Raises
+    ------
+    DataError
+        The parameters ask for a GPU, and XGBoost trained without: it does so with a mere warning.
+    """
     import xgboost
 
     threads = task_threads()
@@ -83,7 +91,11 @@ def train_booster(
     else:
         data = xgboost.QuantileDMatrix(matrix, target, max_bin=params.get("max_bin"), nthread=threads)
     own = {**params, "nthread": threads}
-    return bytes(xgboost.train(own, data, num_boost_round=rounds, callbacks=callbacks).save_raw("ubj"))
+    booster = xgboost.train(own, data, num_boost_round=rounds, callbacks=callbacks)
+    used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
+    if not used.startswith(params.get("device", "cpu")):
+        raise DataError(f"XGBoost was to train on {params['device']}, and did on {used}; look at treadle doctor")
+    return bytes(booster.save_raw("ubj"))
 
 
 def objection(params: Mapping[str, Any], task: Task) -> str | None:

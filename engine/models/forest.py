@@ -6,8 +6,6 @@ import functools
 import io
 from typing import Any, ClassVar
 
-import numpy as np
-
 from treadle.engine.models.base import Link, Model, Task, read_file, write_file
 from treadle.engine.models.boosted import LINKS, XGBOOST_FILE, task_threads
 from treadle.engine.store import Store
@@ -23,6 +21,7 @@ class ForestModel(Model):
     """Margins and contributions by Treadle's kernels; the library that trained it is not needed."""
 
     format: ClassVar[str] = "forest"
+    on_device: ClassVar[bool] = True
 
     def __init__(self, task: Task, link: Link, forest: Forest, native: bytes | None = None) -> None:
         self.task = task
@@ -52,23 +51,13 @@ class ForestModel(Model):
         """With its tables, which are built once in a process: `load_model` keeps the model."""
         return TreeExplainer(self.forest)
 
-    def margins_of(self, rows: Any) -> Any:
-        """float64 margins of float32 rows (rows, features), which stay where the rows lie."""
-        return predict_margin(self.forest, rows)
-
-    def contributions_of(self, rows: Any) -> Any:
-        """float64 contributions, as `margins_of`."""
-        return self.explainer.shap_values(rows)
-
-    def _margin(self, matrix: np.ndarray) -> np.ndarray:
+    def _margin(self, matrix: Any) -> Any:
         _use_task_threads()
-        found: np.ndarray = self.margins_of(matrix)
-        return found
+        return predict_margin(self.forest, matrix)
 
-    def _contributions(self, matrix: np.ndarray) -> np.ndarray:
+    def _contributions(self, matrix: Any) -> Any:
         _use_task_threads()
-        found: np.ndarray = self.contributions_of(matrix)
-        return found
+        return self.explainer.shap_values(matrix)
 
     def save(self, store: Store, folder: str) -> dict[str, Any]:
         buffer = io.BytesIO()

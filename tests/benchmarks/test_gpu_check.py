@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def test_the_whole_check(simulated: None, tmp_path: Path, monkeypatch: pytest.Mo
     result = json.loads(out.read_text())
     assert result["right"] is True
     kernels, tests, jobs = result["steps"]
+    assert [step["step"] for step in result["steps"]] == ["kernels", "tests", "jobs"]
     assert (kernels["right"], tests["right"], jobs["right"]) == (True, None, None)
     assert jobs["said"].startswith("not covered")
     (model,) = kernels["details"]
@@ -81,6 +83,29 @@ def test_tests_that_fail_or_take_too_long(simulated: None, monkeypatch: pytest.M
         outcome = gpu_check.tests(3.0)
         assert outcome.right is right, name
         assert words in outcome.said
+
+
+def test_jobs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real job on the CPU, which stands in for the one on GPUs too."""
+    real = functools.cache(gpu_check.fraud.measured)
+
+    def measured(command: list[str], seconds: float) -> dict[str, Any]:
+        *rest, device = command
+        *_, folder = rest
+        found = real((*rest[:-1], folder.replace("cuda", "cpu"), "cpu"), seconds // 1000)
+        return found if device == "cpu" else {**found, "auc": found["auc"] + 5e-4, "fell_back": ["etl: x"]}
+
+    monkeypatch.setattr(gpu_check.fraud, "measured", measured)
+    machine = GpuReport((), (), "1", {})
+    outcome = gpu_check.jobs(machine, 3000, 200_000.0)
+    assert outcome.right is True, outcome
+    assert "AUC differs by 5.0e-04; 1 stages fell back" in outcome.said
+
+
+def test_a_job_that_takes_too_long_is_told() -> None:
+    outcome = gpu_check.jobs(GpuReport((), (), "1", {}), 300, 0.0)
+    assert outcome.right is False
+    assert "was not done after 1 s" in outcome.said
 
 
 def test_lines_of_models_that_failed() -> None:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from treadle.cluster import hardware
-from treadle.cluster.profiles import Local
+from treadle.cluster.profiles import Local, LocalCuda
 from treadle.errors import RequestError
 from treadle.jobs import device
 from treadle.jobs.cli import app
@@ -57,15 +57,24 @@ def test_without_gpus_cuda_fails_and_auto_does_not(monkeypatch: pytest.MonkeyPat
         choose_device("cuda", Local())
 
 
-def test_what_this_version_lacks_is_told_on_a_machine_with_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_machine_with_gpus_cuda_is_tried_when_a_spec_insists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "gpu_problem", lambda: None)
-    lacks = device.cuda_problem(None)
-    if lacks is None:
-        assert choose_device("auto", Local())[0] == choose_device("cuda")[0] == "cuda"
-    else:
-        assert choose_device("auto", Local()) == ("cpu", f"auto: {lacks.found}")
-        with pytest.raises(RequestError, match=lacks.found):
-            choose_device("cuda", Local())
+    assert choose_device("cuda", Local()) == ("cuda", "device: cuda, which the spec says")
+    assert choose_device("auto", LocalCuda(profile="local-cuda"))[0] == "cuda"
+    chosen, why = choose_device("auto", Local())
+    assert chosen == "cpu"
+    assert "no whole job has run on a GPU yet" in why
+
+
+def test_on_gpus_local_means_a_worker_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = tuple(hardware.Gpu(i, f"GPU-{i}", "a stand-in", 2**36, (9, 0)) for i in range(4))
+    monkeypatch.setattr(device, "gpu_report", lambda thorough: hardware.GpuReport((), gpus, "1", {}))
+    local = Local(workers=2, threads=3, memory="4GB")
+    expected = LocalCuda(profile="local-cuda", gpus=(0, 1), threads=3, memory="4GB")
+    assert device.on_device(local, "cuda") == expected
+    assert device.on_device(Local(), "cuda") == LocalCuda(profile="local-cuda", gpus=(0, 1, 2, 3))
+    assert device.on_device(local, "cpu") is local
+    assert device.on_device(expected, "cuda") is expected
 
 
 def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""What kernels compute of host rows on a GPU, in as large parts as its memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+FEWEST_ROWS = 1024
+"""A part of so few rows that still does not fit is computed on the host."""
+
+
+def on_device(compute: Callable[[Any], Any], matrix: np.ndarray) -> tuple[np.ndarray, int]:
+    """`compute(rows)` of all rows of a host matrix, on the current device.
+
+    A part for which the device has too little memory is halved, again and again, and in the end computed on the
+    host, by the same function.
+
+    Parameters
+    ----------
+    compute
+        Gives one line a row, on the device for rows that lie there, and on the host for others; a row's line does
+        not depend on the rows beside it.
+    matrix
+        float32 (rows, features), at least one row.
+
+    Returns
+    -------
+    The lines on the host, and how many of them the host computed.
+    """
+    from treadle.kernels.cuda.arrays import download, upload
+
+    parts, waiting, on_host = [], [(0, len(matrix))], 0
+    while waiting:
+        low, high = waiting.pop()
+        rows = np.ascontiguousarray(matrix[low:high])
+        try:
+            parts.append(download(compute(upload(rows))))
+            continue
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, whose traceback would keep the failed part's memory.
+        if len(rows) <= FEWEST_ROWS:
+            parts.append(compute(rows))
+            on_host += len(rows)
+        else:
+            middle = (low + high) // 2
+            waiting += [(middle, high), (low, middle)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts), on_host
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library says that the device has too little memory: Numba, CuPy, RMM and CUDA say so differently."""
+    if isinstance(error, MemoryError):
+        return True
+    said = f"{type(error).__name__} {error}".upper().replace("_", "").replace(" ", "")
+    return "OUTOFMEMORY" in said or "CUDAERRORMEMORYALLOCATION" in said

@@ -1,0 +1,86 @@
+"""A whole job with `device: cuda`, as far as a machine without a GPU can show it.
+
+The kernels run in Numba's CUDA simulator, in a process that starts with it. Stand-ins say that there is a GPU,
+and start workers without one in place of dask-cuda's. The rest is real.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import treadle
+from tests.conftest import people_spec, write_people
+from treadle.engine.models.boosted import native_params, train_booster
+from treadle.errors import DataError
+from treadle.jobs.run import load_run
+
+SCRIPT = """
+import json, sys
+import treadle
+from treadle.cluster import launch
+from treadle.cluster.hardware import Gpu, GpuReport
+from treadle.jobs import device
+
+report = GpuReport((), (Gpu(0, "GPU-0", "a stand-in", 2**36, (9, 0)),), "1", {})
+device.gpu_problem = lambda: None
+device.gpu_report = launch.gpu_report = lambda thorough: report
+print(treadle.run(json.load(sys.stdin)).id)
+"""
+DASK_CUDA = """
+from distributed import LocalCluster
+
+def LocalCUDACluster(CUDA_VISIBLE_DEVICES, rmm_pool_size, enable_cudf_spill, protocol, **options):
+    return LocalCluster(**options)
+"""
+
+
+def cuda_run(spec: dict[str, Any], folder: Path) -> Any:
+    (folder / "dask_cuda.py").write_text(DASK_CUDA)
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        input=json.dumps({**spec, "device": "cuda", "cluster": {"workers": 2}}),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return load_run(spec["artifacts"]["root"], done.stdout.split()[-1])
+
+
+def test_a_job_on_a_device_equals_one_on_the_cpu(tmp_path: Path, scheduler: str) -> None:
+    people = write_people(tmp_path / "people.parquet", rows=60)
+    tree = [{"name": "decision_tree", "params": {"max_depth": 3}}]
+    here = treadle.run(people_spec(people, tmp_path / "cpu", scheduler, models=tree))
+    there = cuda_run(people_spec(people, tmp_path / "cuda", scheduler, models=tree), tmp_path)
+    assert (here.manifest["plan"]["device"], there.manifest["plan"]["device"]) == ("cpu", "cuda")
+    expected, found = (run.table("predictions").to_pandas() for run in (here, there))
+    assert 5 < len(found) < 30
+    assert found.equals(expected)
+    expected, found = (run.table("explanations").to_pandas() for run in (here, there))
+    assert found["id"].equals(expected["id"])
+    np.testing.assert_allclose(found.drop(columns="id"), expected.drop(columns="id"), atol=1e-6)
+    # What ran on the host all the same is named.
+    fell_back = dict(text.split(": ", 1) for text in there.manifest["fell_back"])
+    assert set(fell_back) == {"etl", "split", "features", "train:decision_tree", "evaluate"}
+    assert "decision_tree is trained by a library without GPU code" in fell_back["train:decision_tree"]
+    assert here.manifest["fell_back"] == []
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_xgboost_that_trains_without_the_gpu_it_was_to_use_is_refused() -> None:
+    """It does so with a mere warning, where there is no GPU."""
+    rounds, params = native_params({"n_estimators": 2}, "regression", 0, 1)
+    matrix = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    assert train_booster(matrix, matrix[:, 0], {**params, "device": "cpu"}, rounds)
+    with pytest.raises(DataError, match="XGBoost was to train on cuda, and did on cpu"):
+        train_booster(matrix, matrix[:, 0], {**params, "device": "cuda"}, rounds)
