@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import secrets
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -165,13 +166,12 @@ def kubernetes_spec(profile: Kubernetes) -> dict[str, Any]:
 
     limits = {"cpu": str(profile.cores), "memory": _quantity(profile.memory)}
     spec: dict[str, Any] = make_cluster_spec(
-        name="treadle",
+        name=f"treadle-{secrets.token_hex(4)}",
         image=profile.image,
         n_workers=profile.workers,
         resources={"requests": dict(limits), "limits": dict(limits)},
         worker_command="dask cuda worker" if profile.gpus else "dask worker",
     )
-    spec["metadata"] = {"generateName": "treadle-"}
     worker, scheduler = spec["spec"]["worker"]["spec"], spec["spec"]["scheduler"]["spec"]
     worker["containers"][0]["args"] += ["--nthreads", str(profile.cores), "--memory-limit", profile.memory]
     if profile.gpus:

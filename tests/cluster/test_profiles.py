@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -106,6 +107,9 @@ def test_pods() -> None:
     spec = kubernetes_spec(found)
     worker, scheduler = (spec["spec"][role]["spec"] for role in ("worker", "scheduler"))
     assert spec["spec"]["worker"]["replicas"] == 2
+    names = {kubernetes_spec(found)["metadata"]["name"] for _ in range(3)}
+    assert len(names) == 3
+    assert all(re.fullmatch(r"treadle-[0-9a-f]{8}", name) for name in names)
     (container,) = worker["containers"]
     assert container["image"] == "treadle:1"
     assert container["args"][:3] == ["dask", "cuda", "worker"]
