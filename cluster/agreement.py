@@ -1,4 +1,4 @@
-"""Whether a cluster that others started fits this process: the same versions, the same files."""
+"""Whether a cluster that others started fits a job: the same versions, the same files, GPUs that compute."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import platform
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from treadle.cluster.probe import ProbeFailed, ask
 from treadle.errors import RequestError, TreadleError, listed
 
 if TYPE_CHECKING:
@@ -95,3 +96,28 @@ def check_files(client: Client, paths: Iterable[str]) -> None:
                 f"'{path}' is not there for {listed(blind, 3)}. All workers of a cluster need the same input and "
                 "artifacts root: use a folder that they share, or a URL such as s3://..."
             )
+
+
+def check_gpus(client: Client) -> None:
+    """Refuses workers on which no kernel computes on a GPU, for a job that runs on them.
+
+    Raises
+    ------
+    RequestError
+        Names a worker, and what its own process said that tried.
+    """
+    for worker, trouble in sorted(client.run(gpu_trouble).items()):
+        if trouble:
+            raise RequestError(
+                f"device: cuda cannot be used: no kernel computes on a GPU of {worker}: {trouble}. Attach to workers "
+                "with GPUs (dask cuda worker), or set device: auto or cpu."
+            )
+
+
+def gpu_trouble() -> str:
+    """On a worker: why no kernel computes on its GPU; empty when one does. Asked in a process of its own."""
+    try:
+        ask("device")
+    except ProbeFailed as error:
+        return str(error).rstrip(".")
+    return ""

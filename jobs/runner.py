@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from treadle.cluster.agreement import check_files
+from treadle.cluster.agreement import check_files, check_gpus
 from treadle.cluster.hardware import cores, memory_bytes
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import is_here
@@ -129,6 +129,8 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
                 manifest["cluster_start_seconds"] = waited
                 if not is_here(plan.spec.cluster):
                     check_files(client, _shared(plan, store))
+                    if plan.device == "cuda":
+                        check_gpus(client)
                 context = Context(
                     plan.spec.job, store, Backend(plan.device), client, events, run_id, manifest["spec_digest"]
                 )

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import people_spec, write_people
-from treadle.cluster.agreement import check_files
+from treadle.cluster.agreement import check_files, gpu_trouble
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import Attached
 from treadle.errors import RequestError, TreadleError
@@ -114,3 +114,13 @@ def test_a_worker_that_sees_other_files_is_refused(tmp_path: Path) -> None:
             run(people_spec(people, root, address))
         with open_cluster(Attached(profile="address", address=address)) as client:
             check_files(client, [str(people)])
+
+
+def test_workers_without_gpus_are_refused_for_a_job_on_gpus(tmp_path: Path, scheduler: str) -> None:
+    if not gpu_trouble():
+        pytest.skip("this machine has a GPU")
+    people = write_people(tmp_path / "people.parquet")
+    words = r"device: cuda cannot be used: no kernel computes on a GPU of tcp://127.0.0.1:\d+: \w.* Attach to workers"
+    with pytest.raises(RequestError, match=words):
+        run({**people_spec(people, tmp_path / "artifacts", scheduler), "device": "cuda"})
+    assert not (tmp_path / "artifacts" / "stages").exists()
