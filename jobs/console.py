@@ -93,8 +93,10 @@ def _progress_note(event: Mapping[str, Any]) -> str:
 def _end_note(event: Mapping[str, Any]) -> str:
     if event["event"] == "cached":
         return "cached"
-    if event.get("dashboard"):
-        return f"ready; dashboard {event['dashboard']}"
+    if event["stage"] == "cluster":
+        where = "on GPUs" if event["device"] == "cuda" else "on the CPU"
+        dashboard = f"; dashboard {event['dashboard']}" if event["dashboard"] else ""
+        return f"ready {where} ({event['device_reason']}){dashboard}"
     peak = f", peak {_size(event['peak_bytes'])}" if event.get("peak_bytes") else ""
     return f"{event['wall_seconds']:.1f} s{peak}"
 

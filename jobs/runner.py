@@ -125,7 +125,14 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
             log = store.path(f"runs/{run_id}/workers.log") if "file" in store.fs.protocol else os.devnull
             with open_cluster(on_device(plan.spec.cluster, plan.device), log) as client:
                 waited = time.perf_counter() - started
-                events.emit("cluster", "finished", wall_seconds=waited, dashboard=client.dashboard_link)
+                events.emit(
+                    "cluster",
+                    "finished",
+                    wall_seconds=waited,
+                    dashboard=client.dashboard_link,
+                    device=plan.device,
+                    device_reason=plan.device_reason,
+                )
                 manifest["cluster_start_seconds"] = waited
                 if not is_here(plan.spec.cluster):
                     check_files(client, _shared(plan, store))

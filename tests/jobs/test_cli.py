@@ -159,6 +159,9 @@ def test_run_tells_its_progress_on_stderr_and_its_outcome_on_stdout(job: Path, r
     stages = [line.split()[0] for line in told.stderr.splitlines()]
     assert stages == ["cluster", *(record["stage"] for record in ran["stages"])]
     assert re.search(r"^read +cached$", told.stderr, flags=re.MULTILINE)
+    # Where it runs and why is said once.
+    assert re.search(r"^cluster +ready on the CPU \(auto: \w.*\); dashboard http", told.stderr, flags=re.MULTILINE)
+    assert told.stderr.count("auto: ") == 1
     assert "Leaderboard by auc" in told.stdout
     assert "Top features of xgboost" in told.stdout
     for table in ran["tables"]:
