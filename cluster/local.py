@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.cluster.profiles import LocalCuda
 from treadle.cluster.scratch import scratch_folder
-from treadle.cluster.signals import delayed
 from treadle.errors import TreadleError
+from treadle.signals import delayed
 
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from treadle.cluster.signals import held, terminable
 from treadle.errors import RequestError, TreadleError
+from treadle.signals import held, terminable
 
 app = typer.Typer(
     name="treadle",

@@ -19,7 +19,6 @@ from treadle.cluster.agreement import check_files, check_gpus
 from treadle.cluster.hardware import cores, memory_bytes
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import is_here
-from treadle.cluster.signals import held, terminable
 from treadle.engine import pipeline
 from treadle.engine.artifacts import Artifact, Publication
 from treadle.engine.backend import Backend
@@ -31,6 +30,7 @@ from treadle.jobs.device import on_device
 from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.run import Run
 from treadle.jobs.spec import JobSpec, load_spec
+from treadle.signals import held, terminable
 
 if TYPE_CHECKING:
     from treadle.engine.pipeline import Record

@@ -13,6 +13,7 @@ import numpy as np
 
 from treadle.engine.models.base import Link, Task
 from treadle.errors import DataError
+from treadle.signals import delayed
 
 if TYPE_CHECKING:
     from xgboost.callback import TrainingCallback
@@ -105,7 +106,8 @@ def objection(params: Mapping[str, Any], task: Task) -> str | None:
     classes = 3 if task == "multiclass" else 2
     rows = np.random.default_rng(0).normal(size=(30, 2)).astype(np.float32)
     _, native = native_params(params, task, classes, 0)
-    with warnings.catch_warnings(record=True) as caught, xgboost.config_context(verbosity=1):
+    # Ctrl-C that came within XGBoost's callbacks would be lost, and XGBoost would complain of half its rows.
+    with delayed(), warnings.catch_warnings(record=True) as caught, xgboost.config_context(verbosity=1):
         warnings.simplefilter("always")
         try:
             train_booster(rows, np.arange(len(rows)) % classes, native, 1)
