@@ -130,13 +130,13 @@ def test_a_rows_margin_is_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, predict: str, explain: str
 ) -> None:
     model = model_of("xgboost", "binary")
-    real, seen = model.margin, []
+    real, seen = model._margin, []
 
     def counting(matrix: NDArray[np.float32]) -> NDArray[np.float64]:
         seen.append(matrix)
         return real(matrix)
 
-    monkeypatch.setattr(model, "margin", counting)
+    monkeypatch.setattr(model, "_margin", counting)
     scored = written(tmp_path, Scoring(model, NAMES, CLASSES["binary"]), predict, explain)
     wanted = MATRIX if "all" in (predict, explain) else MATRIX[TEST]
     np.testing.assert_array_equal(np.concatenate(seen), wanted)

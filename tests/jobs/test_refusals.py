@@ -188,7 +188,10 @@ MODELS = [
     case("no feature", "No column is left to make features of", {**SIMPLE, **table(op="select", columns=["buys"])}),
 ]  # fmt: skip
 PLACES = [
-    case("no GPU", "device: cuda cannot be used: .*. Set device: auto or cpu", {"device": "cuda"}),
+    case("no GPU", "device: cuda cannot be used: .*. Set device: auto or cpu",
+         {"device": "cuda", "cluster": {"profile": "local"}}),
+    case("no GPU for a profile", "cluster.profile: local-cuda with GPUs cannot be used: .*. Set device: auto or cpu",
+         {"cluster": {"profile": "local-cuda"}}),
     case("memory for no worker", r"may use 48 MiB \(cluster.memory\), and needs [0-9]+ MiB before it has read a row",
          {"cluster": {"profile": "local", "memory": "50MB"}}),
     case("root that is a file", "people.parquet is a file; name a folder to write into",
