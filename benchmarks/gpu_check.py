@@ -67,7 +67,7 @@ def run(minutes: float, models: tuple[str, ...], rows: int, out: Path | None, sa
     try:
         computing = ask("device")
     except ProbeFailed as error:
-        problem = next((f" ({check.found})" for check in report.checks if check.ok is False), "")
+        problem = f" ({report.problem.found})" if report.problem else ""
         why = str(error).rstrip(".")
         raise RequestError(
             f"bench gpu: no kernel computes on a GPU here: {why}{problem}; treadle doctor says more."

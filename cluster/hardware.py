@@ -11,7 +11,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a job on GPUs needs."""
+    """One thing that a job needs."""
 
     name: str
     ok: bool | None
@@ -98,36 +98,41 @@ def memory_bytes() -> int:
 
 
 @functools.cache
-def gpu_problem() -> Check | None:
-    """As `GpuReport.problem`; stops at the first one, and asks once a process."""
-    return gpu_report(thorough=False).problem
+def gpus_here() -> GpuReport:
+    """`gpu_report` as far as the first problem; asked once a process, since each question takes seconds."""
+    return gpu_report(thorough=False)
 
 
-def gpu_report(thorough: bool = True, question: Callable[[str], Any] = ask) -> GpuReport:
-    """Looks at libraries, driver, GPUs, and whether they compute.
+def installation_problem() -> Check | None:
+    """The first of the problems that are found without starting a process."""
+    return next((check for check in _installation() if not check.ok), None)
 
-    Parameters
-    ----------
-    thorough
-        Look at all that can be looked at, not only as far as the first problem.
-    question
-        How `driver` and `device` of `treadle.cluster.probe` are asked.
-    """
-    libraries = {module: _version(module) for module in GPU_LIBRARIES}
-    checks = [_check_loaded(), _check_libraries(libraries), _check_versions(libraries)]
+
+def _installation() -> list[Check]:
+    libraries = _versions()
+    return [_check_loaded(), _check_libraries(libraries), _check_versions(libraries)]
+
+
+def gpu_report(thorough: bool = True) -> GpuReport:
+    """Looks at libraries, driver, GPUs, and whether they compute; all there is to see, or up to the first problem."""
+    libraries, checks = _versions(), _installation()
     driver: str | None = None
     gpus: tuple[Gpu, ...] = ()
     if checks[0].ok and libraries["pynvml"] and (thorough or all(check.ok for check in checks)):
-        found, said = _check_answer(question)
+        found, said = _check_answer()
         checks.append(found)
         if said is not None:
             driver, gpus = said["driver"], _visible(said["gpus"])
             checks += [_check_cuda(said["cuda"]), _check_gpus(gpus, len(said["gpus"]))]
     if all(check.ok for check in checks):
-        checks.append(_check_device(question))
+        checks.append(_check_device())
     else:
         checks.append(Check("computing", None, "not tried, because of the problems above"))
     return GpuReport(tuple(checks), gpus, driver, libraries)
+
+
+def _versions() -> dict[str, str | None]:
+    return {module: _version(module) for module in GPU_LIBRARIES}
 
 
 def _version(module: str) -> str | None:
@@ -157,7 +162,7 @@ def _check_versions(libraries: Mapping[str, str | None]) -> Check:
         if libraries[module] not in (None, "?") and not _within(str(libraries[module]), wanted)
     ]
     if wrong:
-        return Check("versions", False, f"{listed(wrong)}", INSTALL)
+        return Check("versions", False, listed(wrong), INSTALL)
     return Check("versions", True, "as the extra gpu asks for, as far as they are installed")
 
 
@@ -212,9 +217,9 @@ def _check_loaded() -> Check:
     return Check("driver", True, f"a driver is loaded ({loaded[0]})")
 
 
-def _check_answer(question: Callable[[str], Any]) -> tuple[Check, dict[str, Any] | None]:
+def _check_answer() -> tuple[Check, dict[str, Any] | None]:
     try:
-        said = question("driver")
+        said = ask("driver")
     except ProbeFailed as error:
         remedy = "restart the machine, or install the driver again"
         return Check("NVML", False, f"the NVIDIA driver does not answer: {error}", remedy), None
@@ -269,9 +274,9 @@ def _gpu_text(gpu: Gpu) -> str:
     return f"{gpu.name}, {gpu.memory_bytes / 2**30:.0f} GiB, sm_{major}{minor}"
 
 
-def _check_device(question: Callable[[str], Any]) -> Check:
+def _check_device() -> Check:
     try:
-        said = question("device")
+        said = ask("device")
     except ProbeFailed as error:
         remedy = (
             "pip install 'nvidia-nvvm==13.0.*' 'nvidia-cuda-nvrtc==13.0.*', or a newer driver"

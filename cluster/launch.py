@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any
 
-from treadle.cluster.hardware import cores, gpu_report, memory_bytes
+from treadle.cluster.hardware import cores, gpus_here, memory_bytes
 from treadle.cluster.local import SETTINGS, cpu_cluster, cuda_cluster, local_cluster
 from treadle.cluster.profiles import Gateway, Kubernetes, Local, LocalCuda, Profile, Slurm, Ssh, is_here
 from treadle.cluster.remote import remote
@@ -48,7 +48,7 @@ def local_gpus(profile: LocalCuda) -> tuple[int, ...]:
     RequestError
         The profile names a GPU that is not there.
     """
-    there = [gpu.index for gpu in gpu_report(thorough=False).gpus]
+    there = [gpu.index for gpu in gpus_here().gpus]
     for number in profile.gpus or ():
         if number not in there:
             raise RequestError(f"cluster.gpus: there is no GPU {number}. GPUs: [{listed(there)}].")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from treadle.cluster.hardware import Check, gpu_problem, gpu_report
+from treadle.cluster.hardware import Check, gpus_here, installation_problem
 from treadle.cluster.profiles import Local, LocalCuda, Profile, has_gpus, is_here
 from treadle.errors import RequestError
 
@@ -30,10 +30,10 @@ def choose_device(asked: str, profile: Profile) -> tuple[Device, str]:
                 "or another cluster.profile."
             )
         return "cpu", "the spec says so"
-    # Other machines' GPUs are looked at when their workers use them.
-    problem = gpu_problem() if is_here(profile) else None
     if asked == "auto" and not insists:
-        return "cpu", f"auto: {(problem or UNPROVEN).found}"
+        return "cpu", f"auto: {(installation_problem() or UNPROVEN).found}"
+    # Other machines' GPUs are looked at when their workers use them.
+    problem = gpus_here().problem if is_here(profile) else None
     asking = "device: cuda" if asked == "cuda" else f"cluster.profile: {name_of(profile)} with GPUs"
     if problem is None:
         return "cuda", f"{asking}, which the spec says"
@@ -49,7 +49,7 @@ def on_device(profile: Profile, device: Device) -> Profile:
     if device == "cpu" or not isinstance(profile, Local):
         return profile
     workers = profile.workers
-    gpus = tuple(gpu.index for gpu in gpu_report(thorough=False).gpus)[:workers]
+    gpus = tuple(gpu.index for gpu in gpus_here().gpus)[:workers]
     return LocalCuda(profile="local-cuda", gpus=gpus, threads=profile.threads or 1, memory=profile.memory)
 
 

@@ -7,16 +7,13 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from treadle.cluster.hardware import Check, GpuReport, cores, gpu_report, memory_bytes, unmet_requirements
-from treadle.cluster.profiles import Local
 from treadle.engine.store import Store
 from treadle.engine.warmup import kept_code
 from treadle.errors import TreadleError, listed
-from treadle.jobs.device import choose_device
 
 FREE_BYTES = 2 * 2**30
 """Free space of the scratch folder, below which spilling may fill it."""
@@ -30,11 +27,6 @@ class Diagnosis:
     checks: tuple[Check, ...]
     gpu: GpuReport
 
-    @property
-    def device(self) -> str:
-        """What `device: auto` runs on."""
-        return choose_device("auto", Local())[0]
-
     def failed(self, device: str) -> list[Check]:
         """The problems that keep a job with this `device` from running."""
         checks = self.checks + (self.gpu.checks if device == "cuda" else ())
@@ -47,15 +39,14 @@ class Diagnosis:
             "python": platform.python_version(),
             "cores": cores(),
             "memory_bytes": memory_bytes(),
-            "device": self.device,
             "checks": [vars(check) for check in self.checks],
             "gpu": self.gpu.described(),
         }
 
 
-def diagnose(root: str, report: Callable[[], GpuReport] = gpu_report) -> Diagnosis:
+def diagnose(root: str) -> Diagnosis:
     """Looks at this installation; `root` is where artifacts would go."""
-    return Diagnosis((_machine(), _libraries(), _kernels(), _scratch(), _root(root)), report())
+    return Diagnosis((_machine(), _libraries(), _kernels(), _scratch(), _root(root)), gpu_report())
 
 
 def _machine() -> Check:

@@ -18,7 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle.cluster import hardware
-from treadle.cluster.hardware import GPU_LIBRARIES, GpuReport, gpu_problem, gpu_report, requirements, wanted_versions
+from treadle.cluster.hardware import (
+    GPU_LIBRARIES,
+    GpuReport,
+    gpu_report,
+    gpus_here,
+    installation_problem,
+    requirements,
+    wanted_versions,
+)
 from treadle.cluster.probe import ProbeFailed, ask
 
 GPU_MODULES = {*GPU_LIBRARIES, "numba.cuda", "cuda"}
@@ -58,9 +66,9 @@ def nvml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Non
 @pytest.fixture(autouse=True)
 def asked_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    gpu_problem.cache_clear()
+    gpus_here.cache_clear()
     yield
-    gpu_problem.cache_clear()
+    gpus_here.cache_clear()
 
 
 @pytest.fixture
@@ -88,6 +96,12 @@ def question(**answers: Any) -> Callable[[str], Any]:
         return known[asked]
 
     return answer
+
+
+def reported(answer: Callable[[str], Any], thorough: bool = True) -> GpuReport:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "ask", answer)
+        return gpu_report(thorough)
 
 
 def test_a_driver_is_asked_in_a_process_of_its_own(nvml: Callable[[str], None]) -> None:
@@ -125,15 +139,15 @@ def test_without_a_driver_nothing_is_asked() -> None:
     if any(Path(file).exists() for file in hardware.DRIVER_FILES):
         pytest.skip("this machine has an NVIDIA driver")
     for thorough in (True, False):
-        report = gpu_report(thorough, never)
+        report = reported(never, thorough)
         assert report.problem is not None
         assert report.problem.name == "driver"
         assert report.gpus == ()
-    assert gpu_problem() == report.problem
+    assert gpus_here().problem == installation_problem() == report.problem
 
 
 def test_a_machine_that_has_everything(equipped: None) -> None:
-    report = gpu_report(question=question())
+    report = reported(question())
     assert report.problem is None
     assert set(states(report).values()) == {True}
     assert [gpu.index for gpu in report.gpus] == [0, 1, 2]
@@ -157,7 +171,7 @@ def test_a_machine_that_has_everything(equipped: None) -> None:
 def test_the_first_problem_is_told_with_its_remedy(
     equipped: None, answers: dict[str, Any], check: str, words: str, thorough: bool
 ) -> None:
-    report = gpu_report(thorough, question(**answers))
+    report = reported(question(**answers), thorough)
     assert report.problem is not None
     assert report.problem.name == check
     assert words in report.problem.found
@@ -171,7 +185,7 @@ def test_the_first_problem_is_told_with_its_remedy(
 def test_missing_and_wrong_libraries(equipped: None, monkeypatch: pytest.MonkeyPatch) -> None:
     known = hardware._version
     monkeypatch.setattr(hardware, "_version", lambda m: {"cudf": "25.02.1", "rmm": None}.get(m, known(m)))
-    report = gpu_report(question=question())
+    report = reported(question())
     assert states(report) == {
         "driver": True, "libraries": False, "versions": False, "NVML": True, "CUDA": True, "GPUs": True,
         "computing": None,
@@ -191,7 +205,7 @@ def test_missing_and_wrong_libraries(equipped: None, monkeypatch: pytest.MonkeyP
 )  # fmt: skip
 def test_visible_gpus(equipped: None, monkeypatch: pytest.MonkeyPatch, given: str, seen: list[int]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    report = gpu_report(question=question())
+    report = reported(question())
     assert [gpu.index for gpu in report.gpus] == seen
     assert (report.problem is None) == bool(seen)
     if not seen:

@@ -37,7 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     stand_in.LocalCUDACluster = LocalCUDACluster  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "dask_cuda", stand_in)
     gpus = tuple(Gpu(i, f"GPU-{i}", "H", 2**36, (9, 0)) for i in range(4))
-    monkeypatch.setattr(launch, "gpu_report", lambda thorough: GpuReport((), gpus, "1", {}))
+    monkeypatch.setattr(launch, "gpus_here", lambda: GpuReport((), gpus, "1", {}))
     return found
 
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from treadle.cluster.launch import worker_count
-from treadle.cluster.profiles import AnyProfile, Kubernetes, Profile, Slurm, has_gpus, is_here
+from treadle.cluster.profiles import AnyProfile, Kubernetes, Profile, has_gpus, is_here
 from treadle.cluster.remote import _quantity, kubernetes_spec, remote
 from treadle.errors import RequestError
 from treadle.jobs.device import choose_device
@@ -134,8 +134,3 @@ def test_a_library_that_is_not_installed(keys: dict[str, Any], library: str, mon
     words = f"cluster.profile: {keys['profile']} needs the library {library}, which is not installed: pip install 't"
     with pytest.raises(RequestError, match=words), remote(profile(**keys)):
         pass
-
-
-def test_slurm_defaults() -> None:
-    found = Slurm(**SLURM)
-    assert (found.walltime, found.shared_folder, found.gpus) == ("01:00:00", "~", 0)

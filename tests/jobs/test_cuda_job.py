@@ -30,8 +30,7 @@ from treadle.cluster.hardware import Gpu, GpuReport
 from treadle.jobs import device
 
 report = GpuReport((), (Gpu(0, "GPU-0", "a stand-in", 2**36, (9, 0)),), "1", {})
-device.gpu_problem = lambda: None
-device.gpu_report = launch.gpu_report = lambda thorough: report
+device.gpus_here = launch.gpus_here = lambda: report
 print(treadle.run(json.load(sys.stdin)).id)
 """
 DASK_CUDA = """

@@ -37,14 +37,13 @@ def test_json_has_every_check(tmp_path: Path) -> None:
     found: dict[str, Any] = json.loads(doctor("--json", "--root", str(tmp_path)))
     assert [check["name"] for check in found["checks"]] == ["machine", "libraries", "kernels", "scratch", "artifacts"]
     assert all(check["ok"] for check in found["checks"])
-    assert found["device"] in ("cpu", "cuda")
     assert found["gpu"]["usable"] in (True, False)
     assert set(found["gpu"]["libraries"]) == set(hardware.GPU_LIBRARIES)
 
 
 def test_without_gpus_cuda_fails_and_auto_does_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(hardware, "DRIVER_FILES", ())
-    hardware.gpu_problem.cache_clear()
+    hardware.gpus_here.cache_clear()
     said = doctor("--device", "cuda", "--root", str(tmp_path), status=1)
     assert "A job with device: cuda cannot run here: this machine has no NVIDIA driver." in said
     doctor("--device", "cuda", "--json", "--root", str(tmp_path), status=1)
@@ -58,7 +57,8 @@ def test_without_gpus_cuda_fails_and_auto_does_not(monkeypatch: pytest.MonkeyPat
 
 
 def test_on_a_machine_with_gpus_cuda_is_tried_when_a_spec_insists(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "gpu_problem", lambda: None)
+    monkeypatch.setattr(device, "gpus_here", lambda: hardware.GpuReport((), (), "1", {}))
+    monkeypatch.setattr(device, "installation_problem", lambda: None)
     assert choose_device("cuda", Local()) == ("cuda", "device: cuda, which the spec says")
     assert choose_device("auto", LocalCuda(profile="local-cuda"))[0] == "cuda"
     chosen, why = choose_device("auto", Local())
@@ -68,7 +68,7 @@ def test_on_a_machine_with_gpus_cuda_is_tried_when_a_spec_insists(monkeypatch: p
 
 def test_on_gpus_local_means_a_worker_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = tuple(hardware.Gpu(i, f"GPU-{i}", "a stand-in", 2**36, (9, 0)) for i in range(4))
-    monkeypatch.setattr(device, "gpu_report", lambda thorough: hardware.GpuReport((), gpus, "1", {}))
+    monkeypatch.setattr(device, "gpus_here", lambda: hardware.GpuReport((), gpus, "1", {}))
     local = Local(workers=2, threads=3, memory="4GB")
     expected = LocalCuda(profile="local-cuda", gpus=(0, 1), threads=3, memory="4GB")
     assert device.on_device(local, "cuda") == expected
