@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from treadle.benchmarks.models import Trained, chosen, made_data, trained
 from treadle.benchmarks.peers.devices import EXPLAINERS, PREDICTORS, Treadle
-from treadle.benchmarks.sides import Side, made, told
+from treadle.benchmarks.sides import made, told
 from treadle.benchmarks.timing import contest, largest
 
 ROWS = 1_000_000
@@ -53,7 +53,7 @@ def measured(model: Trained, rows: int, seconds: float, repeats: int) -> dict[st
         found[what] = {
             "figures": figures,
             "ratio": _ratios(figures),
-            "largest_difference": _differences(model, sides, values, checked, what),
+            "largest_difference": _differences(model, values, checked, what),
         }
         found["errors"] |= {f"{what}, {name}": why for name, why in (errors | failed).items()}
     found["device_bytes"] = _device_bytes()
@@ -75,9 +75,7 @@ def _ratios(figures: dict[str, Any]) -> dict[str, float]:
     return {name: f["rows_per_wall_second"] / theirs for name, f in figures.items() if name != "xgboost"}
 
 
-def _differences(
-    model: Trained, sides: dict[str, Side], values: dict[str, Values], x: Values, what: str
-) -> dict[str, float]:
+def _differences(model: Trained, values: dict[str, Values], x: Values, what: str) -> dict[str, float]:
     """By side, the largest difference of the first rows from our kernels on the host."""
     from treadle.kernels.forest import compile_forest
     from treadle.kernels.predict import predict_margin
@@ -88,7 +86,7 @@ def _differences(
         right = predict_margin(forest, x).reshape(len(x), case.classes)
     else:
         right = TreeExplainer(forest).shap_values(x).reshape(len(x), case.classes, -1)[..., :-1]
-    return {name: largest(found, right) for name, found in values.items() if name in sides}
+    return {name: largest(found, right) for name, found in values.items()}
 
 
 def _device_bytes() -> int | None:

@@ -23,5 +23,5 @@ def run(context: Context, features: Features, rule: SplitRule, best: Trained) ->
         method=load_model(context.store, best.folder).method,
         importance={features.names[i]: float(means[i]) for i in order},
         additivity_error=max(found.error for found in scored),
-        fell_back=fell_back(context, best, scored),
+        fell_back=fell_back(context, best, [found.contributions_on_host for found in scored]),
     )

@@ -17,6 +17,7 @@ import numpy as np
 
 from treadle.engine.backend import Backend
 from treadle.engine.bundle import load_bundle
+from treadle.engine.models.base import Values
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.store import Store
 from treadle.errors import TreadleError
@@ -36,14 +37,23 @@ class Compared:
 
 
 def compare(model: ForestModel, matrix: np.ndarray) -> list[Compared]:
-    """Margins and contributions of float32 rows (rows, features) on the host and on the current device."""
+    """Margins and contributions of float32 rows (rows, features) on the host and on the current device.
+
+    Raises
+    ------
+    TreadleError
+        The device has too little memory, so that the host would be compared with itself.
+    """
+    kinds: tuple[tuple[str, Values], ...] = (("margins", "margin"), ("contributions", "contributions"))
     found = []
-    for values, compute in (("margins", model.margin), ("contributions", model.contributions)):
+    for values, what in kinds:
         started = time.perf_counter()
-        host = compute(matrix)
+        host, _ = model.computed(what, matrix, Backend("cpu"))
         between = time.perf_counter()
-        device = compute(matrix, Backend("cuda"))
+        device, on_host = model.computed(what, matrix, Backend("cuda"))
         ended = time.perf_counter()
+        if on_host:
+            raise TreadleError(f"the device has no memory for {on_host} rows; give fewer by --rows")
         worst = float(np.abs(device - host).max(initial=0.0) / max(1.0, float(np.abs(host).max(initial=0.0))))
         found.append(Compared(values, len(matrix), between - started, ended - between, worst))
     return found
@@ -78,7 +88,7 @@ def main() -> None:
     request: dict[str, Any] = json.load(sys.stdin)
     model = load_bundle(Store(request["root"]), request["name"], request["version"]).model
     assert isinstance(model, ForestModel)
-    matrix = np.array(request["matrix"], dtype=np.float32)  # null is missing
+    matrix = np.array(request["matrix"], dtype=np.float32)
     print(json.dumps([asdict(one) for one in compare(model, matrix)]))
 
 

@@ -13,4 +13,4 @@ def run(context: Context, features: Features, rule: SplitRule, best: Trained) ->
     """One file of the table `predictions` a partition."""
     scored = scored_of(context, features, rule, best)
     table = tuple(found.predictions for found in scored if found.predictions is not None)
-    return Predictions(table=table, fell_back=fell_back(context, best, scored))
+    return Predictions(table=table, fell_back=fell_back(context, best, [found.margins_on_host for found in scored]))

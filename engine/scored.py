@@ -8,6 +8,8 @@ second makes its files again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from treadle.engine.artifacts import Features, SplitRule, Trained
@@ -47,18 +49,17 @@ def scored_of(context: Context, features: Features, rule: SplitRule, best: Train
     return context.live["scored"]
 
 
-def fell_back(context: Context, best: Trained, scored: list[Scored]) -> tuple[str, ...]:
-    """What the host did though the job runs on GPUs, and why."""
+def fell_back(context: Context, best: Trained, on_host: Sequence[int]) -> tuple[str, ...]:
+    """What the host did though the job runs on GPUs, and why; `on_host` are its rows by partition."""
     if context.backend.name == "cpu":
         return ()
-    model = load_model(context.store, best.folder)
-    if not model.on_device:
+    if not load_model(context.store, best.folder).on_device:
         return (f"{context.stage}: all rows on the host, since there is no kernel for {best.model}",)
     return tuple(
-        f"{context.stage}: {found.on_host} of {found.rows} rows of partition {number} on the host, for want of memory "
-        "on the GPU; more data.partitions make smaller ones"
-        for number, found in enumerate(scored)
-        if found.on_host
+        f"{context.stage}: {rows} rows of partition {number} on the host, for want of memory on the GPU; "
+        "more data.partitions make smaller ones"
+        for number, rows in enumerate(on_host)
+        if rows
     )
 
 

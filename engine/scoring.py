@@ -178,8 +178,10 @@ class Scored:
     sizes: np.ndarray
     """As those of `Explained`, over all explained rows."""
     error: float
-    on_host: int = 0
-    """As that of `Explained`, of margins too."""
+    margins_on_host: int = 0
+    """Rows whose margins the host computed for want of memory on a device."""
+    contributions_on_host: int = 0
+    """The same of contributions."""
 
 
 def write_scores(
@@ -205,7 +207,7 @@ def write_scores(
     """
     targets = [target for target in (predictions, explanations) if target is not None]
     scored = np.flatnonzero(np.logical_or.reduce([target.rows for target in targets]))
-    found, on_host = scoring.margins(matrix, scored)
+    found, margins_on_host = scoring.margins(matrix, scored)
     margin = np.full((len(matrix), *found.shape[1:]), np.nan)
     margin[scored] = found
     del found
@@ -215,17 +217,17 @@ def write_scores(
         table = scoring.predictions(ids.take(pa.array(index)), margin[index])
         predicted = store.write_parquet(predictions.path, table)
         del table
-    sizes, error = np.zeros(len(scoring.names)), 0.0
+    sizes, error, contributions_on_host = np.zeros(len(scoring.names)), 0.0, 0
     if explanations is not None:
 
         def tables() -> Iterator[pa.Table]:
-            nonlocal error, on_host
+            nonlocal error, contributions_on_host
             for block in scoring.explanations(ids, matrix, margin, np.flatnonzero(explanations.rows), where):
                 sizes[:] += block.sizes
                 error = max(error, block.error)
-                on_host += block.on_host
+                contributions_on_host += block.on_host
                 yield block.table
                 del block
 
         explained = store.write_tables(explanations.path, tables())
-    return Scored(len(scored), predicted, explained, sizes, error, on_host)
+    return Scored(len(scored), predicted, explained, sizes, error, margins_on_host, contributions_on_host)

@@ -63,10 +63,11 @@ class XGBoost(Contributions):
     name = "xgboost"
     modules = ("xgboost",)
     libraries = ("xgboost",)
+    setting: ClassVar[dict[str, Any]] = {"nthread": 1}
 
     def __init__(self, model: Any, case: Case) -> None:
         super().__init__(model.copy(), case)
-        self.model.set_param({"nthread": 1})
+        self.model.set_param(self.setting)
 
     @classmethod
     def first(cls, model: Any, case: Case, x: Values) -> Callable[[], Any]:

@@ -8,16 +8,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.benchmarks.models import Case
-from treadle.benchmarks.sides import Side
+from treadle.benchmarks.peers import contributions, margins
+from treadle.benchmarks.sides import installed
 
 Values = NDArray[Any]
+SETTING = {"device": "cuda"}
 
 
 def to_device(x: Values) -> Any:
     """A device array of the library that XGBoost reads best: CuPy where it is installed, else Numba."""
-    from treadle.benchmarks.sides import installed
-
     if installed("cupy"):
         import cupy
 
@@ -34,54 +33,21 @@ def to_host(values: Any) -> Values:
     return values if isinstance(values, np.ndarray) else download(values)
 
 
-def wait() -> None:
-    """Until the device has done all that it was asked for."""
+def waited(values: Any) -> Any:
+    """What a call gave, once the device has done all that it was asked for."""
     from numba import cuda
 
     cuda.synchronize()
+    return values
 
 
-class Device(Side):
-    """What all have in common: the call ends when the device has ended."""
-
-    modules: ClassVar[tuple[str, ...]] = ()
-    libraries: ClassVar[tuple[str, ...]] = ("xgboost", "sklearn")
-
+class Treadle(contributions.Treadle):
     def call(self, x: Values) -> Callable[[], Any]:
         rows = to_device(x)
+        return lambda: waited(self.explainer.shap_values(rows, np.float32))
 
-        def run() -> Any:
-            result = self.on_device(rows)
-            wait()
-            return result
-
-        return run
-
-    def on_device(self, rows: Any) -> Any:
-        raise NotImplementedError
-
-
-class Contributions(Device):
     def values(self, result: Any) -> Values:
-        """(rows, outputs, features), without the bias."""
-        host = to_host(result)
-        return host.reshape(len(host), self.case.classes, self.case.features + 1)[..., :-1]
-
-
-class Treadle(Contributions):
-    name = "treadle"
-
-    def __init__(self, model: Any, case: Case) -> None:
-        from treadle.kernels.cuda.treeshap import DeviceExplainer
-        from treadle.kernels.forest import compile_forest
-        from treadle.kernels.treeshap import TreeExplainer
-
-        super().__init__(model, case)
-        self.host = TreeExplainer(compile_forest(model))
-        self.explainer = DeviceExplainer(self.host)
-
-    def on_device(self, rows: Any) -> Any:
-        return self.explainer.shap_values(rows, np.float32)
+        return super().values(to_host(result))
 
 
 class TreadleToHost(Treadle):
@@ -89,18 +55,13 @@ class TreadleToHost(Treadle):
 
     name = "treadle to host"
 
-    def on_device(self, rows: Any) -> Any:
-        return to_host(super().on_device(rows))
+    def call(self, x: Values) -> Callable[[], Any]:
+        rows = to_device(x)
+        return lambda: to_host(self.explainer.shap_values(rows, np.float32))
 
 
-class XGBoost(Contributions):
-    name = "xgboost"
-    modules = ("xgboost",)
-    libraries = ("xgboost",)
-
-    def __init__(self, model: Any, case: Case) -> None:
-        super().__init__(model.copy(), case)
-        self.model.set_param({"device": "cuda"})
+class XGBoost(contributions.XGBoost):
+    setting: ClassVar[dict[str, Any]] = SETTING
 
     def call(self, x: Values) -> Callable[[], Any]:
         import xgboost
@@ -109,39 +70,28 @@ class XGBoost(Contributions):
         return lambda: self.model.predict(data, pred_contribs=True)
 
 
-class Margins(Device):
+class TreadleMargins(margins.Treadle):
+    def call(self, x: Values) -> Callable[[], Any]:
+        from treadle.kernels.predict import predict_margin
+
+        rows = to_device(x)
+        return lambda: waited(predict_margin(self.forest, rows))
+
     def values(self, result: Any) -> Values:
-        """(rows, outputs)"""
-        host = to_host(result)
-        return host.reshape(len(host), self.case.classes)
+        return super().values(to_host(result))
 
 
-class TreadleMargins(Margins):
-    name = "treadle"
+class XGBoostMargins(margins.XGBoost):
+    @property
+    def setting(self) -> dict[str, Any]:
+        return SETTING
 
-    def __init__(self, model: Any, case: Case) -> None:
-        from treadle.kernels.forest import compile_forest
+    def call(self, x: Values) -> Callable[[], Any]:
+        rows = to_device(x)
+        return lambda: waited(self.model.inplace_predict(rows, predict_type="margin"))
 
-        super().__init__(model, case)
-        self.forest = compile_forest(model)
-
-    def on_device(self, rows: Any) -> Any:
-        from treadle.kernels.cuda.predict import predict_margin
-
-        return predict_margin(self.forest, rows)
-
-
-class XGBoostMargins(Margins):
-    name = "xgboost"
-    modules = ("xgboost",)
-    libraries = ("xgboost",)
-
-    def __init__(self, model: Any, case: Case) -> None:
-        super().__init__(model.copy(), case)
-        self.model.set_param({"device": "cuda"})
-
-    def on_device(self, rows: Any) -> Any:
-        return self.model.inplace_predict(rows, predict_type="margin")
+    def values(self, result: Any) -> Values:
+        return super().values(to_host(result))
 
 
 EXPLAINERS = (Treadle, TreadleToHost, XGBoost)

@@ -68,7 +68,11 @@ class XGBoost(Margins):
 
     def __init__(self, model: Any, case: Case) -> None:
         super().__init__(model.copy(), case)
-        self.model.set_param({"nthread": self.number})
+        self.model.set_param(self.setting)
+
+    @property
+    def setting(self) -> dict[str, Any]:
+        return {"nthread": self.number}
 
     def call(self, x: Values) -> Callable[[], Any]:
         return lambda: self.model.inplace_predict(x, predict_type="margin")

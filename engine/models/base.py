@@ -40,16 +40,16 @@ class Model(ABC):
     on_device: ClassVar[bool] = False
     """Whether there are kernels for rows on a device."""
 
-    def margin(self, matrix: np.ndarray, backend: Backend = CPU) -> np.ndarray:
+    def margin(self, matrix: np.ndarray) -> np.ndarray:
         """float64 margins; a row's is the same to the last bit whatever rows are beside it."""
-        return self.computed("margin", matrix, backend)[0]
+        return self.computed("margin", matrix, CPU)[0]
 
-    def contributions(self, matrix: np.ndarray, backend: Backend = CPU) -> np.ndarray:
+    def contributions(self, matrix: np.ndarray) -> np.ndarray:
         """Exact Shapley values: float64 (rows, features + 1), bias last; (rows, classes, features + 1) for several.
 
         Over the features and the bias they add up to the margin.
         """
-        return self.computed("contributions", matrix, backend)[0]
+        return self.computed("contributions", matrix, CPU)[0]
 
     def computed(self, what: Values, matrix: np.ndarray, backend: Backend) -> tuple[np.ndarray, int]:
         """`margin` or `contributions`, and of how many rows the host computed them for want of memory on a device."""
