@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from treadle.engine.aggregate import Aggregate
 from treadle.engine.artifacts import Part, Piece, Prepared, Source
 from treadle.engine.backend import Backend, kinds_of
 from treadle.engine.context import Context
@@ -19,6 +18,7 @@ from treadle.engine.job import Job
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Join
+from treadle.engine.relational.aggregate import Aggregate
 from treadle.engine.store import Store
 from treadle.engine.text_input import convert_file, rejected
 from treadle.errors import DataError, RequestError, column_not_found

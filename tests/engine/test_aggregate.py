@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from treadle.engine.aggregate import Aggregate
 from treadle.engine.backend import DTYPES, kinds_of
+from treadle.engine.relational.aggregate import Aggregate
 from treadle.errors import RequestError
 
 KINDS = {"text": "text", "whole": "int", "flag": "bool", "number": "float", "time": "timestamp", "nothing": "float"}

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from treadle.engine.backend import DTYPES, Backend
-from treadle.engine.cast import CastType, cast
 from treadle.engine.operation import ROW_ID, Operation
 from treadle.engine.relational import TableOperation
+from treadle.engine.relational.cast import CastType, cast
 from treadle.errors import DataError, RequestError
 
 BACKEND = Backend()
