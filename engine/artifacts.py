@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from treadle.engine.encoders import AnyFitted, Kind
+from treadle.engine.relational import TableOperation
 
 Role = Literal["any", "train", "test"]
 """`train` and `test` are the two inputs of a split by path."""
@@ -59,6 +60,10 @@ class Piece(Document):
     """Number of rows of the input before this piece: row numbers do not depend on the pieces."""
     role: Role = "any"
     """Which side of a split by path it belongs to."""
+    step: int | None = None
+    """Rows of another table: the operation (its place in the spec) that they are for."""
+    batch: int | None = None
+    """Of a file of exchanged rows: which of its record batches, of which these are all the rows."""
 
     @property
     def rows(self) -> int:
@@ -76,24 +81,44 @@ class Source(Artifact):
 
     @property
     def rows(self) -> int:
-        return sum(piece.rows for partition in self.partitions for piece in partition)
+        return sum(rows_of(partition) for partition in self.partitions)
 
     @property
     def parts(self) -> tuple[Part, ...]:
         return (*self.files, *self.quarantine)
 
 
+def rows_of(partition: tuple[Piece, ...]) -> int:
+    """Rows of a partition, without those of other tables that are only matched with them."""
+    own = [piece for piece in partition if piece.step is None]
+    return sum(piece.rows for piece in own or partition)
+
+
+class StepRecord(Document):
+    """A relational operation as it was compiled; see `treadle.engine.program.Step`."""
+
+    index: int
+    operation: TableOperation
+    side: str | None = None
+    side_kinds: dict[str, str]
+    kinds: dict[str, str]
+    multiplies: bool = False
+
+
 class Prepared(Artifact):
-    """The relational part, compiled: where rows come from and the group and join tables it needs."""
+    """The relational part, compiled: where rows come from, and what is still to be done with them."""
 
     source: Source
-    first: int
+    start: int
     """Operations before this one are done already: their outcome is the source."""
-    sides: dict[int, Part]
-    """By operation: the small table that it takes beside the rows."""
-    side_kinds: dict[int, dict[str, str]]
-    multiplying: tuple[int, ...] = ()
-    """Joins with keys that occur more than once on the other side."""
+    origin: dict[str, str]
+    """The columns that raw rows have: those that operation `first` takes."""
+    first: int
+    """Operations from this one on are repeated on raw rows to predict; those before it made other rows of them."""
+    steps: tuple[StepRecord, ...]
+    """The operations from `first` on."""
+    sides: tuple[Part, ...]
+    """Group tables and joined tables."""
     kinds: dict[str, str]
     """The columns after the last operation."""
     table: tuple[Part, ...] | None = None
@@ -101,8 +126,7 @@ class Prepared(Artifact):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        own = tuple(self.source.parts)
-        return (*own, *self.sides.values(), *(self.table or ()))
+        return (*self.source.parts, *self.sides, *(self.table or ()))
 
 
 class SplitRule(Artifact):

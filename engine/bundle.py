@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from treadle.engine.artifacts import Document, Part
 from treadle.engine.backend import Backend, conform
@@ -39,6 +39,7 @@ class BundledStep(Document):
     operation: dict[str, Any]
     side: str | None
     side_kinds: dict[str, str]
+    kinds: dict[str, str] = Field(default_factory=dict)
 
 
 class BundleDocument(Document):
@@ -100,6 +101,7 @@ class Bundle:
                 adapter.validate_python(step.operation),
                 f"{self.folder}/{step.side}" if step.side else None,
                 tuple(step.side_kinds.items()),
+                tuple(step.kinds.items()),
             )
             for step in self.document.steps
         )
@@ -195,7 +197,15 @@ def write_bundle(store: Store, document: BundleDocument, model_files: tuple[Part
             side = f"side-{step.index}.parquet"
             _copy(store, step.side, f"{folder}/{side}")
         operation = step.operation.model_dump(mode="json", by_alias=True)
-        steps.append(BundledStep(index=step.index, operation=operation, side=side, side_kinds=dict(step.side_kinds)))
+        steps.append(
+            BundledStep(
+                index=step.index,
+                operation=operation,
+                side=side,
+                side_kinds=dict(step.side_kinds),
+                kinds=dict(step.kinds),
+            )
+        )
     for part in model_files:
         _copy(store, part.path, f"{folder}/{part.path.rsplit('/', 1)[-1]}")
     document = document.model_copy(update={"steps": tuple(steps), "inputs": dict(program.kinds)})

@@ -20,6 +20,18 @@ class Operation(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     @property
+    def together(self) -> tuple[str, ...] | None:
+        """Columns whose equal values must all lie in the frame given to `apply`; None when each row is by itself.
+
+        Without any column, all rows must.
+        """
+        return None
+
+    def resolved(self, columns: Sequence[str]) -> Operation:
+        """The operation with what it leaves open said for an input with these columns."""
+        return self
+
+    @property
     def reads(self) -> tuple[str, ...]:
         return ()
 

@@ -41,7 +41,7 @@ from treadle.engine.job import Job
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import check_models
 from treadle.engine.program import Program
-from treadle.engine.relational import Join
+from treadle.engine.relational import Join, Union
 from treadle.engine.store import OUTCOME, Store
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
 
@@ -104,7 +104,7 @@ def inspect(job: Job) -> Inputs:
         sides={
             i: text_input.inspect(operation.with_.path, operation.with_.format, CsvOptions())
             for i, operation in enumerate(job.tables)
-            if isinstance(operation, Join)
+            if isinstance(operation, (Join, Union))
         },
     )
 
@@ -187,7 +187,7 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     )
     tables = [operation.model_dump(mode="json", by_alias=True) for operation in job.tables]
     for i, side in inputs.sides.items():
-        tables[i]["with"] = side.digest
+        tables[i]["with"] = {**tables[i]["with"], "path": side.digest}
     chain.add(
         "etl",
         Prepared,

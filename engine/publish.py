@@ -30,7 +30,7 @@ from treadle.engine.artifacts import (
 from treadle.engine.bundle import BundleDocument, fingerprint_of, replayable, versions, write_bundle
 from treadle.engine.context import Context
 from treadle.engine.events import now
-from treadle.engine.rows import program_of
+from treadle.engine.rows import replay_of
 from treadle.engine.text_input import csv_options
 
 REVISION = 1
@@ -123,7 +123,7 @@ def _bundle(
         copies = [part.model_copy(update={"path": f"{folder}/{part.path.rsplit('/', 1)[-1]}"}) for part in best.files]
         if all(store.has(copy) for copy in copies):
             return f"{job.name}:{existing[-1]}"
-    program, left_out = replayable(program_of(context, prepared), features.inputs, job.data.target or "")
+    program, left_out = replayable(replay_of(context, prepared), features.inputs, job.data.target or "")
     document = BundleDocument(
         name=job.name,
         version=_reserve(context),

@@ -106,6 +106,12 @@ class Store:
         with storage_errors(self.path(folder)), contextlib.suppress(FileNotFoundError):
             self.fs.rm_file(self.path(f"{folder}/{OUTCOME}"))
 
+    def remove(self, *parts: Part) -> None:
+        """Deletes files that are needed no more; those that are gone already do no harm."""
+        for part in parts:
+            with storage_errors(self.path(part.path)), contextlib.suppress(FileNotFoundError):
+                self.fs.rm_file(self.path(part.path))
+
     def write_parquet(self, relative: str, table: pa.Table) -> Part:
         """Writes zstd Parquet."""
         return self.write_tables(relative, [table])

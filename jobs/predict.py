@@ -23,6 +23,8 @@ from treadle.errors import DataError, RequestError
 from treadle.jobs.spec import root_of
 
 FORMATS = ("parquet", "delta")
+WHOLE_BYTES = 2 * 2**30
+"""Most memory of rows that are predicted all at once."""
 PROGRESS = {"stage": "predict", "event": "progress"}
 
 
@@ -94,7 +96,7 @@ def predict_files(
             rows = sum(file.rows or 0 for file in files)
             if rows == 0:
                 raise DataError(f"The input {', '.join(inputs)} has no rows; there is nothing to predict.")
-            count = partition_count(rows, row_bytes(inspected.kinds), workers or 2)
+            count = _partitions(bundle, rows, row_bytes(inspected.kinds), workers or 2)
             tasks = list(enumerate(cut(files, count, own=inspected.format == "csv")))
             reading = replace(program, store=pieces_of)
             parts = each(predict_partition, tasks, bundle.store, bundle.reference, reading, scratch, explain)
@@ -114,6 +116,20 @@ def predict_files(
         "left_out": list(bundle.document.left_out),
         "written": written,
     }
+
+
+def _partitions(bundle: Bundle, rows: int, bytes_a_row: int, workers: int) -> int:
+    """As many as is good for the size; one where operations need the other rows of a key as well."""
+    together = [step.where for step in bundle.program.steps if step.operation.together is not None]
+    if not together:
+        return partition_count(rows, bytes_a_row, workers)
+    if rows * bytes_a_row > WHOLE_BYTES:
+        raise RequestError(
+            f"{together[0]} looks at several rows of a key, so all rows to predict are taken at once, and {rows} rows "
+            f"are {rows * bytes_a_row / 2**30:.1f} GiB, more than {WHOLE_BYTES / 2**30:.0f} GiB; predict fewer keys at "
+            "a time, each with all its rows."
+        )
+    return 1
 
 
 def _check_output(store: Store, format_: str) -> None:

@@ -102,7 +102,7 @@ def _resolved(spec: JobSpec, folder: Path | None) -> JobSpec:
         operation.model_copy(
             update={"with_": operation.with_.model_copy(update={"path": resolve(operation.with_.path)})}
         )
-        if operation.op == "join"
+        if operation.op in ("join", "union")
         else operation
         for operation in spec.tables
     )

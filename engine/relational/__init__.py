@@ -12,11 +12,31 @@ from pydantic import Field
 from treadle.engine.relational.aggregate import Aggregate
 from treadle.engine.relational.cast import Cast
 from treadle.engine.relational.columns import Drop, Rename, Select
+from treadle.engine.relational.dedupe import Dedupe, Sample
 from treadle.engine.relational.join import Join, Side
+from treadle.engine.relational.reshape import Pivot, Union
 from treadle.engine.relational.rows import Derive, Filter
+from treadle.engine.relational.window import Window
 
 TableOperation = Annotated[
-    Filter | Derive | Cast | Rename | Select | Drop | Join | Aggregate, Field(discriminator="op")
+    Filter | Derive | Cast | Rename | Select | Drop | Dedupe | Sample | Join | Union | Aggregate | Pivot | Window,
+    Field(discriminator="op"),
 ]
 
-__all__ = ["Aggregate", "Cast", "Derive", "Drop", "Filter", "Join", "Rename", "Select", "Side", "TableOperation"]
+__all__ = [
+    "Aggregate",
+    "Cast",
+    "Dedupe",
+    "Derive",
+    "Drop",
+    "Filter",
+    "Join",
+    "Pivot",
+    "Rename",
+    "Sample",
+    "Select",
+    "Side",
+    "TableOperation",
+    "Union",
+    "Window",
+]

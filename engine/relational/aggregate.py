@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.operation import ROW_ID, Operation
+from treadle.engine.relational import values
+from treadle.engine.relational.keys import codes_of
+from treadle.engine.relational.states import STATES, Groups, taken, total, whole
 from treadle.errors import RequestError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Function = Literal["sum", "mean", "std", "min", "max", "count", "nunique"]
-NUMERIC_FUNCTIONS = frozenset({"sum", "mean", "std"})
+    Partial = dict[str, pd.DataFrame]
+
+Function = Literal[
+    "sum", "mean", "std", "min", "max", "count", "first", "last", "nunique", "mode", "median", "quantile"
+]
+NUMERIC_FUNCTIONS = frozenset({"sum", "mean", "std", "median", "quantile"})
+GROUPS = "groups"
+"""The part of a partial with a line a group: its keys, its rows, and the states of the functions."""
+ROWS = f"{ROW_ID}:rows"
 
 
 class Aggregation(BaseModel):
@@ -25,6 +35,8 @@ class Aggregation(BaseModel):
     function: Function
     column: str | None = None
     """May be absent for count, which then counts rows."""
+    q: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Which quantile: 0.9 is the value that nine tenths of the rows do not exceed."""
 
     @model_validator(mode="after")
     def _has_column(self) -> Aggregation:
@@ -34,6 +46,8 @@ class Aggregation(BaseModel):
                 "column: missing; only count works without one, not {function}",
                 {"function": self.function},
             )
+        if (self.q is None) == (self.function == "quantile"):
+            raise PydanticCustomError("q", "q: it is needed with function: quantile, and only there")
         return self
 
 
@@ -44,6 +58,8 @@ class Aggregate(Operation):
     by: tuple[str, ...] = Field(min_length=1)
     aggregations: dict[str, Aggregation] = Field(min_length=1)
     broadcast: bool = False
+    order: str | None = None
+    """What first and last go by; the order of the rows when absent."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Aggregate:
@@ -64,8 +80,13 @@ class Aggregate(Operation):
     @property
     def gathers(self) -> tuple[str, ...]:
         """The columns that `partial` needs."""
-        columns = [a.column for a in self.aggregations.values() if a.column is not None]
-        return tuple(dict.fromkeys([*self.by, *columns]))
+        columns = [*(a.column for a in self.aggregations.values()), self.order]
+        return tuple(dict.fromkeys([*self.by, *(column for column in columns if column is not None)]))
+
+    @property
+    def is_holistic(self) -> bool:
+        """Whether a function needs all values of a group, so that partials may be as large as the rows."""
+        return any(a.function in values.FUNCTIONS for a in self.aggregations.values())
 
     def needs(self, wanted: frozenset[str], side_columns: Sequence[str] = ()) -> frozenset[str]:
         return (wanted - set(self.aggregations)) | set(self.by)
@@ -74,107 +95,76 @@ class Aggregate(Operation):
         return frozenset(self.aggregations)
 
     def apply(self, frame: pd.DataFrame, side: pd.DataFrame | None = None) -> pd.DataFrame:
-        assert side is not None
+        """Adds the group table `side` to the rows; without one, the frame holds all rows of its groups."""
         kept = frame[[c for c in frame.columns if c not in self.aggregations]]
-        return kept.merge(side, on=list(self.by), how="left")
+        if side is not None:
+            return kept.merge(side, on=list(self.by), how="left")
+        codes, count = codes_of(frame, self.by)
+        table = self._table(self._partial(frame, Groups(codes, count)))
+        return kept.assign(**{name: taken(table[name], codes).set_axis(frame.index) for name in self.aggregations})
 
-    def partial(self, frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-        """What one partition contributes: `sums` by key, and `distinct:<column>` pairs."""
-        by = list(self.by)
+    def partial(self, frame: pd.DataFrame) -> Partial:
+        """What one partition contributes: `groups`, and `pairs:<column>` where all values count."""
+        return self._partial(frame, Groups(*codes_of(frame, self.by)))
+
+    def _partial(self, frame: pd.DataFrame, groups: Groups) -> Partial:
         self._check_types(frame)
-        grouped = frame.groupby(by, dropna=False, sort=False)
-        pieces: dict[str, pd.Series] = {}
-        parts: dict[str, pd.DataFrame] = {}
+        order = None if self.order is None else frame[self.order]
+        table = _keys(frame, self.by, groups).assign(**{ROWS: _rows(groups)})
+        parts: Partial = {}
         for name, aggregation in self.aggregations.items():
             column, function = aggregation.column, aggregation.function
-            if function == "nunique":
-                pairs = frame[list(dict.fromkeys([*by, column]))]
-                parts[f"distinct:{column}"] = pairs.dropna(subset=[column]).drop_duplicates()
-                continue
-            if column is None:
-                pieces[f"{name}:count"] = grouped.size()
-                continue
-            values = grouped[column]
-            if function in ("count", "mean", "std"):
-                pieces[f"{name}:count"] = values.count()
-            if function == "sum":
-                pieces[f"{name}:sum"] = values.sum(min_count=1)
-            elif function in ("mean", "std"):
-                pieces[f"{name}:mean"] = values.mean().astype("float64")
-            if function == "std":
-                pieces[f"{name}:m2"] = values.var(ddof=0).astype("float64") * pieces[f"{name}:count"].astype("float64")
-            elif function in ("min", "max"):
-                pieces[f"{name}:{function}"] = values.min() if function == "min" else values.max()
-        keys = grouped.size().rename(f"{ROW_ID}:rows")
-        sums = keys.to_frame().assign(**pieces)
-        return {"sums": sums.reset_index(), **parts}
+            if function in values.FUNCTIONS:
+                part = f"pairs:{column}"
+                parts[part] = parts[part] if part in parts else values.pairs_of(frame, self.by, str(column))
+            elif column is not None:
+                states = STATES[function].of_rows(frame[column], order, groups)
+                table = table.assign(**{f"{name}{ROW_ID}{state}": series for state, series in states.items()})
+        return {GROUPS: table, **parts}
 
-    def merge(self, partials: Sequence[dict[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
-        """Partials of several partitions as one; the grouping of the calls does not matter."""
+    def merge(self, partials: Sequence[Partial]) -> Partial:
+        """Partials of several partitions, in their order, as one; how they are taken together does not matter."""
         import pandas as pd
 
+        if len(partials) == 1:
+            return partials[0]
         merged = {
-            part: pd.concat([p[part] for p in partials], ignore_index=True).drop_duplicates(ignore_index=True)
+            part: values.merge_pairs([partial[part] for partial in partials], self.by)
             for part in partials[0]
-            if part != "sums"
+            if part != GROUPS
         }
-        rows = pd.concat([p["sums"] for p in partials], ignore_index=True)
-        by = list(self.by)
-        means = [name for name, a in self.aggregations.items() if a.function in ("mean", "std")]
-        # Chan, Golub and LeVeque (1979): means weigh by their counts, and the spread between
-        # the partial means is added to the spread inside each of them.
-        for name in means:
-            count, mean = rows[f"{name}:count"].astype("float64"), rows[f"{name}:mean"]
-            rows[f"{name}:total"] = (mean * count).where(count > 0, 0.0)
-            # The mean of both infinities: a sum would skip it as null.
-            rows[f"{name}:undefined"] = mean.isna() & (count > 0)
-        grouped = rows.groupby(by, dropna=False, sort=False)
-        columns: dict[str, pd.Series] = {f"{ROW_ID}:rows": grouped[f"{ROW_ID}:rows"].sum()}
-        for column in rows.columns:
-            suffix = column.rsplit(":", 1)[-1]
-            if column in by or suffix in ("total", "undefined", "mean", "m2", "rows"):
-                continue
-            values = grouped[column]
-            columns[column] = {
-                "count": values.sum,
-                "sum": lambda v=values: v.sum(min_count=1),
-                "min": values.min,
-                "max": values.max,
-            }[suffix]()
-        for name in means:
-            count = columns[f"{name}:count"].astype("float64")
-            defined = (count > 0) & ~grouped[f"{name}:undefined"].max()
-            columns[f"{name}:mean"] = grouped[f"{name}:total"].sum() / count.where(defined)
-        sums = columns[f"{ROW_ID}:rows"].to_frame().assign(**columns)
-        for name in means:
-            if f"{name}:m2" in rows.columns:
-                overall = rows[by].merge(sums[[f"{name}:mean"]].reset_index(), on=by, how="left")[f"{name}:mean"]
-                count = rows[f"{name}:count"].astype("float64")
-                spread = (rows[f"{name}:mean"] - overall) ** 2 * count
-                rows[f"{name}:m2"] = (rows[f"{name}:m2"] + spread).where(count > 0, 0.0)
-                sums[f"{name}:m2"] = rows.groupby(by, dropna=False, sort=False)[f"{name}:m2"].sum()
-        return {"sums": sums.reset_index(), **merged}
-
-    def finish(self, partial: dict[str, pd.DataFrame]) -> pd.DataFrame:
-        """The group table, sorted by its keys: the keys, then one column an aggregation."""
-        by = list(self.by)
-        sums = partial["sums"].sort_values(by, ignore_index=True)
-        table = sums[by]
+        rows = pd.concat([partial[GROUPS] for partial in partials], ignore_index=True)
+        groups = Groups(*codes_of(rows, self.by))
+        table = _keys(rows, self.by, groups).assign(**{ROWS: total(rows[ROWS], groups)})
         for name, aggregation in self.aggregations.items():
-            function = aggregation.function
-            if function == "nunique":
-                pairs = partial[f"distinct:{aggregation.column}"]
-                counts = pairs.groupby(by, dropna=False, sort=False).size().rename(name).reset_index()
-                table = table.merge(counts, on=by, how="left")
-                table[name] = table[name].fillna(0).astype("Int64")
-            elif function == "std":
-                count = sums[f"{name}:count"].astype("float64")
-                finite = sums[f"{name}:mean"].abs() < float("inf")
-                table = table.assign(**{name: (sums[f"{name}:m2"] / (count - 1).where((count > 1) & finite)) ** 0.5})
+            if aggregation.column is not None and aggregation.function in STATES:
+                states = STATES[aggregation.function].merge(_states(rows, name), groups)
+                table = table.assign(**{f"{name}{ROW_ID}{state}": series for state, series in states.items()})
+        return {GROUPS: table, **merged}
+
+    def finish(self, partial: Partial) -> pd.DataFrame:
+        """The group table, sorted by its keys: the keys, then one column an aggregation."""
+        return self._table(partial).sort_values(list(self.by), ignore_index=True)
+
+    def _table(self, partial: Partial) -> pd.DataFrame:
+        import pandas as pd
+
+        by, groups = list(self.by), partial[GROUPS]
+        columns = {}
+        for name, aggregation in self.aggregations.items():
+            column, function = aggregation.column, aggregation.function
+            if column is None:
+                columns[name] = groups[ROWS]
+            elif function in STATES:
+                columns[name] = STATES[function].finish(_states(groups, name))
             else:
-                values = sums[f"{name}:{function}"]
-                table = table.assign(**{name: values.astype("Int64") if function == "count" else values})
-        return table
+                pairs = partial[f"pairs:{column}"]
+                # The groups come first, so that their numbers are those of the table.
+                codes, _ = codes_of(pd.concat([groups[by], pairs[by]], ignore_index=True), by)
+                of_pairs = Groups(codes[len(groups) :], len(groups))
+                q = 0.5 if function == "median" else aggregation.q
+                columns[name] = values.finish_pairs(pairs, of_pairs, function, q)
+        return groups[by].assign(**columns)
 
     def _check_types(self, frame: pd.DataFrame) -> None:
         for name, aggregation in self.aggregations.items():
@@ -186,3 +176,28 @@ class Aggregate(Operation):
                     f"aggregate '{name}': {aggregation.function} needs numbers, and column '{column}' "
                     f"is {frame[column].dtype}; cast it first or use count, nunique, min or max."
                 )
+        if self.order is not None and frame[self.order].dtype.kind not in "iufM":
+            raise RequestError(
+                f"aggregate: order column '{self.order}' is {frame[self.order].dtype}; order by a time or a number."
+            )
+
+
+def _keys(frame: pd.DataFrame, by: Sequence[str], groups: Groups) -> pd.DataFrame:
+    """The keys of each group, as its first row has them."""
+    import numpy as np
+
+    first = np.empty(groups.count, dtype=np.int64)
+    # Written back to front, so that the first row of each stays.
+    first[groups.codes[::-1]] = np.arange(len(frame))[::-1]
+    return frame[list(by)].iloc[first].reset_index(drop=True)
+
+
+def _rows(groups: Groups) -> pd.Series:
+    from treadle.kernels.grouped import grouped_rows
+
+    return whole(grouped_rows(groups.codes, groups.count))
+
+
+def _states(table: pd.DataFrame, name: str) -> dict[str, pd.Series]:
+    prefix = f"{name}{ROW_ID}"
+    return {str(c).removeprefix(prefix): table[c] for c in table.columns if str(c).startswith(prefix)}

@@ -1,0 +1,180 @@
+"""What each function of an aggregate keeps of a group: its state of some rows, merged states, and the outcome.
+
+States are columns with a line a group. A state of states is a state again, and no order or tree of merges
+changes the outcome (to rounding), except that `first` and `last` go by the order of the parts where rows
+have no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from treadle.engine.relational.keys import values_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    Columns = Mapping[str, pd.Series]
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows by group: the number of each one's group (rows,) int64, and how many groups there are."""
+
+    codes: np.ndarray
+    count: int
+
+
+class State:
+    """One function. The base counts rows that are not null."""
+
+    numeric = False
+    """Whether it takes numbers only."""
+
+    def of_rows(self, series: pd.Series, order: pd.Series | None, groups: Groups) -> dict[str, pd.Series]:
+        from treadle.kernels.grouped import grouped_count
+
+        return {"count": whole(grouped_count(groups.codes, series.notna().to_numpy(bool), groups.count))}
+
+    def merge(self, states: Columns, groups: Groups) -> dict[str, pd.Series]:
+        return {"count": total(states["count"], groups)}
+
+    def finish(self, states: Columns) -> pd.Series:
+        return states["count"]
+
+
+class Sum(State):
+    numeric = True
+
+    def of_rows(self, series: pd.Series, order: pd.Series | None, groups: Groups) -> dict[str, pd.Series]:
+        return {"sum": total(series, groups), **super().of_rows(series, order, groups)}
+
+    def merge(self, states: Columns, groups: Groups) -> dict[str, pd.Series]:
+        return {"sum": total(states["sum"], groups), **super().merge(states, groups)}
+
+    def finish(self, states: Columns) -> pd.Series:
+        return states["sum"].mask(states["count"] == 0)
+
+
+class Mean(State):
+    numeric = True
+
+    def of_rows(self, series: pd.Series, order: pd.Series | None, groups: Groups) -> dict[str, pd.Series]:
+        from treadle.kernels.grouped import grouped_moments
+
+        values, known = values_of(series)
+        return _moments(*grouped_moments(groups.codes, values.astype("float64", copy=False), known, groups.count))
+
+    def merge(self, states: Columns, groups: Groups) -> dict[str, pd.Series]:
+        from treadle.kernels.grouped import merged_moments
+
+        counts, _ = values_of(states["count"])
+        mean, m2 = states["mean"].to_numpy(), states["m2"].to_numpy()
+        return _moments(*merged_moments(groups.codes, counts, mean, m2, groups.count))
+
+    def finish(self, states: Columns) -> pd.Series:
+        return states["mean"]
+
+
+class Std(Mean):
+    def finish(self, states: Columns) -> pd.Series:
+        count = states["count"].astype("float64")
+        return (states["m2"] / (count - 1).where(count > 1)) ** 0.5
+
+
+class Extreme(State):
+    """min or max, of any kind."""
+
+    def __init__(self, largest: bool) -> None:
+        self.largest = largest
+
+    def of_rows(self, series: pd.Series, order: pd.Series | None, groups: Groups) -> dict[str, pd.Series]:
+        from treadle.kernels.grouped import grouped_extreme
+
+        values, known = sortable(series)
+        return {"value": taken(series, grouped_extreme(groups.codes, values, known, groups.count, self.largest))}
+
+    def merge(self, states: Columns, groups: Groups) -> dict[str, pd.Series]:
+        return self.of_rows(states["value"], None, groups)
+
+    def finish(self, states: Columns) -> pd.Series:
+        return states["value"]
+
+
+class End(State):
+    """first or last value that is not null, by the order column, and among equals as the rows come."""
+
+    def __init__(self, last: bool) -> None:
+        self.last = last
+
+    def of_rows(self, series: pd.Series, order: pd.Series | None, groups: Groups) -> dict[str, pd.Series]:
+        from treadle.kernels.grouped import grouped_extreme, grouped_last
+
+        known = series.notna().to_numpy(bool)
+        keys = np.zeros(len(series), dtype=np.int64)
+        if order is not None:
+            keys, has_key = values_of(order)
+            known = known & has_key
+        if self.last:
+            at = grouped_last(groups.codes, keys, known, groups.count)
+        else:
+            at = grouped_extreme(groups.codes, keys, known, groups.count, False)
+        found = {"value": taken(series, at)}
+        return found if order is None else {**found, "key": taken(order, at)}
+
+    def merge(self, states: Columns, groups: Groups) -> dict[str, pd.Series]:
+        return self.of_rows(states["value"], states.get("key"), groups)
+
+    def finish(self, states: Columns) -> pd.Series:
+        return states["value"]
+
+
+STATES: Mapping[str, State] = {
+    "sum": Sum(), "mean": Mean(), "std": Std(), "count": State(),
+    "min": Extreme(False), "max": Extreme(True), "first": End(False), "last": End(True),
+}  # fmt: skip
+
+
+def whole(values: np.ndarray) -> pd.Series:
+    """int64 without nulls, as the engine's frames have it."""
+    import pandas as pd
+
+    return pd.Series(pd.arrays.IntegerArray(values, np.zeros(len(values), dtype=bool)))
+
+
+def total(series: pd.Series, groups: Groups) -> pd.Series:
+    """Sums of a column, float for float and else int; 0 for groups without any value."""
+    import pandas as pd
+
+    from treadle.kernels.grouped import grouped_sum
+
+    values, known = values_of(series)
+    sums = grouped_sum(groups.codes, values, known, groups.count)
+    return pd.Series(sums) if sums.dtype.kind == "f" else whole(sums)
+
+
+def taken(series: pd.Series, rows: np.ndarray) -> pd.Series:
+    """The values of some rows, null for -1, in the column's own type."""
+    import pandas as pd
+
+    return pd.Series(series.array.take(rows, allow_fill=True))
+
+
+def sortable(series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers in the order of a column's values, of any kind, and which are not null."""
+    if series.dtype.kind not in "OU":
+        return values_of(series)
+    codes, levels = series.factorize()
+    place = np.empty(len(levels) + 1, dtype=np.int64)
+    place[np.asarray(levels.argsort())] = np.arange(len(levels))
+    return place[codes], codes >= 0
+
+
+def _moments(count: np.ndarray, mean: np.ndarray, m2: np.ndarray) -> dict[str, pd.Series]:
+    import pandas as pd
+
+    return {"count": whole(count), "mean": pd.Series(mean), "m2": pd.Series(m2)}
