@@ -18,7 +18,7 @@ from treadle.engine.backend import Backend, kinds_of
 from treadle.engine.context import Context
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Job
-from treadle.engine.operation import ROW_ID, Operation
+from treadle.engine.operation import OWN_COLUMNS, Operation
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Aggregate, Join, Pivot, Sample, Union
 from treadle.engine.store import Store
@@ -66,7 +66,7 @@ def resolved(operation: Operation, program: Program) -> Operation:
 def write_rows(item: tuple[int, Sequence[Piece]], program: Program, folder: str) -> Part:
     """On a worker: the prepared rows of one partition as a file of the table `etl`."""
     number, partition = item
-    frame = program.rows(partition).drop(columns=ROW_ID)
+    frame = program.rows(partition).drop(columns=list(OWN_COLUMNS), errors="ignore")
     return program.store.write_parquet(f"{folder}/etl-{number:05d}.parquet", program.backend.table(frame))
 
 
@@ -94,7 +94,9 @@ def outline(job: Job, inspected: Inspected, others: dict[int, Inspected], store:
             frame = program.empty()
             for name in operation.gathers:
                 if name not in frame.columns:
-                    raise column_not_found(name, f"the input of {step.where}", [str(c) for c in frame if c != ROW_ID])
+                    raise column_not_found(
+                        name, f"the input of {step.where}", [str(c) for c in frame if c not in OWN_COLUMNS]
+                    )
             table = operation.finish(operation.merge([operation.partial(frame)]))
             _refuse_own_name(map(str, table.columns), step.where)
             if not operation.broadcast:
@@ -121,5 +123,5 @@ def _outlined_union(step: Step, operation: Union, program: Program, inspected: I
 
 
 def _refuse_own_name(names: Iterable[str], where: str) -> None:
-    if ROW_ID in names:
-        raise RequestError(f"{where}: '{ROW_ID}' is the engine's own name for the id of a row; choose another name.")
+    for name in set(OWN_COLUMNS) & set(names):
+        raise RequestError(f"{where}: '{name}' is a name that the engine uses for columns of its own; choose another.")

@@ -2,8 +2,8 @@
 
 Every partition writes one file whose record batches are its buckets; a new partition is one bucket of all
 the files. A bucket is a range of hashes of the keys, and how many there are follows from the size of the
-data, not from the partitions or workers: so neither the rows of a bucket nor their order (that of the
-input) depend on these. Files outlive the workers that wrote them, and what a dead one had not finished is
+data, not from the partitions or workers: so neither the rows of a bucket nor their order depend on these.
+Rows take their place in the order along (`__order__`), so that in a partition they lie in it again. Files outlive the workers that wrote them, and what a dead one had not finished is
 written again with the same content. Memory is that of a partition and of a bucket; the exchanged rows
 themselves lie on disk.
 """
@@ -21,6 +21,7 @@ from treadle.engine.artifacts import Part, Piece, Role
 from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
 from treadle.engine.inputs import row_bytes
+from treadle.engine.operation import ROW_ORDER
 from treadle.engine.program import Program
 from treadle.engine.relational.keys import hash_rows
 from treadle.errors import DataError
@@ -51,13 +52,19 @@ def buckets_of(frame: pd.DataFrame, keys: Sequence[str], count: int) -> np.ndarr
 
 
 def scatter(
-    item: tuple[int, Sequence[Piece]], program: Program, keys: Sequence[str], count: int, prefix: str
+    item: tuple[int, Sequence[Piece]], program: Program, keys: Sequence[str], count: int, step: int, prefix: str
 ) -> tuple[Part, tuple[int, ...]]:
     """On a worker: the rows of one partition as a file with a batch a bucket; how many rows each has."""
+    import pandas as pd
+
     from treadle.kernels.windows import order_groups
 
     number, partition = item
     frame = program.rows(partition)
+    if ROW_ORDER not in frame.columns:
+        # Rows that came in later, by a union, also come after in the order.
+        first = (step << 50) | (number << 32)
+        frame = frame.assign(**{ROW_ORDER: pd.array(np.arange(first, first + len(frame)), dtype="Int64")})
     index, start = order_groups(buckets_of(frame, keys, count), count, None)
     table = program.backend.table(frame).take(pa.array(index)).combine_chunks()
     relative, rows = f"{prefix}-{number:05d}.arrow", np.diff(start)
@@ -78,9 +85,10 @@ def exchange(
     partitions: Partitions,
     keys: Sequence[str],
     count: int,
+    step: int,
     name: str,
 ) -> tuple[Partitions, tuple[Part, ...]]:
-    """Rows of the program by bucket, empty ones included, and the files that hold them.
+    """Rows of the program before `step` by bucket, empty ones included, and the files that hold them.
 
     The training and the test rows of a split by path stay apart: each have all buckets.
 
@@ -93,8 +101,8 @@ def exchange(
     files: list[Part] = []
     for role in roles_of(partitions):
         of_role = [p for p in partitions if p[0].role == role]
-        prefix = f"{context.folder}/{name}-{role}"
-        futures = context.submit(scatter, list(enumerate(of_role)), program, keys, count, prefix)
+        prefix = f"{context.folder}/{name}-{step}-{role}"
+        futures = context.submit(scatter, list(enumerate(of_role)), program, keys, count, step, prefix)
         written = context.gather(futures, rows=lambda result: result[0].rows)
         files += [part for part, _ in written]
         buckets: list[list[Piece]] = [[] for _ in range(count)]

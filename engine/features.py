@@ -18,7 +18,7 @@ from treadle.engine.blocks import PROTECTED, Block
 from treadle.engine.context import Context
 from treadle.engine.encoders import Fitted, FittedImpute, Impute, Kind, Operation, apply, numbers, to_matrix
 from treadle.engine.job import Job
-from treadle.engine.operation import ROW_ID
+from treadle.engine.operation import OWN_COLUMNS, ROW_ID
 from treadle.engine.rows import Rows, assign
 from treadle.engine.store import Store
 from treadle.errors import DataError, RequestError, listed
@@ -49,7 +49,7 @@ def inputs_of(job: Job, kinds: Mapping[str, str]) -> dict[str, Kind]:
     named = {c for o in job.features if not isinstance(o.columns, str) for c in o.columns}
     kept_back = {getattr(job.split, "column", None)}
     kept_back |= {name for name in job.data.protected if KIND_OF[kinds[name]] in ("text", "timestamp")}
-    never = {job.data.target, job.data.id, ROW_ID}
+    never = {job.data.target, job.data.id, *OWN_COLUMNS}
     return {
         name: KIND_OF[kind]
         for name, kind in kinds.items()

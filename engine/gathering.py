@@ -13,6 +13,7 @@ from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
 from treadle.engine.exchange import Partitions, bucket_count, exchange
 from treadle.engine.inputs import InputFile, cut, partition_count, row_bytes
+from treadle.engine.operation import ROW_ORDER
 from treadle.engine.program import Program
 from treadle.engine.relational import Aggregate, Pivot, Sample
 from treadle.engine.sides import BROADCAST_BYTES
@@ -30,6 +31,8 @@ class GroupTable:
 
     operation: Grouping
     program: Program
+    index: int
+    """Its place in the spec."""
     complete: bool = False
     """Whether all rows of a group lie in one partition, so that each can finish its own groups."""
 
@@ -92,14 +95,14 @@ def _finished(table: GroupTable, found: Any) -> pd.DataFrame:
 def _by_exchange(context: Context, table: GroupTable, partitions: Partitions, count: int) -> pd.DataFrame:
     """Where partials would be as large as the rows, the columns that are needed are exchanged by the keys."""
     operation, program = table.operation, table.program
-    name = f"groups-{'-'.join(map(str, (len(program.steps), count)))}"
-    buckets, files = exchange(context, program, partitions, operation.by, count, name)
-    kinds = tuple(kinds_of(program.empty()).items())
-    complete = GroupTable(operation, Program(context.store, context.backend, kinds, None, ()), complete=True)
+    buckets, files = exchange(context, program, partitions, operation.by, count, table.index, "groups")
+    kinds = tuple({**kinds_of(program.empty()), ROW_ORDER: "int"}.items())
+    complete = GroupTable(
+        operation, Program(context.store, context.backend, kinds, None, ()), table.index, complete=True
+    )
     futures = context.submit(partials_of, [bucket for bucket in buckets if bucket], (complete,))
     (found,) = context.reduce(futures, _Merge((complete,)))
-    for part in files:
-        context.store.remove(part)
+    context.store.remove(*files)
     return _finished(complete, found)
 
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 ROW_ID = "__id__"
 """The column that names a row inside the engine; tables call it `id`."""
+ROW_ORDER = "__order__"
+"""The place that an exchanged row had in the order of the rows; other rows lie in it."""
+OWN_COLUMNS = (ROW_ID, ROW_ORDER)
+"""Columns of the engine's own; no operation makes or takes them away."""
 
 
 class Operation(BaseModel):

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from treadle.engine.artifacts import Piece
 from treadle.engine.backend import ARROW_TYPES, Backend, converted, kinds_of
 from treadle.engine.inputs import filesystem
-from treadle.engine.operation import ROW_ID, Operation
+from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
 from treadle.engine.relational import Aggregate, Drop, Join, Rename, Select, Union
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError, TreadleError, column_not_found
@@ -84,8 +84,11 @@ class Program:
         return self.apply(self.read(own), sides)
 
     def read(self, pieces: Sequence[Piece]) -> pd.DataFrame:
-        """The rows of the pieces before any step, with `__id__`."""
-        return self._identified(self._frame(pieces, dict(self.kinds)), pieces)
+        """The rows of the pieces before any step, with `__id__`, exchanged ones in the order that they had before."""
+        frame = self._identified(self._frame(pieces, dict(self.kinds)), pieces)
+        if ROW_ORDER not in frame.columns or frame[ROW_ORDER].is_monotonic_increasing:
+            return frame
+        return frame.sort_values(ROW_ORDER, kind="stable", ignore_index=True)
 
     def _frame(self, pieces: Sequence[Piece], kinds: dict[str, str]) -> pd.DataFrame:
         return self.backend.frame(pa.concat_tables([read_piece(self.store, piece, kinds) for piece in pieces]))
@@ -101,7 +104,14 @@ class Program:
         renamed = step.operation.with_.rename  # type: ignore[attr-defined]
         original = {new: old for old, new in renamed.items()}
         kinds = {original.get(name, name): kind for name, kind in step.side_kinds}
-        return self._identified(self._frame(pieces, kinds).rename(columns=renamed), pieces)
+        frame = self._identified(self._frame(pieces, kinds).rename(columns=renamed), pieces)
+        if ROW_ORDER not in dict(self.kinds):
+            return frame
+        # The others were exchanged before, and know their places; these come after them.
+        first = [(step.index << 50) + piece.offset for piece in pieces]
+        places = [pa.array(range(n, n + p.rows), pa.int64()) for n, p in zip(first, pieces, strict=True)]
+        order = self.backend.frame(pa.table({ROW_ORDER: pa.chunked_array(places)}))[ROW_ORDER]
+        return frame.assign(**{ROW_ORDER: order})
 
     def with_id(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame with the column `__id__`, copied from the id column when there is one."""
@@ -148,7 +158,7 @@ class Program:
     def output(self) -> dict[str, str]:
         """The columns after the last step, with their kinds, `__id__` left out."""
         kinds = kinds_of(self.empty())
-        return {name: kind for name, kind in kinds.items() if name != ROW_ID}
+        return {name: kind for name, kind in kinds.items() if name not in OWN_COLUMNS}
 
     def pruned(self, wanted: Sequence[str]) -> Program:
         """The same outcome for the `wanted` columns, without the steps and inputs that only others need.
@@ -156,7 +166,7 @@ class Program:
         A filter, an inner join or one that multiplies rows decides which rows there are, and stays. Steps
         that take names away become a selection of what is needed, so that the names are as free as before.
         """
-        needed = frozenset(wanted) | {ROW_ID}
+        needed = frozenset(wanted).union(OWN_COLUMNS)
         steps: list[Step] = []
         for step in reversed(self.steps):
             operation = step.operation
@@ -165,13 +175,13 @@ class Program:
             if decides_rows or not makes or makes & needed:
                 narrowed = operation.only(needed)
                 needed = narrowed.needs(needed, step.side_columns)
-                steps.append(_narrowed(replace(step, operation=narrowed), needed))
+                steps.append(_narrowed(replace(step, operation=narrowed), needed | {self.id_column or ROW_ID}))
             if step.is_local:
                 needed |= set(operation.gathers)  # type: ignore[attr-defined]
             if isinstance(operation, (Select, Drop)):
                 steps.pop()
             if isinstance(operation, (Select, Drop, Rename)):
-                kept = Select(op="select", columns=tuple(sorted(needed - {ROW_ID})))
+                kept = Select(op="select", columns=tuple(sorted(needed.difference(OWN_COLUMNS))))
                 if not steps or steps[-1].operation != kept:
                     steps.append(Step(step.index, kept))
         kinds = tuple((name, kind) for name, kind in self.kinds if name in needed or name == self.id_column)
@@ -256,4 +266,4 @@ def load_side(store: Store, backend: Backend, path: str, stamp: str) -> pd.DataF
 
 
 def _visible(frame: pd.DataFrame) -> list[str]:
-    return [str(name) for name in frame.columns if name != ROW_ID]
+    return [str(name) for name in frame.columns if name not in OWN_COLUMNS]

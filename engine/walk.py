@@ -13,6 +13,7 @@ from treadle.engine.context import Context
 from treadle.engine.exchange import Partitions, bucket_count, exchange, merged, roles_of
 from treadle.engine.gathering import Grouping, GroupTable, as_source, group_tables, sample_bound
 from treadle.engine.inputs import Inspected, row_bytes
+from treadle.engine.operation import ROW_ORDER
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Aggregate, Dedupe, Join, Pivot, Rename, Sample, TableOperation, Union, Window
 from treadle.errors import RequestError
@@ -79,7 +80,7 @@ class Walk:
         if count == 1 and not any(partition[0].step is not None for partition in self.partitions):
             self.partitions = merged(self.partitions)
         else:
-            buckets, files = exchange(self.context, self.program, self.partitions, keys, count, f"rows-{index}")
+            buckets, files = exchange(self.context, self.program, self.partitions, keys, count, index, "rows")
             self._go_on_from(tuple(bucket for bucket in buckets if bucket), kinds, files, index)
         self.held = frozenset(keys)
 
@@ -91,6 +92,7 @@ class Walk:
         self.start = index
         # The rows bring `__id__` along, even where an operation dropped the column that it is from.
         id_column = self.program.id_column if self.program.id_column in kinds else None
+        kinds = {**kinds, ROW_ORDER: "int"}
         self.program = Program(self.context.store, self.context.backend, tuple(kinds.items()), id_column, ())
 
     def join(self, step: Step, operation: Join, inspected: Inspected) -> None:
@@ -120,10 +122,9 @@ class Walk:
             bucket_count(self.rows, max(row_bytes(dict(self.program.kinds)), row_bytes(kinds))),
             bucket_count(sum(rows_of(partition) for partition in there), row_bytes(dict(step.side_kinds))),
         )
-        name = f"rows-{step.index}"
-        rows, files = exchange(self.context, self.program, self.partitions, keys, count, name)
+        rows, files = exchange(self.context, self.program, self.partitions, keys, count, step.index, "rows")
         others, of_others = (
-            exchange(self.context, program, there, keys, count, f"side-{step.index}") if there else ((), ())
+            exchange(self.context, program, there, keys, count, step.index, "side") if there else ((), ())
         )
         marked = [tuple(p.model_copy(update={"step": step.index}) for p in bucket) for bucket in others]
         every = marked * len(roles_of(self.partitions)) or [()] * len(rows)
@@ -170,7 +171,7 @@ class Walk:
             if self.lies_together(operation.by):
                 self.add(step)
                 return self
-        table = self._group_table(operation)
+        table = self._group_table(step.index, operation)
         if operation.broadcast:
             empty = operation.finish(operation.partial(table.program.empty()))
             step = replace(step, side_kinds=tuple(kinds_of(empty).items()))
@@ -183,13 +184,13 @@ class Walk:
         walk.warnings = self.warnings
         return walk
 
-    def _group_table(self, operation: Grouping) -> GroupTable:
+    def _group_table(self, index: int, operation: Grouping) -> GroupTable:
         complete = self.lies_together(operation.by)
         pruned = self.program.pruned(operation.gathers)
         if {step.index for step, _ in self.waiting} & {step.index for step in pruned.steps}:
             self.gather()
             pruned = self.program.pruned(operation.gathers)
-        return GroupTable(operation, pruned, complete)
+        return GroupTable(operation, pruned, index, complete)
 
     def sample(self, step: Step, operation: Sample) -> None:
         """A sample of a given number: the bound of the hashes comes first."""
@@ -202,7 +203,7 @@ class Walk:
         if not self.waiting:
             return
         wanted = [
-            GroupTable(step.operation, program, self.lies_together(step.operation.by))  # type: ignore[arg-type, attr-defined]
+            GroupTable(step.operation, program, step.index, self.lies_together(step.operation.by))  # type: ignore[arg-type, attr-defined]
             for step, program in self.waiting
         ]
         tables = group_tables(self.context, wanted, self.partitions)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from treadle.engine.operation import ROW_ID, Operation
+from treadle.engine.operation import ROW_ID, ROW_ORDER, Operation
 from treadle.engine.relational import values
 from treadle.engine.relational.keys import codes_of
-from treadle.engine.relational.states import STATES, Groups, taken, total, whole
+from treadle.engine.relational.states import STATES, Groups, Order, taken, total, whole
 from treadle.errors import RequestError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Aggregate(Operation):
 
     def _partial(self, frame: pd.DataFrame, groups: Groups) -> Partial:
         self._check_types(frame)
-        order = None if self.order is None else frame[self.order]
+        order = Order(None if self.order is None else frame[self.order], frame.get(ROW_ORDER))
         table = _keys(frame, self.by, groups).assign(**{ROWS: _rows(groups)})
         parts: Partial = {}
         for name, aggregation in self.aggregations.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from treadle.engine.operation import ROW_ID, Operation
+from treadle.engine.operation import OWN_COLUMNS, Operation
 from treadle.errors import RequestError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Select(Operation):
         return wanted
 
     def apply(self, frame: pd.DataFrame, side: pd.DataFrame | None = None) -> pd.DataFrame:
-        return frame[[c for c in dict.fromkeys((ROW_ID, *self.columns)) if c in frame.columns]]
+        return frame[[c for c in dict.fromkeys((*OWN_COLUMNS, *self.columns)) if c in frame.columns]]
 
 
 class Drop(Operation):

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from treadle.engine.operation import ROW_ID, Operation
+from treadle.engine.operation import OWN_COLUMNS, ROW_ID, Operation
 from treadle.engine.relational.keys import codes_of, hash_keys, values_of
 from treadle.errors import RequestError
 
@@ -43,7 +43,7 @@ class Dedupe(Operation):
     def apply(self, frame: pd.DataFrame, side: pd.DataFrame | None = None) -> pd.DataFrame:
         from treadle.kernels.grouped import grouped_extreme, grouped_last
 
-        codes, groups = codes_of(frame, self.columns or [c for c in frame.columns if c != ROW_ID])
+        codes, groups = codes_of(frame, self.columns or [c for c in frame.columns if c not in OWN_COLUMNS])
         keys = np.zeros(len(frame), dtype=np.int64)
         every = np.ones(len(frame), dtype=bool)
         if self.order is not None:
@@ -85,7 +85,7 @@ class Sample(Operation):
         keys = hash_keys(frame[ROW_ID], self.seed)
         if self.fraction is not None:
             kept = keys < np.uint64(min(int(self.fraction * 2.0**64), 2**64 - 1))
-        elif side is None:
+        elif side is None or not len(side):
             kept = keys <= _highest(keys, self.rows)
         else:
             kept = keys <= side["highest"].to_numpy("int64").view(np.uint64)[0]

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from treadle.engine.operation import ROW_ID, Operation
+from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
 from treadle.engine.relational.aggregate import Aggregate, Function
 from treadle.engine.relational.join import Side
 from treadle.errors import RequestError, listed
@@ -68,8 +68,7 @@ class Union(Operation):
         if lacking:
             frame = frame.join(side[lacking].reindex(frame.index))
         changed = {name: side[name].dtype for name in side.columns if side[name].dtype != frame[name].dtype}
-        names = [ROW_ID, *side.columns] if ROW_ID in frame.columns else list(side.columns)
-        return frame.astype(changed)[names]
+        return frame.astype(changed)[[*(name for name in OWN_COLUMNS if name in frame.columns), *side.columns]]
 
 
 class Pivot(Operation):
@@ -149,7 +148,7 @@ class Pivot(Operation):
                     "write levels as the column has them, or cast it to text."
                 )
         values = frame[self.values] if self.values else pd.Series(np.ones(len(frame), "int64"), dtype="Int64")
-        out = frame[list(self.by)]
+        out = frame[[*self.by, *(name for name in (ROW_ORDER,) if name in frame.columns)]]
         return out.assign(
             **{
                 f"{SPREAD}{name}": values.where((names == level).fillna(False).to_numpy(bool))

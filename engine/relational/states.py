@@ -29,13 +29,21 @@ class Groups:
     count: int
 
 
+@dataclass(frozen=True)
+class Order:
+    """What the first and last of rows go by: a column, and among equals their places; as they come without any."""
+
+    key: pd.Series | None = None
+    place: pd.Series | None = None
+
+
 class State:
     """One function. The base counts rows that are not null."""
 
     numeric = False
     """Whether it takes numbers only."""
 
-    def of_rows(self, series: pd.Series, order: pd.Series | None, groups: Groups) -> dict[str, pd.Series]:
+    def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         from treadle.kernels.grouped import grouped_count
 
         return {"count": whole(grouped_count(groups.codes, series.notna().to_numpy(bool), groups.count))}
@@ -50,7 +58,7 @@ class State:
 class Sum(State):
     numeric = True
 
-    def of_rows(self, series: pd.Series, order: pd.Series | None, groups: Groups) -> dict[str, pd.Series]:
+    def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         return {"sum": total(series, groups), **super().of_rows(series, order, groups)}
 
     def merge(self, states: Columns, groups: Groups) -> dict[str, pd.Series]:
@@ -63,7 +71,7 @@ class Sum(State):
 class Mean(State):
     numeric = True
 
-    def of_rows(self, series: pd.Series, order: pd.Series | None, groups: Groups) -> dict[str, pd.Series]:
+    def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         from treadle.kernels.grouped import grouped_moments
 
         values, known = values_of(series)
@@ -92,14 +100,14 @@ class Extreme(State):
     def __init__(self, largest: bool) -> None:
         self.largest = largest
 
-    def of_rows(self, series: pd.Series, order: pd.Series | None, groups: Groups) -> dict[str, pd.Series]:
+    def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         from treadle.kernels.grouped import grouped_extreme
 
         values, known = sortable(series)
         return {"value": taken(series, grouped_extreme(groups.codes, values, known, groups.count, self.largest))}
 
     def merge(self, states: Columns, groups: Groups) -> dict[str, pd.Series]:
-        return self.of_rows(states["value"], None, groups)
+        return self.of_rows(states["value"], Order(), groups)
 
     def finish(self, states: Columns) -> pd.Series:
         return states["value"]
@@ -111,23 +119,25 @@ class End(State):
     def __init__(self, last: bool) -> None:
         self.last = last
 
-    def of_rows(self, series: pd.Series, order: pd.Series | None, groups: Groups) -> dict[str, pd.Series]:
-        from treadle.kernels.grouped import grouped_extreme, grouped_last
+    def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
+        from treadle.kernels.grouped import grouped_last
 
         known = series.notna().to_numpy(bool)
-        keys = np.zeros(len(series), dtype=np.int64)
-        if order is not None:
-            keys, has_key = values_of(order)
+        codes, keys = groups.codes, np.zeros(len(series), dtype=np.int64)
+        if order.key is not None:
+            keys, has_key = values_of(order.key)
             known = known & has_key
-        if self.last:
-            at = grouped_last(groups.codes, keys, known, groups.count)
-        else:
-            at = grouped_extreme(groups.codes, keys, known, groups.count, False)
-        found = {"value": taken(series, at)}
-        return found if order is None else {**found, "key": taken(order, at)}
+        place = np.arange(len(series))
+        if order.place is not None:
+            place = np.argsort(values_of(order.place)[0], kind="stable")
+        choose = grouped_last if self.last else _first
+        at = choose(codes[place], keys[place], known[place], groups.count)
+        at = np.where(at < 0, -1, place[at])
+        found = {"value": series, "key": order.key, "place": order.place}
+        return {name: taken(column, at) for name, column in found.items() if column is not None}
 
     def merge(self, states: Columns, groups: Groups) -> dict[str, pd.Series]:
-        return self.of_rows(states["value"], states.get("key"), groups)
+        return self.of_rows(states["value"], Order(states.get("key"), states.get("place")), groups)
 
     def finish(self, states: Columns) -> pd.Series:
         return states["value"]
@@ -137,6 +147,12 @@ STATES: Mapping[str, State] = {
     "sum": Sum(), "mean": Mean(), "std": Std(), "count": State(),
     "min": Extreme(False), "max": Extreme(True), "first": End(False), "last": End(True),
 }  # fmt: skip
+
+
+def _first(codes: np.ndarray, keys: np.ndarray, known: np.ndarray, groups: int) -> np.ndarray:
+    from treadle.kernels.grouped import grouped_extreme
+
+    return grouped_extreme(codes, keys, known, groups, False)
 
 
 def whole(values: np.ndarray) -> pd.Series:
