@@ -2,10 +2,10 @@
 
 Every partition writes one file whose record batches are its buckets; a new partition is one bucket of all
 the files. A bucket is a range of hashes of the keys, and how many there are follows from the size of the
-data, not from the partitions or workers: so neither the rows of a bucket nor their order depend on these.
-Rows take their place in the order along (`__order__`), so that in a partition they lie in it again. Files outlive the workers that wrote them, and what a dead one had not finished is
-written again with the same content. Memory is that of a partition and of a bucket; the exchanged rows
-themselves lie on disk.
+data, not from the partitions or workers: so the rows of a bucket do not depend on these. Rows take their
+place in the order along (`__order__`), and in a partition they lie in it again. Files outlive the workers
+that wrote them, and what a dead one had not finished is written again with the same content. Memory is that
+of a partition and of a bucket; the exchanged rows themselves lie on disk.
 """
 
 from __future__ import annotations
