@@ -88,7 +88,7 @@ class Join(Operation):
         elif self.how != "asof" and not self.on:
             wrong = "on: missing; name the columns that both tables have in common"
         elif self.times and set(self.times) & set(self.on):
-            wrong = f"time: '{min(set(self.times) & set(self.on))}' is in on, too; what must be equal has no last before"
+            wrong = f"time: '{min(set(self.times) & set(self.on))}' is in on, too; leave it out there"
         if wrong:
             raise PydanticCustomError("join", "{wrong}", {"wrong": wrong})
         return self
@@ -189,7 +189,7 @@ class Join(Operation):
             kind = frame[self.times[0]].dtype.kind
             if kind not in "iufM":
                 raise RequestError(
-                    f"{where}: '{self.times[0]}' is {kind_of(frame[self.times[0]])}; how: asof matches times or numbers."
+                    f"{where}: '{self.times[0]}' is {kind_of(frame[self.times[0]])}; how: asof is for times and numbers."
                 )
             if self.tolerance is not None and isinstance(self.tolerance, str) != (kind == "M"):
                 raise RequestError(
