@@ -186,13 +186,11 @@ class Join(Operation):
                     "cast one of them before the join."
                 )
         if self.times:
-            kind = frame[self.times[0]].dtype.kind
-            if kind not in "iufM":
+            kind = kind_of(frame[self.times[0]])
+            if kind not in ("int", "float", "timestamp"):
+                raise RequestError(f"{where}: '{self.times[0]}' is {kind}; how: asof goes by times or numbers.")
+            if self.tolerance is not None and isinstance(self.tolerance, str) != (kind == "timestamp"):
                 raise RequestError(
-                    f"{where}: '{self.times[0]}' is {kind_of(frame[self.times[0]])}; how: asof is for times and numbers."
-                )
-            if self.tolerance is not None and isinstance(self.tolerance, str) != (kind == "M"):
-                raise RequestError(
-                    f"{where}: tolerance {self.tolerance} does not fit '{self.times[0]}' "
-                    f"({kind_of(frame[self.times[0]])}); write 7d for timestamps, and a number for numbers."
+                    f"{where}: tolerance {self.tolerance} does not fit '{self.times[0]}' ({kind}); write 7d for "
+                    "timestamps, and a number for numbers."
                 )
