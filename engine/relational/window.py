@@ -195,6 +195,9 @@ class Window(Operation):
         kind = function.partition("_")[2]
         if output.column is None:
             return _by_row(high - low, None, layout, frame)
+        if kind == "count":
+            known = frame[output.column].notna().to_numpy(bool)[layout.index]
+            return _by_row(windows.sliding_count(known, low, high), None, layout, frame)
         values, known = (array[layout.index] for array in values_of(frame[output.column]))
         if kind in ("min", "max"):
             at = windows.sliding_extreme(values, known, low, high, kind == "max")
@@ -204,8 +207,6 @@ class Window(Operation):
             with np.errstate(invalid="ignore", divide="ignore"):
                 return _by_row(np.sqrt(m2 / (count - 1)), count > 1, layout, frame)
         count = windows.sliding_count(known, low, high)
-        if kind == "count":
-            return _by_row(count, None, layout, frame)
         if kind == "sum":
             return _by_row(windows.sliding_sum(values, known, low, high), count > 0, layout, frame)
         # Sums of whole numbers wrap around, and their means must not.
