@@ -40,9 +40,6 @@ class Order:
 class State:
     """One function. The base counts rows that are not null."""
 
-    numeric = False
-    """Whether it takes numbers only."""
-
     def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         from treadle.kernels.grouped import grouped_count
 
@@ -56,8 +53,6 @@ class State:
 
 
 class Sum(State):
-    numeric = True
-
     def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         return {"sum": total(series, groups), **super().of_rows(series, order, groups)}
 
@@ -69,8 +64,6 @@ class Sum(State):
 
 
 class Mean(State):
-    numeric = True
-
     def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         from treadle.kernels.grouped import grouped_moments
 
