@@ -170,7 +170,7 @@ def by_duckdb(t: pd.DataFrame, by: list[str], columns: dict[str, str]) -> pd.Dat
     return duck(f"select {', '.join(by)}, {selected} from t group by {', '.join(by)} order by {order}", t=t)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(FRAMES, SOME_KEYS, st.sampled_from([None, "i", "f", "t"]), CUTS, st.randoms())
 def test_first_and_last_follow_the_order(
     t: pd.DataFrame, by: list[str], order: str | None, cuts: list[int], random: Any
@@ -198,7 +198,7 @@ def test_first_and_last_follow_the_order(
     pd.testing.assert_frame_equal(operation.finish(tree), expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(FRAMES, SOME_KEYS, st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]), CUTS)
 def test_medians_and_quantiles_are_linear_between_two_values(
     t: pd.DataFrame, by: list[str], q: float, cuts: list[int]
@@ -211,12 +211,12 @@ def test_medians_and_quantiles_are_linear_between_two_values(
     pd.testing.assert_frame_equal(found, by_duckdb(t, by, columns), rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(FRAMES, SOME_KEYS, CUTS)
 def test_the_mode_is_the_most_frequent_value_and_the_smallest_of_several(
     t: pd.DataFrame, by: list[str], cuts: list[int]
 ) -> None:
-    outputs = {f"mode of {c}": {"function": "mode", "column": c} for c in (*KINDS_OF, "x")}
+    outputs = {f"mode of {c}": {"function": "mode", "column": c} for c in "ifbwt"}
     found = group_table(aggregate(by, outputs), split_at(t, cuts))
     same = " and ".join(f"o.{key} is not distinct from t.{key}" for key in by)
     rows = "select {0} from t as o where {1} and {0} is not null group by {0} order by count(*) desc, {0} limit 1"
@@ -254,7 +254,7 @@ def test_quantiles_of_many_rows_are_numpys() -> None:
         np.testing.assert_allclose(found["q"], expected, rtol=1e-13)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(FRAMES, SOME_KEYS)
 def test_groups_in_one_frame_need_no_group_table(t: pd.DataFrame, by: list[str]) -> None:
     """What is done where all rows of a group lie together already."""
