@@ -73,7 +73,7 @@ class Maker:
             path = f"sides/{uuid.uuid4().hex}.parquet"
             self.store.write_parquet(path, BACKEND.table(side))
             multiplies = section["op"] == "join" and bool(side.dropna().duplicated(subset=section["on"]).any())
-            step = Step(step.index, step.operation, path, tuple(kinds_of(side).items()), multiplies)
+            step = Step(step.index, step.operation, path, tuple(kinds_of(side).items()), multiplies=multiplies)
         longer = Program(self.store, BACKEND, self.program.kinds, None, (*self.program.steps, step))
         try:
             longer.empty()
