@@ -26,6 +26,7 @@ from treadle.engine.recovery import ATTEMPTS
 from treadle.engine.relational import TableOperation
 from treadle.engine.relational.aggregate import Function
 from treadle.engine.relational.cast import CastType
+from treadle.engine.relational.window import Function as WindowFunction
 from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
 from treadle.engine.sides import BROADCAST_BYTES
@@ -301,7 +302,7 @@ def names(text: str) -> set[str]:
 
 
 DOCUMENTED: list[tuple[str, set[str]]] = [
-    ("## tables", TABLE_OPERATIONS | literals(Function) | literals(CastType)),
+    ("## tables", TABLE_OPERATIONS | literals(Function) | literals(WindowFunction) | literals(CastType)),
     ("## features", FEATURE_OPERATIONS | literals(Selector) | literals(DateParts.model_fields["parts"].annotation)),
     ("## split", tags(Split, "kind")),
     ("## models, metric, explain, predict", {*MODEL_NAMES, *CLASSIFICATION_METRICS, *REGRESSION_METRICS}),

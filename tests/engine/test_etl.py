@@ -14,13 +14,15 @@ from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.engine import etl, exchange, pipeline, read, sides
+from treadle.engine import etl, exchange, gathering, pipeline, read, sides
+from treadle.engine.artifacts import Prepared
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events
 from treadle.engine.job import Job
+from treadle.engine.rows import program_of
 from treadle.engine.store import Store
-from treadle.errors import DataError
+from treadle.errors import DataError, TreadleError
 
 BACKEND = Backend()
 AMOUNT = {"function": "rolling_sum", "column": "amount", "span": "3d"}
@@ -92,7 +94,7 @@ GROUPS: list[list[dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[Client]:
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
+    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
         yield client
 
 
@@ -128,10 +130,15 @@ def rows(rng: np.random.Generator, count: int) -> pd.DataFrame:
     )
 
 
-def outcome(
-    client: Client, folder: Path, frame: pd.DataFrame, tables: Sequence[Mapping[str, Any]], partitions: int
-) -> pd.DataFrame:
-    """The table `etl` of a job with these operations, as it was written."""
+def prepare(
+    client: Client,
+    folder: Path,
+    frame: pd.DataFrame,
+    tables: Sequence[Mapping[str, Any]],
+    partitions: int,
+    **sections: Any,
+) -> tuple[Context, Prepared]:
+    """The stage of a job with these operations; its columns are those that were known before it ran."""
     frame.to_parquet(folder / "in.parquet")
     placed = [
         {**table, "with": {**table["with"], "path": str(folder / table["with"]["path"]), "format": "parquet"}}
@@ -139,19 +146,29 @@ def outcome(
         else dict(table)
         for table in tables
     ]
-    data = {"path": str(folder / "in.parquet"), "partitions": partitions, "id": "id"}
-    job = Job.model_validate({"name": "job", "data": data, "tables": placed})
+    data = {"path": str(folder / "in.parquet"), "partitions": partitions, "id": "id", **sections.pop("data", {})}
+    job = Job.model_validate({"name": "job", "data": data, "tables": placed, **sections})
     store = Store(str(folder / "root"))
     inputs = pipeline.inspect(job)
     outlined = etl.outline(job, inputs.main, inputs.sides, store)
     events = Events(store, "run", None)
     context = Context(job, store, BACKEND, client, events, "run", stage="etl", fingerprint="x")
-    prepared = etl.run(context, read.run(context, inputs.main, None), inputs.sides)
-    events.close()
-    assert prepared.table is not None
-    found = pd.concat([BACKEND.frame(store.read_parquet(part.path)) for part in prepared.table], ignore_index=True)
+    try:
+        prepared = etl.run(context, read.run(context, inputs.main, inputs.test), inputs.sides)
+    finally:
+        events.close()
     assert prepared.kinds == outlined.output()
-    return found
+    return context, prepared
+
+
+def outcome(
+    client: Client, folder: Path, frame: pd.DataFrame, tables: Sequence[Mapping[str, Any]], partitions: int
+) -> pd.DataFrame:
+    """The table `etl` of a job with these operations, as it was written."""
+    context, prepared = prepare(client, folder, frame, tables, partitions)
+    assert prepared.table is not None
+    parts = [BACKEND.frame(context.store.read_parquet(part.path)) for part in prepared.table]
+    return pd.concat(parts, ignore_index=True)
 
 
 @settings(max_examples=10, deadline=None)
@@ -182,3 +199,83 @@ def test_partitions_buckets_and_broadcasts_change_nothing(
     expected = frames[0].sort_values(by, ignore_index=True)
     for found in frames[1:]:
         pd.testing.assert_frame_equal(found.sort_values(by, ignore_index=True), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("bucket", [2**25, 100])
+def test_rows_that_come_in_are_training_rows_where_those_have_files(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch, bucket: int
+) -> None:
+    """Training rows and those of a union lie together, and test rows by themselves."""
+    monkeypatch.setattr(exchange, "BUCKET_BYTES", bucket)
+    frame = rows(np.random.default_rng(6), 20).drop(columns="word")
+    test = frame.assign(id=frame["id"] + 500)[:7]
+    test.to_parquet(folder / "test.parquet")
+    tables = [
+        {"op": "union", "with": {"path": "MORE"}},
+        {"op": "window", "by": ["day"], "outputs": {"number": {"function": "row_number"}}},
+    ]
+    data, split = {"target": "key"}, {"kind": "path", "path": str(folder / "test.parquet")}
+    context, prepared = prepare(client, folder, frame, tables, 3, data=data, split=split, models=["decision_tree"])
+    program = program_of(context, prepared)
+    found = pd.concat([program.rows(p).assign(role=p[0].role) for p in prepared.source.partitions])
+    found = found.sort_values("id", ignore_index=True)
+    assert found["role"].tolist() == ["train"] * 20 + ["test"] * 7 + ["train"] * 9
+    expected = found.groupby(["role", "day"]).cumcount() + 1
+    assert found["number"].tolist() == expected.tolist()
+
+
+ASOF = {
+    "op": "join", "with": {"path": "SIDE", "columns": ["since", "rate"]}, "how": "asof",
+    "time": {"here": "ts", "there": "since"},
+}  # fmt: skip
+TREE = {"models": ["decision_tree"], "data": {"target": "day"}}
+NOTHING = {"op": "filter", "sql": "amount > 99"}
+
+
+@pytest.mark.parametrize(
+    ("tables", "sections", "message"),
+    [
+        (
+            [OPERATIONS["join"]], TREE,
+            "join with .*SIDE: about 0.0 GiB in memory, more than the 0 GiB that is sent to every worker and kept with "
+            "a model; aggregate or filter it first",
+        ),
+        ([ASOF], {}, "join with .*SIDE: about 0.0 GiB in memory, more than the 0 GiB"),
+        (
+            [OPERATIONS["sums"]], TREE,
+            r"aggregate by \['key'\]: 5 groups take .* GiB, more than the .* GiB that is sent to every worker",
+        ),
+        (
+            [OPERATIONS["window"]], {},
+            r"Rows with equal \['key'\] must lie together, and one group of them has up to .* Filter those values out "
+            ".null among them., or group by more columns",
+        ),
+        ([NOTHING, *GROUPS[1]], {}, "tables.1 .aggregate.: no row is left to group; look at the filters before it"),
+        ([NOTHING, *GROUPS[2]], {}, "tables.1 .pivot.: no row is left to group"),
+        (
+            [{"op": "union", "with": {"path": "SIDE"}, "fill": True}], {},
+            "tables.0 .union.: .*SIDE has no column 'id', the id of these rows; rename its own id to that, or leave",
+        ),
+        ([{"op": "union", "with": {"path": "MORE"}}], {}, "union with .*MORE: it lacks 'word'; select the same"),
+        ([{"op": "derive", "name": "__id__", "sql": "1"}], {}, "tables.0 .derive.: '__id__' is a name that the engine"),
+        ([{**GROUPS[1][0], "by": ["wrd"]}], {}, "'wrd' was not found in the input of tables.0 .aggregate.*mean 'word'"),
+        ([{**GROUPS[2][0], "names": "kee"}], {}, "'kee' was not found in the input of tables.0 .pivot.*mean 'key'"),
+        ([{**OPERATIONS["window"], "by": ["kee"]}], {}, "'kee' was not found in the input of tables.0 .window.*'key'"),
+        ([{**OPERATIONS["window"], "order": "word"}], {}, "tables.0 .window.: window: order column 'word' is text"),
+        ([{**OPERATIONS["dedupe"], "order": "word"}], {}, "tables.0 .dedupe.: dedupe: order column 'word' is text"),
+    ],
+)  # fmt: skip
+def test_refusals(
+    client: Client,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tables: list[dict[str, Any]],
+    sections: dict[str, Any],
+    message: str,
+) -> None:
+    """Nothing fits in memory here; of some mistakes the columns tell, and of others the rows."""
+    monkeypatch.setattr(sides, "broadcast_limit", lambda _: 0)
+    monkeypatch.setattr(gathering, "BROADCAST_BYTES", 10)
+    monkeypatch.setattr(exchange, "BUCKET_BYTES", 1)
+    with pytest.raises(TreadleError, match=message):
+        prepare(client, folder, rows(np.random.default_rng(6), 40), tables, 3, **sections)

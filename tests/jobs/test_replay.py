@@ -11,7 +11,8 @@ import pytest
 import treadle
 from tests.conftest import people_spec, write_people
 from treadle.engine import exchange
-from treadle.jobs.predict import predict_files
+from treadle.errors import RequestError
+from treadle.jobs.predict import _partitions, predict_files
 
 
 def test_raw_rows_without_the_target_go_through_all_tables_operations(
@@ -120,6 +121,10 @@ def test_the_whole_input_predicted_gives_the_scores_of_the_run(
     assert not set(found.index) & set(range(9000, 9600))
     frame = pd.concat([pd.read_parquet(people), pd.read_parquet(more)], ignore_index=True)
     np.testing.assert_allclose(scores(run.model.predict(frame.drop(columns="buys"))), found, atol=1e-6)
+    assert _partitions(run.model, 10**6, 100, 4) == 1
+    too_many = "tables.1 .dedupe. looks at several rows of a key, so all rows to predict are taken at once, and .* rows"
+    with pytest.raises(RequestError, match=f"{too_many} are 9.3 GiB, more than 2 GiB; predict fewer keys at a time"):
+        _partitions(run.model, 10**8, 100, 4)
 
 
 def ages(folder: Path, values: list[int]) -> Path:
