@@ -348,6 +348,25 @@ def bench_fraud(
         _measured(fraud.run(_whole(rows), repeats, data, out, _say(as_json)), as_json)
 
 
+@bench.command("etl")
+def bench_etl(
+    rows: Annotated[str, typer.Option(help="Number of rows, e.g. 1e6.")] = "1e6",
+    repeats: Repeats = 3,
+    data: Annotated[Path | None, typer.Option(help="Folder of make-data transactions; else made anew.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Limit of each worker, e.g. 2GB.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help="polars, duckdb or dask; all when absent.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Raw transactions to features, beside Polars, DuckDB and plain Dask."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import etl
+
+        peers = etl.PEERS if peer is None else peer
+        _measured(etl.run(_whole(rows), repeats, data, memory, peers, out, _say(as_json)), as_json)
+
+
 @bench.command("gpu")
 def bench_gpu(
     model: Models = None,
