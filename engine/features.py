@@ -16,20 +16,18 @@ import pyarrow as pa
 from treadle.engine.artifacts import Features, Part, Prepared, SplitRule
 from treadle.engine.blocks import PROTECTED, Block
 from treadle.engine.context import Context
-from treadle.engine.encoders import Fitted, FittedImpute, Impute, Kind, Operation, apply, numbers, to_matrix
+from treadle.engine.encoders import Fitted, FittedTarget, Kind, Operation, Shelf, apply, to_matrix
 from treadle.engine.job import Job
 from treadle.engine.operation import ROW_ID
-from treadle.engine.rows import Rows, assign
+from treadle.engine.rows import Rows, assign, sample_of
+from treadle.engine.statistics import Request, gather, merge
 from treadle.engine.store import Store
 from treadle.errors import DataError, RequestError, listed
-from treadle.kernels.moments import merge as merge_moments
-from treadle.kernels.moments import moments
-from treadle.kernels.sketch import merge_all, sketch_floats
 
 if TYPE_CHECKING:
     import pandas as pd
 
-REVISION = 1
+REVISION = 2
 KIND_OF: Mapping[str, Kind] = {
     "int": "number",
     "float": "number",
@@ -37,8 +35,6 @@ KIND_OF: Mapping[str, Kind] = {
     "text": "text",
     "timestamp": "timestamp",
 }
-Request = tuple[str, str]
-"""A column and the statistic that is gathered of it."""
 
 
 def inputs_of(job: Job, kinds: Mapping[str, str]) -> dict[str, Kind]:
@@ -67,14 +63,10 @@ def check(job: Job, kinds: Mapping[str, str]) -> list[str]:
     """
     current = inputs_of(job, kinds)
     for i, operation in enumerate(job.features):
-        names = operation.resolve(current, f"features.{i} ({operation.op})")
-        statistics = {name: {"?": 1} for name in names} if operation.statistic() == "levels" else None
-        if statistics is not None and not isinstance(operation, Impute):
-            current = operation.fit(names, statistics).kinds(current)
-        elif operation.statistic() is None:
-            current = operation.fit(names, {}).kinds(current)
-        elif isinstance(operation, Impute):
-            current = FittedImpute(values=dict.fromkeys(names, 0.0), indicator=operation.indicator).kinds(current)
+        where = f"features.{i} ({operation.op})"
+        if operation.statistic() == "targets" and job.data.target is None:
+            raise RequestError(f"{where}: it needs a target; name the column in data.target.")
+        current = operation.outline(operation.resolve(current, where)).kinds(current)
     _all_numbers(current)
     _check_names(job, list(current))
     return list(current)
@@ -123,20 +115,20 @@ def _check_names(job: Job, names: Sequence[str]) -> None:
 
 def run(context: Context, prepared: Prepared, rule: SplitRule) -> Features:
     """Fits, applies and writes; leaves the blocks on the workers for the stages that follow."""
-    job = context.job
+    job, store, shelf = context.job, context.store, Shelf(context.store, context.folder)
     rows = Rows.of(context, prepared)
     inputs = inputs_of(job, prepared.kinds)
-    fitted, kinds = fit(rows, job, rule, inputs)
+    fitted, kinds = fit(rows, job, rule, inputs, shelf)
     _all_numbers(kinds)
     names = tuple(kinds)
     _check_names(job, names)
-    blocks = rows.map(make_block, job, rule, fitted, tuple(inputs), names)
+    blocks = rows.map(make_block, job, rule, fitted, tuple(inputs), names, shelf)
     tasks = [
         context.client.submit(
             write_block,
             block,
             f"{context.folder}/part-{i:05d}.parquet",
-            context.store,
+            store,
             names,
             job.data.target,
             rule,
@@ -147,27 +139,41 @@ def run(context: Context, prepared: Prepared, rule: SplitRule) -> Features:
     parts = context.gather(tasks, rows=lambda part: part.rows)
     rows.release()
     context.live["blocks"] = blocks
-    return Features(table=tuple(parts), names=names, inputs=inputs, operations=tuple(fitted))  # type: ignore[arg-type]
+    kept = [o.at_prediction() if isinstance(o, FittedTarget) else o for o in fitted]
+    return Features(
+        table=tuple(parts),
+        names=names,
+        inputs=inputs,
+        operations=tuple(kept),  # type: ignore[arg-type]
+        level_files=shelf.parts(kept),
+    )
 
 
-def fit(rows: Rows, job: Job, rule: SplitRule, inputs: Mapping[str, Kind]) -> tuple[list[Fitted], dict[str, Kind]]:
-    """The fitted operations in order, and the columns after the last."""
+def fit(
+    rows: Rows, job: Job, rule: SplitRule, inputs: Mapping[str, Kind], shelf: Shelf | None = None
+) -> tuple[list[Fitted], dict[str, Kind]]:
+    """The fitted operations in order, with many levels on the shelf if there is one; and the columns after the last."""
     fitted: list[Fitted] = []
     waiting: list[tuple[Operation, tuple[str, ...]]] = []
     kinds = dict(inputs)
 
-    def gather() -> None:
+    def gather_and_fit() -> None:
         nonlocal kinds
-        requests = [(name, s) for operation, names in waiting if (s := operation.statistic()) for name in names]
+        requests = {
+            (i, name): Request(name, statistic, getattr(operation, "folds", 0))
+            for i, (operation, names) in enumerate(waiting)
+            if (statistic := operation.statistic())
+            for name in names
+        }
         found: dict[Request, Any] = {}
         if requests:
-            futures = rows.map(statistics_of, job, rule, tuple(fitted), tuple(inputs), tuple(requests))
+            asked = tuple(dict.fromkeys(requests.values()))
+            futures = rows.map(statistics_of, job, rule, tuple(fitted), tuple(inputs), asked, shelf)
             found = rows.context.reduce(futures, merge)
-        for operation, names in waiting:
-            fitted.append(
-                operation.fit(names, {name: found.get((name, operation.statistic() or "")) for name in names})
-            )
-            kinds = fitted[-1].kinds(kinds)
+        for i, (operation, names) in enumerate(waiting):
+            made = operation.fit(names, {n: found[requests[i, n]] for n in names if (i, n) in requests})
+            kinds = made.kinds(kinds)
+            fitted.append(made if shelf is None else shelf.keep(made, len(fitted)))
         waiting.clear()
 
     for i, operation in enumerate(job.features):
@@ -177,10 +183,10 @@ def fit(rows: Rows, job: Job, rule: SplitRule, inputs: Mapping[str, Kind]) -> tu
             or changing & set(operation.columns)
             or set(operation.columns) - set(kinds)
         ):
-            gather()
+            gather_and_fit()
         names = operation.resolve(kinds, f"features.{i} ({operation.op})")
         waiting.append((operation, names))
-    gather()
+    gather_and_fit()
     return fitted, kinds
 
 
@@ -192,42 +198,17 @@ def statistics_of(
     fitted: Sequence[Fitted],
     inputs: Sequence[str],
     requests: Sequence[Request],
+    shelf: Shelf | None = None,
 ) -> dict[Request, Any]:
     """On a worker: the requested statistics of the training rows of one partition."""
     target, test = assign(frame, role, job, rule)
-    columns = apply(frame[~test & ~np.isnan(target)], fitted, inputs)
-    found: dict[Request, Any] = {}
-    for name, statistic in requests:
-        series = columns[name]
-        if statistic == "levels":
-            # Else 0.0 and -0.0 would be one level with two names.
-            series = series + 0.0 if series.dtype.kind == "f" else series
-            counts = series.dropna().value_counts()
-            found[name, statistic] = dict(zip(counts.index.tolist(), counts.tolist(), strict=True))
-        else:
-            values = numbers(series).to_numpy()
-            found[name, statistic] = moments(values) if statistic == "moments" else sketch_floats(values)
-    return found
-
-
-def merge(partials: list[dict[Request, Any]]) -> dict[Request, Any]:
-    """Statistics of several partitions as one."""
-    merged: dict[Request, Any] = {}
-    for request in partials[0]:
-        found = [partial[request] for partial in partials]
-        if request[1] == "moments":
-            total = found[0]
-            for other in found[1:]:
-                total = merge_moments(total, other)
-        elif request[1] == "sketch":
-            total = merge_all(found)
-        else:
-            total = {}
-            for counts in found:
-                for level, n in counts.items():
-                    total[level] = total.get(level, 0) + n
-        merged[request] = total
-    return merged
+    training = ~test & ~np.isnan(target)
+    if not training.all():
+        frame, target = frame[training], target[training]
+    sample = sample_of(frame, np.ones(len(frame), dtype=bool), job, rule)
+    wanted = {request.column for request in requests}
+    columns = apply(frame, fitted if shelf is None else shelf.opened(fitted), inputs, sample, wanted)
+    return gather(columns, requests, target, rule, sample)
 
 
 def make_block(
@@ -238,13 +219,16 @@ def make_block(
     fitted: Sequence[Fitted],
     inputs: Sequence[str],
     names: Sequence[str],
+    shelf: Shelf | None = None,
 ) -> Block:
     """On a worker: the features of one partition."""
     target, test = assign(frame, role, job, rule)
     known = ~np.isnan(target)
     if not known.all():
         frame, target, test = frame[known], target[known], test[known]
-    matrix = to_matrix(apply(frame, fitted, inputs), names, len(frame))
+    operations = fitted if shelf is None else shelf.opened(fitted)
+    columns = apply(frame, operations, inputs, sample_of(frame, ~test, job, rule))
+    matrix = to_matrix(columns, names, len(frame))
     protected = {name: pa.array(frame[name], from_pandas=True) for name in job.data.protected}
     return Block(_array(frame[ROW_ID]), test, target, matrix, protected)
 

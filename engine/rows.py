@@ -11,6 +11,7 @@ import numpy as np
 from treadle.engine.artifacts import Piece, Prepared, SplitRule
 from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
+from treadle.engine.encoders import Sample
 from treadle.engine.inputs import row_bytes
 from treadle.engine.job import Job
 from treadle.engine.operation import ROW_ID
@@ -124,9 +125,9 @@ def split_keys(frame: pd.DataFrame, job: Job, kind: str) -> np.ndarray:
 
 
 def assign(frame: pd.DataFrame, role: str, job: Job, rule: SplitRule) -> tuple[np.ndarray, np.ndarray]:
-    """Target (class code or value; NaN where null) and whether each row is a test row."""
-    target = target_codes(frame[job.data.target], rule)
-    if rule.kind == "path":
+    """Target (class code or value; NaN where null or not looked at) and whether each row is a test row."""
+    target = target_codes(frame[job.data.target], rule) if rule.has_target else np.full(len(frame), np.nan)
+    if rule.kind in ("none", "path"):
         return target, np.full(len(frame), role == "test")
     keys = split_keys(frame, job, rule.kind)
     if rule.kind == "time":
@@ -135,6 +136,13 @@ def assign(frame: pd.DataFrame, role: str, job: Job, rule: SplitRule) -> tuple[n
     if rule.kind == "stratified":
         return target, keys < bounds[np.nan_to_num(target).astype(np.int64)]
     return target, keys < bounds[0]
+
+
+def sample_of(frame: pd.DataFrame, training: np.ndarray, job: Job, rule: SplitRule) -> Sample | None:
+    """By which operations that look at the target are cross-fitted; None where there are none. Groups stay together."""
+    if all(operation.statistic() != "targets" for operation in job.features):
+        return None
+    return Sample(training, split_keys(frame, job, "group" if rule.kind == "group" else "random"))
 
 
 def target_codes(series: pd.Series, rule: SplitRule) -> np.ndarray:

@@ -15,10 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from tests.engine.parts import fitted_on, job_of
+from tests.engine.parts import applied, fitted_on, job_of
 from treadle.engine.artifacts import Features
 from treadle.engine.backend import DTYPES
-from treadle.engine.encoders import MAX_LEVELS, AnyFitted, Fitted, FittedLevels, apply, to_matrix
+from treadle.engine.encoders import MAX_LEVELS, AnyFitted, FittedLevels, to_matrix
 from treadle.engine.features import check
 from treadle.errors import DataError, RequestError
 
@@ -49,10 +49,6 @@ def halves(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 def one_column(frame: pd.DataFrame, name: str) -> np.ndarray:
     return frame[[name]].astype("float64").to_numpy()
-
-
-def applied(operations: list[Fitted], inputs: list[str], frame: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(apply(frame, operations, inputs), index=frame.index)
 
 
 @settings(max_examples=20, deadline=None)

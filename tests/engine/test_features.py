@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.parts import Parts, by_path, fitted_on, job_of
+from tests.engine.parts import Parts, applied, by_path, fitted_on, job_of
 from treadle.engine.artifacts import SplitRule
 from treadle.engine.backend import kinds_of
-from treadle.engine.encoders import Fitted, apply
+from treadle.engine.encoders import Fitted
 from treadle.engine.features import fit, inputs_of, make_block
 from treadle.engine.operation import ROW_ID
 from treadle.engine.rows import assign
@@ -98,7 +98,7 @@ def test_rounds_are_as_good_as_one_operation_at_a_time(
     train, test = people(60, 1), people(20, 2)
     fitted, kinds, inputs = fitted_on(sections, train[:25], train[25:25], train[25:], test=[test])
     assert len(fitted) == len(sections)
-    found = pd.DataFrame(apply(test, fitted, inputs))
+    found = applied(fitted, inputs, test)
     expected = one_after_the_other(train, sections, test)
     assert set(found) == set(kinds) == set(expected)
     pd.testing.assert_frame_equal(found, expected[list(found)], check_dtype=False, rtol=1e-9)
