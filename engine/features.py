@@ -8,6 +8,7 @@ waits for the next round.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +17,20 @@ import pyarrow as pa
 from treadle.engine.artifacts import Features, Part, Prepared, SplitRule
 from treadle.engine.blocks import PROTECTED, Block
 from treadle.engine.context import Context
-from treadle.engine.encoders import Fitted, FittedTarget, Kind, Operation, Shelf, apply, to_matrix
+from treadle.engine.encoders import Fitted, FittedTarget, Kind, Operation, Shelf, Training, apply, to_matrix
 from treadle.engine.job import Job
 from treadle.engine.operation import ROW_ID
-from treadle.engine.rows import Rows, assign, sample_of
+from treadle.engine.rows import Rows, assign, split_keys
 from treadle.engine.statistics import Request, gather, merge
 from treadle.engine.store import Store
+from treadle.engine.target import Class, TargetCounts, count_target, merge_targets, task_of
 from treadle.errors import DataError, RequestError, listed
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from treadle.engine.encoders.columns import Columns
+    from treadle.engine.models.base import Task
 
 REVISION = 2
 KIND_OF: Mapping[str, Kind] = {
@@ -113,16 +118,21 @@ def _check_names(job: Job, names: Sequence[str]) -> None:
         seen[folded] = name
 
 
-def run(context: Context, prepared: Prepared, rule: SplitRule) -> Features:
-    """Fits, applies and writes; leaves the blocks on the workers for the stages that follow."""
+def run(context: Context, prepared: Prepared, rule: SplitRule | None) -> Features:
+    """Fits, applies and writes; blocks stay on the workers for the stages that follow, if there are models.
+
+    Without a rule, all rows are for training.
+    """
     job, store, shelf = context.job, context.store, Shelf(context.store, context.folder)
     rows = Rows.of(context, prepared)
+    rule = rule or whole(rows, job, prepared)
     inputs = inputs_of(job, prepared.kinds)
     fitted, kinds = fit(rows, job, rule, inputs, shelf)
     _all_numbers(kinds)
     names = tuple(kinds)
     _check_names(job, names)
-    blocks = rows.map(make_block, job, rule, fitted, tuple(inputs), names, shelf)
+    recipe = Recipe(job, rule, tuple(inputs), tuple(fitted), shelf)
+    blocks = rows.map(make_block if job.models else make_table, recipe, names)
     tasks = [
         context.client.submit(
             write_block,
@@ -136,9 +146,11 @@ def run(context: Context, prepared: Prepared, rule: SplitRule) -> Features:
         )
         for i, block in enumerate(blocks)
     ]
+    if job.models:
+        context.live["blocks"] = blocks
+    del blocks
     parts = context.gather(tasks, rows=lambda part: part.rows)
     rows.release()
-    context.live["blocks"] = blocks
     kept = [o.at_prediction() if isinstance(o, FittedTarget) else o for o in fitted]
     return Features(
         table=tuple(parts),
@@ -146,6 +158,28 @@ def run(context: Context, prepared: Prepared, rule: SplitRule) -> Features:
         inputs=inputs,
         operations=tuple(kept),  # type: ignore[arg-type]
         level_files=shelf.parts(kept),
+    )
+
+
+def whole(rows: Rows, job: Job, prepared: Prepared) -> SplitRule:
+    """The rule of a job without a split; one pass over the target, if anything looks at it."""
+    task: Task = "regression"
+    classes: tuple[Class, ...] = ()
+    counted = TargetCounts({}, 0, 0)
+    if job.looks_at_target:
+        counted = rows.context.reduce(rows.map(count_target, job), merge_targets)
+        task, classes = task_of(job, prepared.kinds[job.data.target or ""], counted)
+    return SplitRule(
+        kind="none",
+        seed=job.seed,
+        column=None,
+        bounds=(),
+        task=task,
+        classes=classes,
+        train_rows=counted.rows - counted.nulls,
+        test_rows=0,
+        dropped_rows=counted.nulls,
+        has_target=job.looks_at_target,
     )
 
 
@@ -168,7 +202,7 @@ def fit(
         found: dict[Request, Any] = {}
         if requests:
             asked = tuple(dict.fromkeys(requests.values()))
-            futures = rows.map(statistics_of, job, rule, tuple(fitted), tuple(inputs), asked, shelf)
+            futures = rows.map(statistics_of, Recipe(job, rule, tuple(inputs), tuple(fitted), shelf), asked)
             found = rows.context.reduce(futures, merge)
         for i, (operation, names) in enumerate(waiting):
             made = operation.fit(names, {n: found[requests[i, n]] for n in names if (i, n) in requests})
@@ -190,47 +224,64 @@ def fit(
     return fitted, kinds
 
 
-def statistics_of(
-    frame: pd.DataFrame,
-    role: str,
-    job: Job,
-    rule: SplitRule,
-    fitted: Sequence[Fitted],
-    inputs: Sequence[str],
-    requests: Sequence[Request],
-    shelf: Shelf | None = None,
-) -> dict[Request, Any]:
+@dataclass(frozen=True)
+class Recipe:
+    """How the prepared rows of a job become features, as far as its operations are fitted."""
+
+    job: Job
+    rule: SplitRule
+    inputs: tuple[str, ...]
+    operations: tuple[Fitted, ...] = ()
+    shelf: Shelf | None = None
+    """Where operations have their many levels."""
+
+    def columns(self, frame: pd.DataFrame, training: np.ndarray, wanted: set[str] | None = None) -> Columns:
+        """The columns after the operations, or the wanted ones; `training` says which rows are for that."""
+        operations = self.operations if self.shelf is None else self.shelf.opened(self.operations)
+        return apply(frame, operations, self.inputs, self.training(frame, training), wanted)
+
+    def training(self, frame: pd.DataFrame, rows: np.ndarray) -> Training | None:
+        """By what operations that look at the target are cross-fitted, if there are any; groups stay together."""
+        if all(operation.statistic() != "targets" for operation in self.job.features):
+            return None
+        kind = "group" if self.rule.kind == "group" else "random"
+        return Training(rows, split_keys(frame, self.job, kind))
+
+
+def statistics_of(frame: pd.DataFrame, role: str, recipe: Recipe, requests: Sequence[Request]) -> dict[Request, Any]:
     """On a worker: the requested statistics of the training rows of one partition."""
-    target, test = assign(frame, role, job, rule)
-    training = ~test & ~np.isnan(target)
-    if not training.all():
-        frame, target = frame[training], target[training]
-    sample = sample_of(frame, np.ones(len(frame), dtype=bool), job, rule)
-    wanted = {request.column for request in requests}
-    columns = apply(frame, fitted if shelf is None else shelf.opened(fitted), inputs, sample, wanted)
-    return gather(columns, requests, target, rule, sample)
+    target, test = assign(frame, role, recipe.job, recipe.rule)
+    used = ~test & ~(np.isnan(target) & bool(recipe.job.models))
+    if not used.all():
+        frame, target = frame[used], target[used]
+    every = np.ones(len(frame), dtype=bool)
+    columns = recipe.columns(frame, every, {request.column for request in requests})
+    return gather(columns, requests, target, recipe.rule, recipe.training(frame, every))
 
 
-def make_block(
-    frame: pd.DataFrame,
-    role: str,
-    job: Job,
-    rule: SplitRule,
-    fitted: Sequence[Fitted],
-    inputs: Sequence[str],
-    names: Sequence[str],
-    shelf: Shelf | None = None,
-) -> Block:
-    """On a worker: the features of one partition."""
-    target, test = assign(frame, role, job, rule)
+def make_block(frame: pd.DataFrame, role: str, recipe: Recipe, names: Sequence[str]) -> Block:
+    """On a worker: the features of one partition's rows that have a target."""
+    target, test = assign(frame, role, recipe.job, recipe.rule)
     known = ~np.isnan(target)
     if not known.all():
         frame, target, test = frame[known], target[known], test[known]
-    operations = fitted if shelf is None else shelf.opened(fitted)
-    columns = apply(frame, operations, inputs, sample_of(frame, ~test, job, rule))
-    matrix = to_matrix(columns, names, len(frame))
-    protected = {name: pa.array(frame[name], from_pandas=True) for name in job.data.protected}
+    matrix = to_matrix(recipe.columns(frame, ~test), names, len(frame))
+    protected = {name: pa.array(frame[name], from_pandas=True) for name in recipe.job.data.protected}
     return Block(_array(frame[ROW_ID]), test, target, matrix, protected)
+
+
+def make_table(frame: pd.DataFrame, role: str, recipe: Recipe, names: Sequence[str]) -> pa.Table:
+    """On a worker: one partition's rows of the table `features` of a job without models, the target as it is."""
+    job, rule = recipe.job, recipe.rule
+    _, test = assign(frame, role, job, rule)
+    matrix = to_matrix(recipe.columns(frame, ~test), names, len(frame))
+    fields: dict[str, Any] = {"id": _array(frame[ROW_ID])}
+    if rule.kind != "none":
+        fields["split"] = pa.array(np.where(test, "test", "train"), pa.string())
+    if job.data.target is not None:
+        fields[job.data.target] = _array(frame[job.data.target])
+    fields.update({f"{PROTECTED}{name}": _array(frame[name]) for name in job.data.protected})
+    return pa.table({**fields, **{name: pa.array(matrix[:, i]) for i, name in enumerate(names)}})
 
 
 def _array(series: pd.Series) -> pa.Array:
@@ -239,6 +290,8 @@ def _array(series: pd.Series) -> pa.Array:
     return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
 
 
-def write_block(block: Block, path: str, store: Store, names: Sequence[str], target: str, rule: SplitRule) -> Part:
+def write_block(
+    rows: Block | pa.Table, path: str, store: Store, names: Sequence[str], target: str | None, rule: SplitRule
+) -> Part:
     """On a worker: one file of the table `features`."""
-    return store.write_parquet(path, block.table(names, target, rule))
+    return store.write_parquet(path, rows.table(names, target or "", rule) if isinstance(rows, Block) else rows)

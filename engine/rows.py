@@ -11,7 +11,6 @@ import numpy as np
 from treadle.engine.artifacts import Piece, Prepared, SplitRule
 from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
-from treadle.engine.encoders import Sample
 from treadle.engine.inputs import row_bytes
 from treadle.engine.job import Job
 from treadle.engine.operation import ROW_ID
@@ -136,13 +135,6 @@ def assign(frame: pd.DataFrame, role: str, job: Job, rule: SplitRule) -> tuple[n
     if rule.kind == "stratified":
         return target, keys < bounds[np.nan_to_num(target).astype(np.int64)]
     return target, keys < bounds[0]
-
-
-def sample_of(frame: pd.DataFrame, training: np.ndarray, job: Job, rule: SplitRule) -> Sample | None:
-    """By which operations that look at the target are cross-fitted; None where there are none. Groups stay together."""
-    if all(operation.statistic() != "targets" for operation in job.features):
-        return None
-    return Sample(training, split_keys(frame, job, "group" if rule.kind == "group" else "random"))
 
 
 def target_codes(series: pd.Series, rule: SplitRule) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from treadle.engine.artifacts import SplitRule
-    from treadle.engine.encoders.columns import Column, Sample
+    from treadle.engine.encoders.columns import Column, Training
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True)
+class Request:
     """A statistic of a column; the target by level is gathered apart for each of the folds."""
 
     column: str
@@ -97,7 +98,7 @@ def gather(
     requests: Sequence[Request],
     target: NDArray[np.float64],
     rule: SplitRule,
-    sample: Sample | None,
+    training: Training | None,
 ) -> dict[Request, Any]:
     """The requested statistics of one partition's training rows; each column is passed over once."""
     found: dict[Request, Any] = {}
@@ -111,11 +112,11 @@ def gather(
         if "levels" in kinds:
             counted = _level_counts(arrow(columns[name]))
             found.update({request: counted for request in own if request.statistic == "levels"})
-        if "targets" in kinds and sample is not None:
+        if "targets" in kinds and training is not None:
             codes, values = encoded(arrow(columns[name]))
             for request in own:
                 if request.statistic == "targets":
-                    found[request] = _targets(codes, values, target, rule, sample.folds(request.folds), request.folds)
+                    found[request] = _targets(codes, values, target, rule, training.folds(request.folds), request.folds)
     return found
 
 
@@ -167,6 +168,9 @@ def _targets(
     folds: NDArray[np.int64],
     number: int,
 ) -> TargetLevels:
+    known = ~np.isnan(target)
+    if not known.all():
+        codes, target, folds = codes[known], target[known], folds[known]
     shape = (len(values) + 1, number)
     cells = np.where(codes < 0, len(values), codes) * number + folds
     counts: NDArray[Any] = np.bincount(cells, minlength=shape[0] * number)

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from treadle.engine.encoders.base import MAX_LEVELS, Fitted, Kind, Level, Operation, Selector, Statistic
 from treadle.engine.encoders.categories import OTHER, FittedLevels, OneHot, Ordinal
-from treadle.engine.encoders.columns import FLOAT32_MAX, Sample, numbers, to_matrix
+from treadle.engine.encoders.columns import FLOAT32_MAX, Training, numbers, to_matrix
 from treadle.engine.encoders.dates import DateParts, FittedDateParts
 from treadle.engine.encoders.hashed import FittedHash, FittedText, HashEncode, Text
 from treadle.engine.encoders.impute import FittedImpute, Impute
@@ -30,9 +30,29 @@ if TYPE_CHECKING:
     from treadle.engine.encoders.columns import Columns
 
 __all__ = [
-    "FLOAT32_MAX", "MAX_LEVELS", "OTHER", "AnyFitted", "DateParts", "FeatureOperation", "Fitted", "FittedImpute",
-    "FittedLevels", "FittedTarget", "Impute", "Kind", "Level", "Levels", "Operation", "Sample", "Selector", "Shelf", "Statistic",
-    "TargetEncode", "apply", "numbers", "to_matrix",
+    "FLOAT32_MAX",
+    "MAX_LEVELS",
+    "OTHER",
+    "AnyFitted",
+    "DateParts",
+    "FeatureOperation",
+    "Fitted",
+    "FittedImpute",
+    "FittedLevels",
+    "FittedTarget",
+    "Impute",
+    "Kind",
+    "Level",
+    "Levels",
+    "Operation",
+    "Selector",
+    "Shelf",
+    "Statistic",
+    "TargetEncode",
+    "Training",
+    "apply",
+    "numbers",
+    "to_matrix",
 ]  # fmt: skip
 
 FeatureOperation = Annotated[
@@ -71,12 +91,12 @@ def apply(
     frame: pd.DataFrame,
     fitted: Sequence[Fitted],
     inputs: Sequence[str],
-    sample: Sample | None = None,
+    training: Training | None = None,
     wanted: set[str] | None = None,
 ) -> Columns:
     """The columns after all operations, or at least the wanted ones of them; a pure function of the partition.
 
-    Without a sample no row is one that the operations were fitted on.
+    Without training rows no row is one that the operations were fitted on.
     """
     needed = wanted
     if needed is not None:
@@ -84,5 +104,5 @@ def apply(
             needed = operation.needs(needed)
     columns: Columns = {name: frame[name] for name in inputs if needed is None or name in needed}
     for operation in fitted:
-        columns = operation.apply(columns, sample)
+        columns = operation.apply(columns, training)
     return columns

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from treadle.engine.encoders.columns import Sample
+from treadle.engine.encoders.columns import Training
 from treadle.errors import DataError, RequestError, column_not_found, listed
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Fitted(BaseModel):
         """What it makes of one of its columns beside that, after all others."""
         return []
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         """What it makes of one of its columns: as many as `place` and `added` name, in their order."""
         raise TypeError(f"{type(self).__name__} has no effect of its own")
 
@@ -68,8 +68,8 @@ class Fitted(BaseModel):
                 touched.add(name)
         return (wanted - made) | touched
 
-    def apply(self, columns: Columns, sample: Sample | None = None) -> Columns:
-        """The columns after it; without a sample no row is one that it was fitted on."""
+    def apply(self, columns: Columns, training: Training | None = None) -> Columns:
+        """The columns after it; without training rows no row is one that it was fitted on."""
         own: set[str] = set(self.names)
         out: Columns = {}
         last: Columns = {}
@@ -78,7 +78,7 @@ class Fitted(BaseModel):
                 out[name] = column
                 continue
             titles = [title for title, _ in self.place(name, "number")]
-            made = self.effect(name, column, sample)
+            made = self.effect(name, column, training)
             out.update(zip(titles, made, strict=False))
             last.update(zip([title for title, _ in self.added(name)], made[len(titles) :], strict=True))
         return {**out, **last}

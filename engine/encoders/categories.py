@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from treadle.engine.encoders.base import MAX_LEVELS, Fitted, Kind, Operation, Statistic, Titles, all_null
-from treadle.engine.encoders.columns import NULL, UNSEEN, Indicator, Sample
+from treadle.engine.encoders.columns import NULL, UNSEEN, Indicator, Training
 from treadle.engine.encoders.levels import Levels, unseen_error
 from treadle.errors import DataError
 
@@ -45,7 +45,7 @@ class FittedLevels(Fitted):
         other = [OTHER] if self._has_other(name) and self._other(name) == len(own) + len(named) else []
         return [(f"{name}={level}", "indicator") for level in (*own, *named, *other)]
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         codes = self._codes(name, column)
         if self.op == "ordinal":
             return [np.where(codes < 0, np.nan, codes)]

@@ -51,10 +51,10 @@ class Indicator:
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """The rows that operations are fitted on, by which those that look at the target are cross-fitted."""
+class Training:
+    """Which rows operations are fitted on, and by what those that look at the target are cross-fitted."""
 
-    training: NDArray[np.bool_]
+    rows: NDArray[np.bool_]
     """(rows,)"""
     keys: NDArray[np.uint64]
     """(rows,): a hash of each row's id, or group, that does not depend on the partitioning."""
@@ -62,7 +62,7 @@ class Sample:
     def folds(self, number: int) -> NDArray[np.int64]:
         """The fold of every training row, from 0; -1 for other rows."""
         hashes = mix64(self.keys, _FOLDS) >> np.uint64(32)
-        return np.where(self.training, ((hashes * np.uint64(number)) >> np.uint64(32)).astype(np.int64), -1)
+        return np.where(self.rows, ((hashes * np.uint64(number)) >> np.uint64(32)).astype(np.int64), -1)
 
 
 def numbers(column: Column) -> NDArray[np.float64]:

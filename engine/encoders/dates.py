@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from treadle.engine.encoders.base import Fitted, Kind, Operation, Titles
-from treadle.engine.encoders.columns import Sample
+from treadle.engine.encoders.columns import Training
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,7 +51,7 @@ class FittedDateParts(Fitted):
                 out += [(f"{name}_{part}_sin", "number"), (f"{name}_{part}_cos", "number")]
         return out
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         from treadle.kernels.dates import date_parts
 
         series: pd.Series = column  # type: ignore[assignment]

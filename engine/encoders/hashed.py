@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders.base import MAX_LEVELS, Fitted, Kind, Operation, Titles
-from treadle.engine.encoders.columns import Indicator, Sample, arrow, numbers, texts
+from treadle.engine.encoders.columns import Indicator, Training, arrow, numbers, texts
 from treadle.kernels.hashing import mix64
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class FittedHash(Fitted):
     def place(self, name: str, kind: Kind) -> Titles:
         return [(title, "indicator") for title in _buckets(name, self.buckets)]
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         values = arrow(column)
         codes = (_hashes(values, column) % np.uint64(self.buckets)).astype(np.int32)
         if values.null_count:
@@ -73,7 +73,7 @@ class FittedText(Fitted):
         own: Titles = [(f"{name}_{output}", "number") for output in dict.fromkeys(self.outputs)]
         return [*own, *((title, "number") for title in _buckets(name, self.hash_tokens))]
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         import pyarrow.compute as pc
 
         from treadle.kernels.texts import count_tokens, hash_tokens

@@ -11,7 +11,7 @@ from pydantic import model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders.base import Fitted, Kind, Operation, Statistic, Titles, all_null, infinite
-from treadle.engine.encoders.columns import Sample, missing, numbers
+from treadle.engine.encoders.columns import Training, missing, numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ class FittedImpute(Fitted):
     def added(self, name: str) -> Titles:
         return [(f"{name}_missing", "indicator")] if self.indicator else []
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         value = self.values[name]
         filled: Column
         if isinstance(value, str):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from treadle.engine.encoders.base import MAX_LEVELS, Fitted, Kind, Operation, distinct
-from treadle.engine.encoders.columns import Sample, numbers
+from treadle.engine.encoders.columns import Training, numbers
 from treadle.errors import RequestError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class FittedInteractions(Fitted):
         products = [factors for factors in self.products if _title(factors) in wanted]
         return (wanted - {_title(factors) for factors in products}).union(*products)
 
-    def apply(self, columns: Columns, sample: Sample | None = None) -> Columns:
+    def apply(self, columns: Columns, training: Training | None = None) -> Columns:
         found = {name: numbers(columns[name]) for name in self.names if name in columns}
         products = [factors for factors in self.products if found.keys() >= set(factors)]
         return {**columns, **{_title(f): functools.reduce(np.multiply, (found[name] for name in f)) for f in products}}

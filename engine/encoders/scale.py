@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders.base import Fitted, Operation, Statistic, all_null, infinite
-from treadle.engine.encoders.columns import Sample, numbers
+from treadle.engine.encoders.columns import Training, numbers
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,7 @@ class FittedClip(Fitted):
     def names(self) -> tuple[str, ...]:
         return tuple(self.lower)
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         return [np.clip(numbers(column), self.lower[name], self.upper[name])]
 
 
@@ -67,7 +67,7 @@ class FittedScale(Fitted):
     def names(self) -> tuple[str, ...]:
         return tuple(self.centre)
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         return [(numbers(column) - self.centre[name]) / self.width[name]]
 
 
@@ -85,7 +85,7 @@ class FittedQuantiles(Fitted):
     def names(self) -> tuple[str, ...]:
         return tuple(self.quantiles)
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         found, quantiles = numbers(column), np.array(self.quantiles[name])
         ranks = np.linspace(0.0, 1.0, len(quantiles))
         # Where quantiles are equal, one of the two gives the lowest rank and the other the highest.
@@ -151,7 +151,7 @@ class FittedBin(Fitted):
     def names(self) -> tuple[str, ...]:
         return tuple(self.edges)
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         found = numbers(column)
         codes = np.searchsorted(np.array(self.edges[name]), found, side="right").astype(np.float64)
         return [np.where(np.isnan(found), np.nan, codes)]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from treadle.engine.encoders.base import Fitted, Kind, Level, Operation, Statistic, Titles, all_null
-from treadle.engine.encoders.columns import UNSEEN, Sample
+from treadle.engine.encoders.columns import UNSEEN, Training
 from treadle.engine.encoders.levels import Levels, unseen_error
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class FittedWorth(Fitted):
 class FittedFrequency(FittedWorth):
     op: Literal["frequency"] = "frequency"
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         codes = self._codes(name, column)
         worth = self.levels[name].worth
         assert worth is not None
@@ -88,14 +88,14 @@ class FittedTarget(FittedWorth):
     def place(self, name: str, kind: Kind) -> Titles:
         return [(f"{name}~{level}", "number") for level in self.classes] or [(name, "number")]
 
-    def effect(self, name: str, column: Column, sample: Sample | None) -> Sequence[Column]:
+    def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         codes = self._codes(name, column)
         worth = self.levels[name].worth
         assert worth is not None
         made = [self._known(codes, line[codes]) for line in worth]
-        if sample is None or name not in self.held_out:
+        if training is None or name not in self.held_out:
             return made
-        folds = sample.folds(self.folds)
+        folds = training.folds(self.folds)
         rows = np.flatnonzero(folds >= 0)
         held_out = self.held_out[name].worth
         assert held_out is not None

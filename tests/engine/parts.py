@@ -11,7 +11,7 @@ import pandas as pd
 
 from treadle.engine.artifacts import SplitRule
 from treadle.engine.backend import kinds_of
-from treadle.engine.encoders import Fitted, Kind, Sample, apply
+from treadle.engine.encoders import Fitted, Kind, Training, apply
 from treadle.engine.features import fit, inputs_of
 from treadle.engine.job import Job
 
@@ -68,9 +68,9 @@ def fitted_on(
 
 
 def applied(
-    operations: Sequence[Fitted], inputs: Sequence[str], frame: pd.DataFrame, sample: Sample | None = None
+    operations: Sequence[Fitted], inputs: Sequence[str], frame: pd.DataFrame, training: Training | None = None
 ) -> pd.DataFrame:
     """The columns after the operations, as a frame."""
-    columns = apply(frame, operations, inputs, sample)
+    columns = apply(frame, operations, inputs, training)
     made = {name: c if isinstance(c, pd.Series) else np.asarray(c) for name, c in columns.items()}
     return pd.DataFrame(made, index=frame.index)

@@ -14,7 +14,7 @@ from tests.engine.parts import Parts, applied, by_path, fitted_on, job_of
 from treadle.engine.artifacts import SplitRule
 from treadle.engine.backend import kinds_of
 from treadle.engine.encoders import Fitted
-from treadle.engine.features import fit, inputs_of, make_block
+from treadle.engine.features import Recipe, fit, inputs_of, make_block
 from treadle.engine.operation import ROW_ID
 from treadle.engine.rows import assign
 from treadle.errors import RequestError
@@ -168,7 +168,7 @@ def test_a_block_holds_the_rows_with_a_target_in_their_order() -> None:
     rule = by_path("binary", ("no", "yes"))
     job = job_of([IMPUTE, SCALE], data={"protected": ["city", "old"]})
     assert list(inputs_of(job, kinds_of(frame))) == ["age", "pay", "old", "member"]
-    block = make_block(frame, "test", job, rule, [], ("age", "old"), ("old", "age"))
+    block = make_block(frame, "test", Recipe(job, rule, ("age", "old")), ("old", "age"))
     known = frame[frame["y"].notna()]
     assert block.ids.to_pylist() == known[ROW_ID].tolist()
     assert block.test.all()
