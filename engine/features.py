@@ -87,7 +87,7 @@ def _all_numbers(kinds: Mapping[str, Kind]) -> None:
             else f"{{op: date_parts, columns: [{listed(left)}]}}"
         )
         raise RequestError(
-            f"Models need numbers, and no feature operation encodes {listed(f'{n} ({k})' for n, k in left.items())}; "
+            f"Features are numbers, and no feature operation encodes {listed(f'{n} ({k})' for n, k in left.items())}; "
             f"add {remedy}, or drop the columns in tables."
         )
     if not kinds:

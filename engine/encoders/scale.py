@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from treadle.engine.encoders.base import Fitted, Operation, Statistic, all_null, infinite
+from treadle.engine.encoders.base import Fitted, Kind, Operation, Statistic, Titles, all_null, infinite
 from treadle.engine.encoders.columns import Training, numbers
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ class FittedClip(Fitted):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.lower)
+
+    def place(self, name: str, kind: Kind) -> Titles:
+        return [(name, "number")]
 
     def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         return [np.clip(numbers(column), self.lower[name], self.upper[name])]
@@ -89,8 +92,9 @@ class FittedQuantiles(Fitted):
         found, quantiles = numbers(column), np.array(self.quantiles[name])
         ranks = np.linspace(0.0, 1.0, len(quantiles))
         # Where quantiles are equal, one of the two gives the lowest rank and the other the highest.
-        above = np.interp(found, quantiles, ranks)
-        return [0.5 * (above - np.interp(-found, -quantiles[::-1], -ranks[::-1]))]
+        middle = 0.5 * (np.interp(found, quantiles, ranks) - np.interp(-found, -quantiles[::-1], -ranks[::-1]))
+        middle = np.where(found <= quantiles[0], 0.0, np.where(found >= quantiles[-1], 1.0, middle))
+        return [np.where(np.isnan(found), np.nan, middle)]
 
 
 class Scale(Operation):
@@ -150,6 +154,9 @@ class FittedBin(Fitted):
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(self.edges)
+
+    def place(self, name: str, kind: Kind) -> Titles:
+        return [(name, "number")]
 
     def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         found = numbers(column)

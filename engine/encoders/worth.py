@@ -30,6 +30,9 @@ class FittedWorth(Fitted):
     def names(self) -> tuple[str, ...]:
         return tuple(self.levels)
 
+    def place(self, name: str, kind: Kind) -> Titles:
+        return [(name, "number")]
+
     def _codes(self, name: str, column: Column) -> NDArray[np.int32]:
         codes = self.levels[name].codes(column)
         if self.unseen == "error" and (codes == UNSEEN).any():
@@ -86,7 +89,7 @@ class FittedTarget(FittedWorth):
     """What levels are worth to the rows of each fold, fold by fold; left out where no training rows are to come."""
 
     def place(self, name: str, kind: Kind) -> Titles:
-        return [(f"{name}~{level}", "number") for level in self.classes] or [(name, "number")]
+        return [(f"{name}~{level}", "number") for level in self.classes] or super().place(name, kind)
 
     def effect(self, name: str, column: Column, training: Training | None) -> Sequence[Column]:
         codes = self._codes(name, column)
