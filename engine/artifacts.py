@@ -132,7 +132,8 @@ class Prepared(Artifact):
 class SplitRule(Artifact):
     """How a row is assigned to training or test, and what the target is."""
 
-    kind: Literal["random", "stratified", "time", "group", "path"]
+    kind: Literal["random", "stratified", "time", "group", "path", "none"]
+    """`none`: all rows are for training, in a job that makes features only."""
     seed: int
     column: str | None
     """The group or time column."""
@@ -145,6 +146,8 @@ class SplitRule(Artifact):
     test_rows: int
     dropped_rows: int
     """Rows without a target."""
+    has_target: bool = True
+    """False in a job that makes features and does not look at a target: `task` and `classes` say nothing then."""
 
 
 class Features(Artifact):
@@ -155,10 +158,12 @@ class Features(Artifact):
     inputs: dict[str, Kind]
     """The columns that the operations start from."""
     operations: tuple[AnyFitted, ...]
+    level_files: tuple[Part, ...] = ()
+    """Where operations keep levels that are too many for a document."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return self.table
+        return (*self.table, *self.level_files)
 
 
 class Trained(Artifact):

@@ -2,6 +2,7 @@
 
 <root>/models/<name>/<version>/bundle.json     written last: without it the version does not exist
                                model.*         the model (see treadle.engine.models)
+                               levels-*.parquet  levels of feature operations that have many
                                side-<n>.parquet  group and join tables of the relational operations
 """
 
@@ -17,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from treadle.engine.artifacts import Document, Part
 from treadle.engine.backend import Backend, conform
-from treadle.engine.encoders import AnyFitted, apply, to_matrix
+from treadle.engine.encoders import AnyFitted, Fitted, Shelf, apply, to_matrix
 from treadle.engine.models.base import Model, Task, load_model
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
@@ -107,6 +108,11 @@ class Bundle:
         )
         return Program(self.store, Backend(), tuple(self.document.inputs.items()), self.document.id, steps)
 
+    @functools.cached_property
+    def operations(self) -> list[Fitted]:
+        """The feature operations, with all their levels."""
+        return Shelf(self.store, self.folder).opened(self.document.operations)
+
     def predict(self, frame: pd.DataFrame, explain: bool = False) -> pd.DataFrame:
         """Predictions of raw rows: id, score, margin, class; with `explain` also one column a feature, and `bias`.
 
@@ -172,7 +178,7 @@ class Bundle:
             rows.insert(0, ROW_ID, pd.Series(range(start, start + len(rows)), dtype="Int64"))
         prepared = self.program.apply(self.program.with_id(rows))
         d = self.document
-        matrix = to_matrix(apply(prepared, d.operations, d.feature_inputs), d.features, len(prepared))
+        matrix = to_matrix(apply(prepared, self.operations, d.feature_inputs), d.features, len(prepared))
         return self.program.backend.table(prepared[[ROW_ID]]).column(0).combine_chunks(), matrix
 
 
@@ -187,8 +193,8 @@ def replayable(program: Program, feature_inputs: Mapping[str, Any], target: str)
     return without.pruned(list(feature_inputs)), left_out
 
 
-def write_bundle(store: Store, document: BundleDocument, model_files: tuple[Part, ...], program: Program) -> Bundle:
-    """Copies the model and the small tables into the version's folder, and bundle.json last."""
+def write_bundle(store: Store, document: BundleDocument, files: tuple[Part, ...], program: Program) -> Bundle:
+    """Copies the files of model and features and the small tables into the version's folder, and bundle.json last."""
     folder = f"models/{document.name}/{document.version}"
     steps = []
     for step in program.steps:
@@ -206,7 +212,7 @@ def write_bundle(store: Store, document: BundleDocument, model_files: tuple[Part
                 kinds=dict(step.kinds),
             )
         )
-    for part in model_files:
+    for part in files:
         _copy(store, part.path, f"{folder}/{part.path.rsplit('/', 1)[-1]}")
     document = document.model_copy(update={"steps": tuple(steps), "inputs": dict(program.kinds)})
     store.write_json(f"{folder}/bundle.json", document.model_dump(mode="json"))

@@ -214,17 +214,24 @@ class Job(Section):
             )
         if self.models and self.data.target is None:
             raise PydanticCustomError("target", "data.target: missing; models need a column to predict")
-        if self.features and not self.models:
+        if self.features and self.data.target is None and self.split is not None and self.split.kind == "stratified":
             raise PydanticCustomError(
-                "features",
-                "features: they are fitted for models, and this spec has none; add models: or move the work to tables:",
+                "target", "data.target: missing; split: {{kind: stratified}} needs one, use random without it"
             )
         return self
 
     @property
     def is_etl(self) -> bool:
-        """Without models a job only makes the table `etl`."""
-        return not self.models
+        """Without models and features a job only makes the table `etl`."""
+        return not self.models and not self.features
+
+    @property
+    def looks_at_target(self) -> bool:
+        """Whether anything depends on the target's values; features alone mostly do not."""
+        if self.data.target is None:
+            return False
+        stratified = self.split is not None and self.split.kind == "stratified"
+        return bool(self.models) or stratified or any(o.statistic() == "targets" for o in self.features)
 
     def metric_for(self, task: str) -> str:
         """The metric that chooses the best model of a task."""

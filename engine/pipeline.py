@@ -131,7 +131,8 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
         if name is not None and name not in kinds:
             raise column_not_found(name, "the rows after tables", kinds)
     check_models(job, split.check(job, kinds))
-    _check_replay(job, program, kinds)
+    if job.models:
+        _check_replay(job, program, kinds)
     return program, features.check(job, kinds)
 
 
@@ -197,6 +198,8 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         lambda c, m: etl.run(c, m["read"], inputs.sides),
     )
     if not job.is_etl:
+        _add_feature_stages(chain, job)
+    if job.models:
         _add_model_stages(chain, job)
     before = tuple(chain.stages)
     chain.add(
@@ -211,8 +214,8 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     return tuple(chain.stages.values())
 
 
-def _add_model_stages(chain: _Chain, job: Job) -> None:
-    """What a job with models has after `etl`."""
+def _add_feature_stages(chain: _Chain, job: Job) -> None:
+    """What a job with features or models has after `etl`; without models it is split only where the spec says so."""
     splitting = job.split.model_dump(mode="json", exclude={"path"}) if job.split else None
     target = [
         job.data.target,
@@ -222,16 +225,22 @@ def _add_model_stages(chain: _Chain, job: Job) -> None:
         splitting,
         job.seed,
     ]
-    chain.add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
+    is_split = bool(job.models) or job.split is not None
+    if is_split:
+        chain.add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
     operations = [operation.model_dump(mode="json") for operation in job.features]
     chain.add(
         "features",
         Features,
-        ("etl", "split"),
-        [operations, job.data.protected],
+        ("etl", "split") if is_split else ("etl",),
+        [operations, job.data.protected, bool(job.models), *([] if is_split else target)],
         features.REVISION,
-        lambda c, m: features.run(c, m["etl"], m["split"]),
+        lambda c, m: features.run(c, m["etl"], m.get("split")),
     )
+
+
+def _add_model_stages(chain: _Chain, job: Job) -> None:
+    """What a job with models has after `features`."""
     for model in job.models:
         library = importlib.metadata.version("xgboost" if model.name == "xgboost" else "scikit-learn")
         chain.add(

@@ -43,7 +43,8 @@ def check_spec(source: str | Path | JobSpec, root: str | None = None, overrides:
         "target": None,
     }
     target = spec.data.target
-    if target is not None and inputs.main.format == "parquet" and target in inputs.main.kinds:
+    looked_at = spec.job.is_etl or spec.job.looks_at_target
+    if target is not None and looked_at and inputs.main.format == "parquet" and target in inputs.main.kinds:
         found["target"] = _target(spec, inputs, store)
     return found
 

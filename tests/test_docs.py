@@ -29,8 +29,8 @@ from treadle.engine.relational.aggregate import Function
 from treadle.engine.relational.cast import CastType
 from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
-from treadle.engine.split import MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO
 from treadle.engine.sql_functions import FUNCTIONS
+from treadle.engine.target import MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
 from treadle.jobs.plan import WORKER_OWN
