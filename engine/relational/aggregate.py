@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from treadle.engine.operation import ROW_ID, ROW_ORDER, Operation
 from treadle.engine.relational import values
-from treadle.engine.relational.keys import codes_of, index_of, matches, taken, with_columns
+from treadle.engine.relational.keys import codes_of, index_of, kind_of, matches, taken, with_columns
 from treadle.engine.relational.states import STATES, Groups, Order, total, whole
 from treadle.errors import RequestError
 
@@ -60,7 +60,7 @@ class Aggregate(Operation):
     aggregations: dict[str, Aggregation] = Field(min_length=1)
     broadcast: bool = False
     order: str | None = None
-    """What first and last go by; the order of the rows when absent."""
+    """What first and last go by, rows where it is null left out; the order of the rows when absent."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Aggregate:
@@ -72,6 +72,8 @@ class Aggregate(Operation):
                 "by and aggregations: '{name}' is there twice; every key and outcome needs a name of its own",
                 {"name": twice[0]},
             )
+        if self.order is not None and not any(a.function in ("first", "last") for a in self.aggregations.values()):
+            raise PydanticCustomError("order", "order: it is what first and last go by, and neither is asked for")
         return self
 
     @property
@@ -180,11 +182,11 @@ class Aggregate(Operation):
             if frame[column].dtype.kind not in "biuf":
                 raise RequestError(
                     f"aggregate '{name}': {aggregation.function} needs numbers, and column '{column}' "
-                    f"is {frame[column].dtype}; cast it first or use count, nunique, min or max."
+                    f"is {kind_of(frame[column])}; cast it first or use count, nunique, mode, min or max."
                 )
         if self.order is not None and frame[self.order].dtype.kind not in "iufM":
             raise RequestError(
-                f"aggregate: order column '{self.order}' is {frame[self.order].dtype}; order by a time or a number."
+                f"aggregate: order column '{self.order}' is {kind_of(frame[self.order])}; order by a time or a number."
             )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.operation import ROW_ID, Operation
-from treadle.engine.relational.keys import index_of, matches, taken, with_columns
+from treadle.engine.relational.keys import index_of, kind_of, matches, taken, with_columns
 from treadle.engine.relational.window import microseconds
 from treadle.errors import DataError, RequestError
 
@@ -68,7 +68,7 @@ class Join(Operation):
     """asof: the times to match, one column of each table."""
     direction: Literal["backward", "forward", "nearest"] = "backward"
     """asof: the last row at or before the time, the first at or after it, or the nearer of both."""
-    tolerance: str | float | None = None
+    tolerance: str | Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """asof: the longest time between the two, such as 7d; a number where times are numbers."""
 
     @field_validator("tolerance")
@@ -87,6 +87,8 @@ class Join(Operation):
             wrong = "direction and tolerance are for how: asof"
         elif self.how != "asof" and not self.on:
             wrong = "on: missing; name the columns that both tables have in common"
+        elif self.times and set(self.times) & set(self.on):
+            wrong = f"time: '{min(set(self.times) & set(self.on))}' is in on, too; leave it out there"
         if wrong:
             raise PydanticCustomError("join", "{wrong}", {"wrong": wrong})
         return self
@@ -193,17 +195,15 @@ class Join(Operation):
         for here, there in zip(self.reads, self.keys_there, strict=True):
             if side[there].dtype != frame[here].dtype:
                 raise RequestError(
-                    f"{where}: key '{here}' is {frame[here].dtype} here and {side[there].dtype} there; "
+                    f"{where}: key '{here}' is {kind_of(frame[here])} here and {kind_of(side[there])} there; "
                     "cast one of them before the join."
                 )
         if self.times:
-            kind = frame[self.times[0]].dtype.kind
-            if kind not in "iufM":
+            kind = kind_of(frame[self.times[0]])
+            if kind not in ("int", "float", "timestamp"):
+                raise RequestError(f"{where}: '{self.times[0]}' is {kind}; how: asof goes by times or numbers.")
+            if self.tolerance is not None and isinstance(self.tolerance, str) != (kind == "timestamp"):
                 raise RequestError(
-                    f"{where}: '{self.times[0]}' is {frame[self.times[0]].dtype}; how: asof matches times or numbers."
-                )
-            if self.tolerance is not None and isinstance(self.tolerance, str) != (kind == "M"):
-                raise RequestError(
-                    f"{where}: tolerance {self.tolerance} does not fit '{self.times[0]}' "
-                    f"({frame[self.times[0]].dtype}); write 7d for timestamps, and a number for numbers."
+                    f"{where}: tolerance {self.tolerance} does not fit '{self.times[0]}' ({kind}); write 7d for "
+                    "timestamps, and a number for numbers."
                 )

@@ -91,6 +91,14 @@ def values_of(series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     return series.to_numpy("int64", na_value=0), known
 
 
+def kind_of(series: pd.Series) -> str:
+    """What a spec calls the type of a column: int, float, bool, text or timestamp."""
+    from treadle.engine.backend import kinds_of
+
+    (kind,) = kinds_of(series.to_frame()).values()
+    return kind
+
+
 def hash_keys(series: pd.Series, seed: int) -> np.ndarray:
     """A 64-bit key of every value, uniform, the same on every machine and for every partitioning."""
     import pandas as pd
