@@ -59,6 +59,8 @@ class Piece(Document):
     """Number of rows of the input before this piece: row numbers do not depend on the pieces."""
     role: Role = "any"
     """Which side of a split by path it belongs to."""
+    constants: dict[str, str | None] = {}
+    """Columns that are not in the file and have one value in all of its rows, as text."""
 
     @property
     def rows(self) -> int:

@@ -37,6 +37,7 @@ __all__ = [
     "commit_table",
     "data_files",
     "open_table",
+    "order_of",
     "read_arrow",
     "table_schema",
 ]
@@ -134,7 +135,7 @@ def data_files(table: DeltaTable) -> list[str]:
     `%20`, where no reader finds it.
     """
     local = _is_local(table)
-    return sorted((unquote(uri) if local else uri for uri in table.file_uris()), key=_part)
+    return sorted((unquote(uri) if local else uri for uri in table.file_uris()), key=order_of)
 
 
 def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Table:
@@ -155,7 +156,7 @@ def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Ta
         for column in columns or ():
             if column not in whole.schema.names:
                 raise column_not_found(column, label, whole.schema.names)
-        fragments = sorted(whole.get_fragments(), key=lambda fragment: _part(fragment.path))
+        fragments = sorted(whole.get_fragments(), key=lambda fragment: order_of(fragment.path))
         ordered = dataset.FileSystemDataset(fragments, whole.schema, whole.format, whole.filesystem)
         try:
             return ordered.to_table(columns=None if columns is None else list(columns))
@@ -306,7 +307,7 @@ def _no_table(table: _Table) -> RequestError:
     return RequestError(f"There is no table '{table.name}' in {folder}. {there}{near}")
 
 
-def _part(path: str) -> tuple[int, str]:
+def order_of(path: str) -> tuple[int, str]:
     """The key that puts files into the order of their rows; files of other writers come last."""
     name = path.rsplit("/", 1)[-1]
     found = re.match(r"part-(\d+)-", name)

@@ -138,12 +138,12 @@ def _read_side(context: Context, operation: Join, inspected: Inspected) -> tuple
             f"{BROADCAST_BYTES / 2**30:.0f} GiB that is sent to every worker; aggregate or filter it first."
         )
     files = list(inspected.files)
-    if inspected.format == "csv":
+    if inspected.is_text:
         tasks = [(number, file.path) for number, file in enumerate(files)]
         made = context.gather(context.submit(convert_file, tasks, context.store, inspected, f"{context.folder}/side"))
         rejected([table for _, bad in made for table in bad], 0, f"Mend them in {operation.with_.path}.")
         files = [InputFile(part.path, part.bytes, "", part.rows) for parts, _ in made for part in parts]
-    pieces = [piece for partition in cut(files, 1, own=inspected.format == "csv") for piece in partition]
+    pieces = [piece for partition in cut(files, 1, own=inspected.is_text) for piece in partition]
     if not pieces:
         return context.backend.empty(inspected.kinds), 0
     program = Program(context.store, context.backend, tuple(inspected.kinds.items()), None, ())
