@@ -34,6 +34,8 @@ def inspect(path: str, version: int | None, types: Mapping[str, str]) -> Inspect
         There is no such table or version, a given type for a column that is not there.
     DataError
         The rows of the version are not those of its files; a file is gone or damaged.
+    StorageError
+        deltalake itself cannot read the table's log, or a feature of the table.
     """
     fs, bare = filesystem(path)
     table = delta.open_table(fs, bare.rstrip("/"), version)
@@ -89,12 +91,13 @@ def _check_features(table: DeltaTable, place: str) -> None:
         raise DataError(f"{place} uses the feature '{unknown[0]}', which Treadle does not read; {REMEDY}.")
     if table.metadata().configuration.get("delta.columnMapping.mode", "none") != "none":
         raise DataError(f"{place} uses column mapping, which Treadle does not read; {REMEDY}.")
-    if "deletionVectors" in features and _has_deletion_vectors(table):
+    if "deletionVectors" in features and _has_deletion_vectors(table, place):
         raise DataError(
             f"{place} has deletion vectors, which Treadle does not read; rewrite its files without the deleted rows "
             "(REORG TABLE ... APPLY (PURGE) in Spark), and read the version after that."
         )
 
 
-def _has_deletion_vectors(table: DeltaTable) -> bool:
-    return any(batch.num_rows for batch in pa.RecordBatchReader.from_stream(table.deletion_vectors()))
+def _has_deletion_vectors(table: DeltaTable, place: str) -> bool:
+    with delta.explained(place):
+        return any(batch.num_rows for batch in pa.RecordBatchReader.from_stream(table.deletion_vectors()))

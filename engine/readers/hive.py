@@ -51,8 +51,8 @@ def typed_values(
         for path, text, value in zip(holders, texts.to_pylist(), typed.cast(pa.string()).to_pylist(), strict=True):
             if text is not None and value is None:
                 raise DataError(
-                    f"The folder '{name}={text}' of '{path}' is no {kinds[name]} (data.types); "
-                    "rename it, or change the type."
+                    f"The partition column '{name}' of '{path}' is '{text}', which is no {kinds[name]} (data.types); "
+                    "change the type, or leave it out."
                 )
             written[path][name] = value
     return kinds, written

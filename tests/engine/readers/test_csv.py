@@ -8,6 +8,8 @@ import datetime as dt
 import errno
 import gzip
 import io
+import lzma
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +164,35 @@ class TestValues:
         table, bad = converted(path, tmp_path, TextOptions(";", decimal=",", types={"c": "text"}))
         assert (table.to_pydict(), bad) == ({"a": [1.5, -2.0], "b": ["1.5", "2.5"], "c": ["01", "2"]}, [])
 
+    @pytest.mark.parametrize(
+        ("mark", "decimal", "numbers"),
+        [
+            (",", ".", {"1,234": 1234, "-12,345,678": -12345678, "1,234.5": 1234.5, " 1,000e2 ": 100000.0, "7": 7}),
+            (".", ",", {"1.234": 1234, "+1.234,50": 1234.5, "1,5": 1.5, "1.000.000": 1000000}),
+            ("'", ".", {"1'234": 1234, "1'234.25": 1234.25}),
+            ("\u00a0", ",", {"1\u00a0234": 1234, "1\u00a0234,5": 1234.5}),
+            (" ", ".", {"12 345": 12345}),
+        ],
+    )
+    def test_thousands_marks(self, mark: str, decimal: str, numbers: dict[str, float]) -> None:
+        options = TextOptions(";", decimal=decimal, thousands=mark)
+        for text, number in numbers.items():
+            assert infer(pa.array([text]), options) == type(number).__name__
+            for kind in {type(number).__name__, "float"}:
+                assert convert(pa.array([text, "x", None]), kind, options).to_pylist() == [number, None, None]
+        # A mark is one only between three digits: all else would be another number than is meant.
+        forms = ("1|2", "12|34", "1234|567", "1||234", "1|234|5", *(("|123", "1|") if mark != " " else ()))
+        misplaced = [form.replace("|", mark) for form in forms]
+        for kind in ("int", "float"):
+            assert convert(pa.array(misplaced), kind, options).null_count == len(misplaced)
+
+    def test_marked_numbers_in_a_file(self, tmp_path: Path) -> None:
+        path = written(tmp_path, 'a,b,k\n"1,234",x,"9,999,999,999,999,999,999"\n5,"1,5",1\n"1,2",y,1\n')
+        options = TextOptions(thousands=",", types={"a": "int"})
+        table, bad = converted(path, tmp_path, options)
+        assert table.to_pydict() == {"a": [1234, 5], "b": ["x", "1,5"], "k": ["9,999,999,999,999,999,999", "1"]}
+        assert reasons(bad) == [(4, "column 'a': '1,2' is not an int")]
+
     def test_several_date_formats_in_one_column(self, tmp_path: Path) -> None:
         path = written(tmp_path, "d\n31/12/2020\n2020.01.02\n2020-03-04\n30/02/2020\n1/2/20\n")
         options = TextOptions(date_formats=("%d/%m/%Y", "%Y.%m.%d"), types={"d": "date"})
@@ -212,6 +243,7 @@ class TestForms:
             (".csv.gz", gzip.compress),
             (".csv.bz2", bz2.compress),
             (".csv.zst", lambda text: pa.compress(text, "zstd", asbytes=True)),
+            (".CSV.XZ", lzma.compress),
         ],
     )
     def test_compressed_files(self, suffix: str, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
@@ -380,6 +412,43 @@ class TestBrokenRows:
 
 
 class TestRefusals:
+    @pytest.mark.parametrize("delimiter", [";", "\t", "|", ","])
+    @pytest.mark.parametrize("header", [True, False])
+    def test_another_delimiter_is_meant(self, delimiter: str, header: bool, tmp_path: Path) -> None:
+        rows = [
+            ["a", "b", "c"],
+            ["1.5", '"x"', ""],
+            ["2", "", f'"{delimiter}"'],
+            *[["3", "y", "z"]] * 20,
+            ["4", "short"],
+        ]
+        path = written(tmp_path, "\n".join(delimiter.join(row) for row in rows))
+        given = "," if delimiter == ";" else ";"
+        options = TextOptions(given, header=header)
+        words = (
+            f"has a single column with data.delimiter '{given}'; did you mean delimiter {delimiter!r}, which makes 3"
+        )
+        with pytest.raises(RequestError, match=re.escape(words)):
+            inferred([path], options)
+        assert len(inferred([path], TextOptions(delimiter, header=header))) == 3
+
+    def test_a_single_column_is_one(self, tmp_path: Path) -> None:
+        for text in ("a\nx;y\nz\n", '"a;b"\n"x;y"\n', "a;b\nx\ny\n", "a\n1\n", "a;b;c\nx;y\nx\n"):
+            assert len(inferred([written(tmp_path, text)])) == 1
+
+    def test_bytes_that_are_no_text(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="starts with the byte-order mark of UTF-16; set data.encoding: utf-16"):
+            inferred([written(tmp_path, "a,b\n1,2\n", encoding="utf-16")])
+        for content in (
+            "a,b\n1,2\n".encode("utf-16-le"),
+            b"PAR1" + bytes(range(99)),
+            pa.compress(b"a" * 99, "zstd", asbytes=True),
+        ):
+            with pytest.raises(
+                DataError, match=r"has zero bytes at its start, which text has not|bytes that are not utf-8"
+            ):
+                inferred([written(tmp_path, content)])
+
     @pytest.mark.parametrize("content", [b"", b"\n \r\n\n", b"\xef\xbb\xbf"])
     def test_an_empty_file(self, content: bytes, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"csv' is empty: it has no header and no rows"):
@@ -446,6 +515,10 @@ class TestRefusals:
             ({"delimiter": ";;"}, r"data\.delimiter is ';;'; it must be one ASCII character"),
             ({"quote": "«"}, r"data\.quote is '«'"),
             ({"delimiter": '"'}, r"data\.delimiter and data\.quote are both '\"'"),
+            ({"thousands": "."}, r"data\.decimal and data\.thousands are both '\.'; set data\.decimal: ','"),
+            ({"thousands": "5"}, r"data\.thousands is '5'; it must be one character, no digit, letter or sign"),
+            ({"thousands": '"'}, r"data\.quote and data\.thousands are both '\"'"),
+            ({"names": ("a", "b", "a")}, r"data\.names has 'a' twice; rename one of them"),
             ({"decimal": ","}, r"data\.delimiter and data\.decimal are both ','"),
             ({"encoding": "utf-9"}, r"data\.encoding 'utf-9' is no known text encoding\. Did you mean 'utf-8'\?"),
             ({"encoding": "base64"}, r"data\.encoding 'base64' is no known text encoding"),

@@ -166,7 +166,7 @@ class TestPartitionFolders:
         ]
         assert rows_of(typed(str(tmp_path / "in"), m="text")).column("m").to_pylist() == ["01", "12", None]
         assert rows_of(inspected, columns=["m"]).to_pydict() == {"m": [1, 12, None]}
-        with pytest.raises(DataError, match=r"The folder 'a b=x/y' of '.*' is no float \(data.types\)"):
+        with pytest.raises(DataError, match=r"column 'a b' of '.*' is 'x/y', which is no float \(data"):
             typed(str(tmp_path / "in"), **{"a b": "float"})
 
     @PROPERTY
