@@ -64,6 +64,8 @@ class Piece(Document):
     """Rows of another table: the operation (its place in the spec) that they are for."""
     batch: int | None = None
     """Of a file of exchanged rows: which of its record batches, of which these are all the rows."""
+    constants: dict[str, str | None] = {}
+    """Columns that are not in the file and have one value in all of its rows, as text."""
 
     @property
     def rows(self) -> int:

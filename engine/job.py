@@ -37,8 +37,10 @@ class Data(Section):
 
     path: str | tuple[str, ...]
     """File, folder, glob or fsspec URL, or a list of them; relative to the spec's file, then to the working folder."""
-    format: Literal["parquet", "csv"] | None = None
-    """Guessed from the file names when absent."""
+    format: Literal["parquet", "csv", "jsonl", "delta"] | None = None
+    """Guessed from the names when absent."""
+    version: Annotated[int, Field(ge=0)] | None = None
+    """Of a Delta table; the newest when absent."""
     target: str | None = None
     positive_class: str | int | float | bool | None = None
     """Of a two-class target; the last in sorted order when absent."""
@@ -54,6 +56,8 @@ class Data(Section):
     quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
     encoding: str = "utf-8"
     decimal: Annotated[str, Field(min_length=1, max_length=1)] = "."
+    thousands: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Mark between groups of three digits of numbers in CSV files."""
     null_tokens: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
     date_formats: tuple[str, ...] = ()
     """strptime formats of dates and times in text, tried in order and before ISO 8601."""
@@ -61,7 +65,7 @@ class Data(Section):
     names: tuple[str, ...] = ()
     """Column names of a CSV file without a header."""
     types: dict[str, Literal["int", "float", "bool", "timestamp", "date", "text"]] = Field(default_factory=dict)
-    """Column types of a CSV file that are not to be inferred."""
+    """Column types that are not to be inferred, or that a file's own are changed to."""
     bad_rows: BadRows = BadRows()
 
     @model_validator(mode="after")

@@ -35,7 +35,6 @@ from treadle.engine.artifacts import (
 )
 from treadle.engine.bundle import replayable
 from treadle.engine.context import Context
-from treadle.engine.csv import CsvOptions
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Job
 from treadle.engine.meter import Meter
@@ -97,12 +96,12 @@ class Record:
 def inspect(job: Job) -> Inputs:
     """Looks at every input of a job without reading its rows."""
     test = getattr(job.split, "path", None)
-    options = text_input.csv_options(job.data)
+    options = text_input.text_options(job.data)
     return Inputs(
-        main=text_input.inspect(job.data.path, job.data.format, options),
+        main=text_input.inspect(job.data.path, job.data.format, options, job.data.version),
         test=text_input.inspect(test, job.data.format, options) if test is not None else None,
         sides={
-            i: text_input.inspect(operation.with_.path, operation.with_.format, CsvOptions())
+            i: text_input.inspect(operation.with_.path, operation.with_.format)
             for i, operation in enumerate(job.tables)
             if isinstance(operation, (Join, Union))
         },
@@ -122,6 +121,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
         raise DataError(f"The input {job.data.path} has no rows.")
     if inputs.test is not None:
         read.check_test(inputs.main, inputs.test)
+    read.check_left_out(job, inputs.main, inputs.sides)
     program = etl.outline(job, inputs.main, inputs.sides, store)
     kinds = program.output()
     if job.is_etl:
@@ -176,8 +176,8 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     text = asdict(inputs.main.options) if inputs.main.options else {}
     digests = [inputs.main.digest, inputs.test.digest if inputs.test else None]
     # Parquet is read where it lies, and later stages go there again: elsewhere, the same content is made anew.
-    read_in_place = [found for found in (inputs.main, inputs.test) if found is not None and found.format == "parquet"]
-    places = [file.path for found in read_in_place for file in found.files]
+    read_in_place = [found for found in (inputs.main, inputs.test) if found is not None and not found.is_text]
+    places = [[found.kinds, [file.path for file in found.files]] for found in read_in_place]
     chain.add(
         "read",
         Source,

@@ -18,6 +18,7 @@ from treadle.engine.artifacts import Piece
 from treadle.engine.backend import ARROW_TYPES, Backend, converted, kinds_of
 from treadle.engine.inputs import filesystem
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
+from treadle.engine.readers.parts import constant
 from treadle.engine.relational import Aggregate, Drop, Join, Rename, Select, Union
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError, TreadleError, column_not_found
@@ -220,13 +221,16 @@ def read_piece(store: Store, piece: Piece, kinds: dict[str, str]) -> pa.Table:
     local = "file" in fs.protocol
     try:
         with pq.ParquetFile(bare if local else fs.open(bare, "rb"), memory_map=local) as file:
-            table, start = _row_groups(file, piece, list(kinds))
+            table, start = _row_groups(file, piece, [name for name in kinds if name not in piece.constants])
     except (pa.ArrowException, OSError) as error:
         reason = str(error).rstrip(".")
         raise DataError(f"'{path}' cannot be read: {reason}. Replace it or leave it out.") from error
     table = table.slice(piece.start - start, piece.rows)
     columns = {}
     for name, kind in kinds.items():
+        if name in piece.constants:
+            columns[name] = constant(piece.constants[name], kind, piece.rows)
+            continue
         column = table.column(name)
         try:
             columns[name] = converted(column, kind)

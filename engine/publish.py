@@ -31,7 +31,7 @@ from treadle.engine.bundle import BundleDocument, fingerprint_of, replayable, ve
 from treadle.engine.context import Context
 from treadle.engine.events import now
 from treadle.engine.rows import replay_of
-from treadle.engine.text_input import csv_options
+from treadle.engine.text_input import text_options
 
 REVISION = 1
 LIBRARIES = ("treadle", "xgboost", "scikit-learn", "numpy", "pandas", "pyarrow", "dask", "deltalake")
@@ -138,7 +138,7 @@ def _bundle(
         classes=rule.classes,
         target=job.data.target or "",
         id=program.id_column,
-        csv=asdict(csv_options(job.data)),
+        csv=asdict(text_options(job.data)),
         inputs={},
         steps=(),
         left_out=tuple(step.where for step in left_out),

@@ -71,7 +71,7 @@ def partitions_of(
     `entering` marks them as rows that come in at the operation `index`, numbered from `offset`.
     """
     files, made = list(inspected.files), []
-    if inspected.format == "csv":
+    if inspected.is_text:
         tasks = [(number, file.path) for number, file in enumerate(files)]
         prefix = f"{context.folder}/side-{index}"
         converted = context.gather(context.submit(convert_file, tasks, context.store, inspected, prefix))

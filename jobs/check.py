@@ -37,14 +37,16 @@ def check_spec(source: str | Path | JobSpec, root: str | None = None, overrides:
         "files": len(inputs.main.files),
         "format": inputs.main.format,
         "rows": inputs.main.rows,
+        "version": inputs.main.version,
         "columns": dict(inputs.main.kinds),
+        "warnings": list(inputs.main.warnings),
         "rows_after_tables": program.output(),
         "features": features,
         "target": None,
     }
     target = spec.data.target
     looked_at = spec.job.is_etl or spec.job.looks_at_target
-    if target is not None and looked_at and inputs.main.format == "parquet" and target in inputs.main.kinds:
+    if target is not None and looked_at and not inputs.main.is_text and target in inputs.main.kinds:
         found["target"] = _target(spec, inputs, store)
     return found
 
