@@ -19,7 +19,7 @@ from treadle.kernels.csv_scan import GOOD, TEXT_AFTER_QUOTE, UNCLOSED, WRONG_COU
 DELIMITERS = (";", "\t", ",", "|")
 """What may be meant when a file has one column only."""
 ALIKE = 0.9
-"""Share of the rows in which another delimiter occurs as often as in the first, so that it is meant."""
+"""Share of the rows that have the same number of fields with another delimiter, so that it is meant."""
 REMEDY = "delimited text, and data.quote"
 
 
@@ -179,13 +179,14 @@ def _field_count(data: bytes, path: str, options: TextOptions, final: bool) -> i
 
 
 def _check_delimiter(data: bytes, path: str, options: TextOptions, final: bool) -> None:
-    """Refuses a file of one column that is one of several with another delimiter, the same number in its rows."""
+    """Refuses a file of one column that has several with another delimiter, the same number in nearly all rows."""
     for delimiter in DELIMITERS:
         if delimiter in (options.delimiter, options.quote):
             continue
         other = replace(options, delimiter=delimiter, decimal=".", thousands=None)
         counts = _scan(data, other, 1, 1, final=final, most=SAMPLE_ROWS).counts
-        if counts.size and counts[0] > 1 and np.mean(counts == counts[0]) >= ALIKE:
+        most = int(np.bincount(counts).argmax())
+        if most > 1 and counts[0] >= most and np.mean(counts == most) >= ALIKE:
             raise RequestError(
                 f"'{path}' has a single column with data.delimiter {options.delimiter!r}; "
                 f"did you mean delimiter {delimiter!r}, which makes {counts[0]}?"

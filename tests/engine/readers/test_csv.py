@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +28,6 @@ from treadle.engine.readers import text as text_reader
 from treadle.engine.readers.csv import convert_file
 from treadle.engine.readers.options import TextOptions
 from treadle.engine.readers.parts import BadRow, Parts
-from treadle.engine.readers.values import convert, infer
 from treadle.errors import DataError, RequestError, StorageError
 
 DEFAULT = TextOptions()
@@ -120,71 +118,10 @@ class TestValues:
             "key": ["99999999999999999999", "1", "2"],
         }
 
-    @pytest.mark.parametrize(
-        ("kind", "texts", "values"),
-        [
-            (
-                "int",
-                ["7", "-0", "007", "+5", " 5 ", "9223372036854775807", "-9223372036854775808", "0" * 30 + "1"],
-                [7, 0, 7, 5, 5, 2**63 - 1, -(2**63), 1],
-            ),
-            ("int", ["1.0", "0x10", "1e3", "9223372036854775808", "-9223372036854775809", "٣", "1_0", "--1"], None),
-            ("float", ["1", "-.5", "1.", "+2.5", " 1e3 ", "1E-2"], [1, -0.5, 1, 2.5, 1000, 0.01]),
-            ("float", ["1,5", "0x10", "1e", "1d3", ".", "1.2.3", "+-1", "e5", "1 2"], None),
-            ("bool", ["true", "FALSE", "True"], [True, False, True]),
-            ("bool", ["yes", "1", "t", "truee"], None),
-            (
-                "timestamp",
-                ["2020-02-29", "2020-02-29 10", "2020-02-29T10:30", "2020-02-29 10:30:15.5Z", "0001-01-01"],
-                [
-                    dt.datetime(2020, 2, 29),
-                    dt.datetime(2020, 2, 29, 10),
-                    dt.datetime(2020, 2, 29, 10, 30),
-                    dt.datetime(2020, 2, 29, 10, 30, 15, 500_000),
-                    dt.datetime(1, 1, 1),
-                ],
-            ),
-            ("timestamp", ["2019-02-29", "2020", "2020-02", "20200229", "10:30", "2020-1-2", "29/02/2020"], None),
-            ("text", ["a", " b "], ["a", " b "]),
-        ],
-    )
-    def test_what_is_of_a_type(self, kind: str, texts: list[str], values: list[object] | None) -> None:
-        # A value means the same among values that need the careful way, alone, and among its like.
-        for text, value in zip(texts, values or [None] * len(texts), strict=True):
-            for others in ([], texts, ["junk", None]):
-                found = convert(pa.array([text, *others], pa.string()), kind, DEFAULT)
-                assert found[0].as_py() == value
-
-    def test_a_given_bool_takes_more_words(self) -> None:
-        words = pa.array(["yes", "N", "1", "0", "t", "2"])
-        assert convert(words, "bool", DEFAULT, given=True).to_pylist() == [True, False, True, False, True, None]
-
     def test_decimal_commas_and_a_given_type(self, tmp_path: Path) -> None:
         path = written(tmp_path, "a;b;c\n1,5;1.5;01\n-2;2.5;2\n")
         table, bad = converted(path, tmp_path, TextOptions(";", decimal=",", types={"c": "text"}))
         assert (table.to_pydict(), bad) == ({"a": [1.5, -2.0], "b": ["1.5", "2.5"], "c": ["01", "2"]}, [])
-
-    @pytest.mark.parametrize(
-        ("mark", "decimal", "numbers"),
-        [
-            (",", ".", {"1,234": 1234, "-12,345,678": -12345678, "1,234.5": 1234.5, " 1,000e2 ": 100000.0, "7": 7}),
-            (".", ",", {"1.234": 1234, "+1.234,50": 1234.5, "1,5": 1.5, "1.000.000": 1000000}),
-            ("'", ".", {"1'234": 1234, "1'234.25": 1234.25}),
-            ("\u00a0", ",", {"1\u00a0234": 1234, "1\u00a0234,5": 1234.5}),
-            (" ", ".", {"12 345": 12345}),
-        ],
-    )
-    def test_thousands_marks(self, mark: str, decimal: str, numbers: dict[str, float]) -> None:
-        options = TextOptions(";", decimal=decimal, thousands=mark)
-        for text, number in numbers.items():
-            assert infer(pa.array([text]), options) == type(number).__name__
-            for kind in {type(number).__name__, "float"}:
-                assert convert(pa.array([text, "x", None]), kind, options).to_pylist() == [number, None, None]
-        # A mark is one only between three digits: all else would be another number than is meant.
-        forms = ("1|2", "12|34", "1234|567", "1||234", "1|234|5", *(("|123", "1|") if mark != " " else ()))
-        misplaced = [form.replace("|", mark) for form in forms]
-        for kind in ("int", "float"):
-            assert convert(pa.array(misplaced), kind, options).null_count == len(misplaced)
 
     def test_marked_numbers_in_a_file(self, tmp_path: Path) -> None:
         path = written(tmp_path, 'a,b,k\n"1,234",x,"9,999,999,999,999,999,999"\n5,"1,5",1\n"1,2",y,1\n')
@@ -200,15 +137,6 @@ class TestValues:
         assert table["d"].to_pylist() == [dt.datetime(2020, 12, 31), dt.datetime(2020, 1, 2), dt.datetime(2020, 3, 4)]
         hint = "is not a timestamp (other forms than ISO 8601 are named in data.date_formats)"
         assert reasons(bad) == [(5, f"column 'd': '30/02/2020' {hint}"), (6, f"column 'd': '1/2/20' {hint}")]
-
-    @PROPERTY
-    @given(st.lists(st.floats() | st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20))
-    def test_numbers_survive(self, numbers: list[float]) -> None:
-        texts = pa.array([repr(number) for number in numbers])
-        kind = "int" if all(isinstance(number, int) for number in numbers) else "float"
-        assert infer(texts, DEFAULT) == kind
-        read = convert(texts, kind, DEFAULT).to_numpy()
-        np.testing.assert_array_equal(read, np.array(numbers, dtype="int64" if kind == "int" else "float64"))
 
     def test_the_schema_is_that_of_all_files(self, tmp_path: Path) -> None:
         paths = [written(tmp_path, text) for text in ("a,b,c\n1,,x\n", "c,b,a\n2,true,1.5\n", "a,b,c\n,,\n")]
@@ -508,25 +436,3 @@ class TestRefusals:
         with pytest.raises(StorageError, match=r"No space left on the device of .*part-00000"):
             convert_file(path, kinds, {}, DEFAULT, Parts(LOCAL, f"{tmp_path}/out/part"))
         assert list((tmp_path / "out").iterdir()) == []
-
-    @pytest.mark.parametrize(
-        ("options", "words"),
-        [
-            ({"delimiter": ";;"}, r"data\.delimiter is ';;'; it must be one ASCII character"),
-            ({"quote": "«"}, r"data\.quote is '«'"),
-            ({"delimiter": '"'}, r"data\.delimiter and data\.quote are both '\"'"),
-            ({"thousands": "."}, r"data\.decimal and data\.thousands are both '\.'; set data\.decimal: ','"),
-            ({"thousands": "5"}, r"data\.thousands is '5'; it must be one character, no digit, letter or sign"),
-            ({"thousands": '"'}, r"data\.quote and data\.thousands are both '\"'"),
-            ({"names": ("a", "b", "a")}, r"data\.names has 'a' twice; rename one of them"),
-            ({"decimal": ","}, r"data\.delimiter and data\.decimal are both ','"),
-            ({"encoding": "utf-9"}, r"data\.encoding 'utf-9' is no known text encoding\. Did you mean 'utf-8'\?"),
-            ({"encoding": "base64"}, r"data\.encoding 'base64' is no known text encoding"),
-            ({"types": {"a": "integer"}}, r"column 'a' has the unknown type 'integer'\. Types: .*Did you mean 'int'\?"),
-            ({"date_formats": ("%d/%Q",)}, r"'%d/%Q' is no strptime format: 'Q' is a bad directive"),
-            ({"date_formats": ("dd/mm/yyyy",)}, r"'dd/mm/yyyy' is no strptime format: it has no directive"),
-        ],
-    )
-    def test_options(self, options: dict[str, Any], words: str) -> None:
-        with pytest.raises(RequestError, match=words):
-            TextOptions(**options)
