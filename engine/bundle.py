@@ -102,7 +102,7 @@ class Bundle:
                 adapter.validate_python(step.operation),
                 f"{self.folder}/{step.side}" if step.side else None,
                 tuple(step.side_kinds.items()),
-                tuple(step.kinds.items()),
+                kinds=tuple(step.kinds.items()),
             )
             for step in self.document.steps
         )

@@ -36,10 +36,10 @@ class Step:
     side: str | None = None
     """Path of a Parquet file, relative to the root."""
     side_kinds: tuple[tuple[str, str], ...] = ()
-    kinds: tuple[tuple[str, str], ...] = ()
-    """The columns after a union."""
     multiplies: bool = False
     """A join whose side has keys that occur more than once: leaving it out would change how many rows there are."""
+    kinds: tuple[tuple[str, str], ...] = ()
+    """The columns after a union."""
 
     @property
     def where(self) -> str:

@@ -46,8 +46,8 @@ def _program(context: Context, prepared: Prepared, kinds: Mapping[str, str], sta
             record.operation,
             record.side,
             tuple(record.side_kinds.items()),
-            tuple(record.kinds.items()),
             record.multiplies,
+            tuple(record.kinds.items()),
         )
         for record in prepared.steps
         if record.index >= start
