@@ -132,6 +132,14 @@ def sketch_keys(keys: NDArray[np.uint64], limit: int = DEFAULT_LIMIT) -> Quantil
     return _coarsened(distinct, counts.astype(np.int64), 0, limit)
 
 
+def sketch_counts(keys: NDArray[np.uint64], counts: NDArray[np.int64], limit: int = DEFAULT_LIMIT) -> QuantileSketch:
+    """The sketch of sorted keys, repeats allowed, each of which occurs `counts` times: `sketch_keys` when they are
+    counted already."""
+    if limit < 1:
+        raise ValueError(f"a sketch needs room for at least 1 bucket, not {limit}")
+    return _coarsened(np.asarray(keys, dtype=np.uint64), np.asarray(counts, dtype=np.int64), 0, limit)
+
+
 def sketch_floats(values: NDArray[Any], limit: int = DEFAULT_LIMIT) -> QuantileSketch:
     """The sketch of a numeric array as float64; NaN are left out, infinities count."""
     numbers = np.asarray(values, dtype=np.float64)
