@@ -184,6 +184,55 @@ def predict(
 
 
 @app.command()
+def profile(
+    path: Annotated[list[str], typer.Argument(help="File, folder, glob or URL; or several.", show_default=False)],
+    format_: Annotated[
+        str | None, typer.Option("--format", help="As data.format of a spec; else guessed from the names.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(help="The column to predict: what tells it, and models for it.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE.json", help="Write the profile as JSON.", show_default=False)
+    ] = None,
+    spec: Annotated[
+        Path | None,
+        typer.Option("--spec", metavar="FILE.yaml", help="Write a spec to start from.", show_default=False),
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Local worker processes.")] = None,
+    set_: Set = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Profile an input in one pass, and propose a spec to start from."""
+    with messages(debug, as_json):
+        from treadle.jobs import console
+        from treadle.jobs.profile import check_new, profile_input, write_profile, write_spec
+
+        if spec is not None:
+            check_new(spec)
+        with console.listener(quiet or as_json) as listener:
+            found = profile_input(
+                path,
+                format_=format_,
+                target=target,
+                workers=workers,
+                overrides=set_ or (),
+                beside=spec.absolute().parent if spec else None,
+                listener=listener,
+            )
+        if out is not None:
+            write_profile(found, out)
+        if spec is not None:
+            write_spec(found, spec)
+        if as_json:
+            print(json.dumps(found.described()))
+        else:
+            from treadle.jobs import profile_console
+
+            profile_console.show(found, out, spec)
+
+
+@app.command()
 def runs(root: Root = None, as_json: Json = False, debug: Debug = False) -> None:
     """List the runs under a root, the newest first."""
     with messages(debug, as_json):

@@ -90,19 +90,23 @@ def merge_moments(parts: Sequence[GroupMoments | None], limit: int) -> GroupMome
 
 
 def correlation_ratio(table: GroupMoments) -> float:
-    """Fisher's eta: the root of the share of the number's spread that lies between the groups; NaN without spread.
+    """The root of the share of the number's spread that lies between the groups, less what chance would put there.
 
-    0 when all groups have the same mean, 1 when the group decides the number.
+    0 when the groups' means differ no more than by chance, 1 when the group decides the number; NaN with fewer than
+    two groups, without spread, or without a group of two. Source: Kelley, "An unbiased correlation ratio measure",
+    PNAS 21 (1935): epsilon squared, here not below 0.
     """
-    rows = int(table.count.sum())
-    if rows < 2:
+    rows, groups = int(table.count.sum()), table.keys.size
+    if not 2 <= groups < rows:
         return math.nan
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         weights = table.count / rows
         centre = float(np.dot(weights, table.mean))
-        between = float(np.dot(table.count, (table.mean - centre) ** 2))
-        total = between + float(table.m2.sum())
-    return math.sqrt(between / total) if 0.0 < total < math.inf else math.nan
+        within = float(table.m2.sum())
+        total = float(np.dot(table.count, (table.mean - centre) ** 2)) + within
+    if not 0.0 < total < math.inf:
+        return math.nan
+    return math.sqrt(max(1.0 - (within / total) * (rows - 1) / (rows - groups), 0.0))
 
 
 def pairs(
@@ -148,17 +152,19 @@ def merge_pairs(parts: Sequence[Pairs | None], limit: int) -> Pairs | None:
 
 
 def cramers_v(table: Pairs) -> float:
-    """Cramér's V of two groupings: 0 when they are independent, 1 when one decides the other; NaN when one is constant.
+    """Cramér's V of two groupings, less what chance would give; NaN when one is constant or hardly repeats.
 
-    Source: Cramér, "Mathematical Methods of Statistics" (1946), section 21.9; without a correction
-    for bias, so that it is above 0 where groups are small.
+    0 when they are independent, 1 when one decides the other. Source: Bergsma, "A bias-correction for Cramér's V and
+    Tschuprow's T", Journal of the Korean Statistical Society 42 (2013).
     """
     rows = int(table.count.sum())
     first, one = summed([table.first], [table.count])
     second, two = summed([table.second], [table.count])
-    least = min(first.size, second.size) - 1
-    if least < 1:
+    r, c = first.size, second.size
+    if min(r, c) < 2:
         return math.nan
     shares = table.count / one[np.searchsorted(first, table.first)] / two[np.searchsorted(second, table.second)]
     # Chi squared over the rows is the sum of n_ij**2 / (n_i n_j), less 1.
-    return math.sqrt(max(float(np.dot(table.count, shares)) - 1.0, 0.0) / least) if rows else math.nan
+    squared = max(float(np.dot(table.count, shares)) - 1.0 - (r - 1) * (c - 1) / (rows - 1), 0.0)
+    least = min(r - (r - 1) ** 2 / (rows - 1), c - (c - 1) ** 2 / (rows - 1)) - 1.0
+    return math.sqrt(squared / least) if least > 1e-9 else math.nan

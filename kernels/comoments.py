@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 4096
+"""Rows at a time: their columns stay in the cache while they are multiplied."""
 _CANCELLED = 1e-12
 """Less than this share of a sum is left where sums cancel out."""
 _SAME = 1e-14
@@ -40,40 +43,51 @@ class Comoments:
         return np.clip(found, -1.0, 1.0)
 
 
-def comoments(matrix: NDArray[Any]) -> Comoments:
-    """Of rows (n, d); NaN and infinities count as unknown, pair by pair.
+def comoments(columns: Sequence[NDArray[Any]]) -> Comoments:
+    """Of d columns (n,) each; NaN and infinities count as unknown, pair by pair.
 
     Products are of the deviations from each column's own mean, which keeps the cancellation small
     that their correction to the pair's means brings.
     """
-    values = np.array(matrix, dtype=np.float64)
-    known = np.isfinite(values)
-    whole = bool(known.all())
-    if not whole:
-        values[~known] = 0.0
-    totals = known.sum(axis=0)
+    d = len(columns)
+    count, drift, raw, product = (np.zeros((d, d)) for _ in range(4))
+    rows = len(columns[0]) if d else 0
+    centre = np.array([_mean(column) for column in columns], dtype=np.float64)[:, None]
     with np.errstate(over="ignore", invalid="ignore"):
-        centre = values.sum(axis=0) / np.maximum(totals, 1)
-        values -= centre
-        if whole:
-            n = float(len(values))
-            drift = np.repeat(values.sum(axis=0)[:, None], values.shape[1], axis=1)
-            count = np.full(drift.shape, n)
-            raw = np.repeat((values * values).sum(axis=0)[:, None], values.shape[1], axis=1)
-        else:
-            values[~known] = 0.0
-            there = known.astype(np.float64)
-            count = there.T @ there
-            drift = values.T @ there
-            raw = (values * values).T @ there
-        product = values.T @ values
-        rows = np.maximum(count, 1.0)
-        mean = np.where(count > 0, centre[:, None] + drift / rows, 0.0)
-        square = np.maximum(raw - drift * drift / rows, 0.0)
-        product -= drift * drift.T / rows
+        for start in range(0, rows, _BLOCK):
+            block = np.stack([np.asarray(column[start : start + _BLOCK], dtype=np.float64) for column in columns])
+            known = np.isfinite(block)
+            block -= centre
+            if known.all():
+                # What holds for a column holds for all its pairs.
+                count += block.shape[1]
+                drift += block.sum(axis=1)[:, None]
+                raw += np.einsum("ij,ij->i", block, block)[:, None]
+            else:
+                block[~known] = 0.0
+                there = known.astype(np.float64)
+                count += there @ there.T
+                drift += block @ there.T
+                raw += (block * block) @ there.T
+            product += block @ block.T
+        pairs = np.maximum(count, 1.0)
+        mean = np.where(count > 0, centre + drift / pairs, 0.0)
+        square = np.maximum(raw - drift * drift / pairs, 0.0)
+        product -= drift * drift.T / pairs
         # A column that is constant over a pair's rows has no spread, only rounding.
         square[square <= _CANCELLED * raw] = 0.0
     return Comoments(count, mean, square, product)
+
+
+def _mean(column: NDArray[Any]) -> float:
+    """The mean of the finite values, 0.0 without any."""
+    values = np.asarray(column, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(values.sum())
+        if math.isfinite(total):
+            return total / max(values.size, 1)
+        values = values[np.isfinite(values)]
+        return float(values.sum()) / max(values.size, 1)
 
 
 def merge(a: Comoments, b: Comoments) -> Comoments:

@@ -45,7 +45,7 @@ def expected(frame: pd.DataFrame) -> np.ndarray:
 def test_any_division_gives_pandas_pairwise_correlations(rows: list[tuple[float, ...]], cuts: list[int]) -> None:
     matrix = np.array(rows, dtype=np.float64).reshape(-1, 3)
     parts = np.split(matrix, sorted(min(cut, len(matrix)) for cut in cuts))
-    found = merge_all([comoments(part) for part in parts])
+    found = merge_all([comoments([*part.T]) for part in parts])
     correlations = found.correlations()
     np.testing.assert_allclose(correlations, expected(pd.DataFrame(matrix)), atol=1e-7)
     np.testing.assert_allclose(correlations, correlations.T, atol=1e-12)
@@ -60,8 +60,8 @@ def test_large_offsets_and_many_parts() -> None:
     base[:, 3] = -base[:, 0]
     matrix = base + np.array([1e9, -1e9, 0.0, 5e8])
     want = np.corrcoef(base, rowvar=False)
-    parts = [comoments(part) for part in np.array_split(matrix, 9)]
-    for found in (comoments(matrix), merge_all(parts), functools.reduce(merge, parts[::-1])):
+    parts = [comoments([*part.T]) for part in np.array_split(matrix, 9)]
+    for found in (comoments([*matrix.T]), merge_all(parts), functools.reduce(merge, parts[::-1])):
         np.testing.assert_allclose(found.correlations(), want, atol=1e-9)
     # The textbook formula, which this must not be, loses everything here.
     plain = matrix.T @ matrix / len(matrix) - np.outer(matrix.mean(axis=0), matrix.mean(axis=0))
@@ -71,7 +71,7 @@ def test_large_offsets_and_many_parts() -> None:
 def test_constants_and_infinities_have_no_correlation() -> None:
     matrix = np.array([[0.1, 1.0, math.inf], [0.1, 2.0, 3.0], [0.1, 3.0, 5.0], [0.1, 4.0, -math.inf]])
     for parts in ([matrix], [matrix[:1], matrix[1:]], [matrix[:3], matrix[3:]]):
-        found = merge_all([comoments(part) for part in parts])
+        found = merge_all([comoments([*part.T]) for part in parts])
         correlations = found.correlations()
         assert np.isnan(correlations[0]).all()
         assert correlations[1, 2] == pytest.approx(1.0)
@@ -104,21 +104,26 @@ def test_moments_by_group_are_those_of_pandas(rows: list[tuple[int, float]], cut
     np.testing.assert_allclose(found.mean, grouped.mean(), atol=1e-12)
     np.testing.assert_allclose(found.m2, grouped.var(ddof=0) * grouped.size(), atol=1e-9)
     spread = ((frame["value"] - frame["value"].mean()) ** 2).sum()
-    ratio = correlation_ratio(found)
-    if len(frame) > 1 and frame["value"].nunique() > 1:
+    ratio, groups = correlation_ratio(found), len(grouped)
+    if 2 <= groups < len(frame) and frame["value"].nunique() > 1:
         within = (grouped.var(ddof=0) * grouped.size()).sum()
-        assert ratio == pytest.approx(math.sqrt(max(1 - within / spread, 0.0)), abs=1e-6)
-    elif len(frame) < 2:
+        adjusted = 1 - (within / (len(frame) - groups)) / (spread / (len(frame) - 1))
+        assert ratio == pytest.approx(math.sqrt(max(adjusted, 0.0)), abs=1e-6)
+    else:
         assert math.isnan(ratio)
 
 
-def test_two_groups_give_the_absolute_correlation() -> None:
+def test_two_groups_give_about_the_absolute_correlation_and_chance_gives_none() -> None:
     rng = np.random.default_rng(1)
-    codes = rng.integers(0, 2, 500)
-    values = rng.normal(size=500) + codes
+    codes = rng.integers(0, 2, 5000)
+    values = rng.normal(size=5000) + codes
     table = group_moments(KEYS, codes, values, 10)
     assert table is not None
-    assert correlation_ratio(table) == pytest.approx(abs(np.corrcoef(codes, values)[0, 1]))
+    assert correlation_ratio(table) == pytest.approx(abs(np.corrcoef(codes, values)[0, 1]), abs=1e-3)
+    many = np.arange(2000, dtype=np.uint64)
+    by_chance = group_moments(many, rng.integers(0, 2000, 5000), rng.normal(size=5000), 2000)
+    assert by_chance is not None
+    assert correlation_ratio(by_chance) < 0.2
 
 
 pair_rows = st.lists(st.tuples(st.integers(-1, 4), st.integers(-1, 4)), max_size=40)
@@ -141,16 +146,18 @@ def test_pairs_and_cramers_v_are_those_of_a_crosstab(rows: list[tuple[int, int]]
     known = [(one, two) for one, two in rows if one >= 0 and two >= 0]
     table = pd.crosstab(pd.Series([a for a, _ in known]), pd.Series([b for _, b in known])).to_numpy()
     v = cramers_v(found)
-    if min(table.shape) < 2:
-        assert math.isnan(v)
-    else:
-        assert v == pytest.approx(reference_v(table), abs=1e-9)
+    want = reference_v(table) if min(table.shape) > 1 else math.nan
+    assert v == pytest.approx(want, abs=1e-6, nan_ok=True)
 
 
 def reference_v(table: Any) -> float:
-    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
-    chi2 = ((table - expected) ** 2 / expected).sum()
-    return math.sqrt(chi2 / table.sum() / (min(table.shape) - 1))
+    """Bergsma's corrected V, from chi squared."""
+    n, (r, c) = table.sum(), table.shape
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / n
+    phi2 = ((table - expected) ** 2 / expected).sum() / n
+    corrected = max(phi2 - (r - 1) * (c - 1) / (n - 1), 0.0)
+    least = min(r - (r - 1) ** 2 / (n - 1), c - (c - 1) ** 2 / (n - 1)) - 1
+    return math.sqrt(corrected / least) if least > 1e-9 else math.nan
 
 
 def test_many_possible_pairs_are_counted_as_few() -> None:
