@@ -128,9 +128,9 @@ def _times(columns: Sequence[ColumnProfile]) -> None:
     for column in columns:
         time = column.time
         assert time is not None
-        gap = f"{_span(time.longest_gap.seconds)} after {time.longest_gap.after}" if time.longest_gap else ""
+        gap = f"{_span(time.longest_gap.seconds)} after {_second(time.longest_gap.after)}" if time.longest_gap else ""
         periods = time.periods
-        cells = (column.name, _nulls(column), _distinct(column), time.first or "", time.last or "", gap)
+        cells = (column.name, _nulls(column), _distinct(column), _second(time.first), _second(time.last), gap)
         shown = (periods.unit, bars(periods.counts)) if periods else ("", "")
         table.add_row(*map(Text, (*cells, *shown)))
     out.print(table)
@@ -153,10 +153,15 @@ def _pairs(profile: Profile) -> None:
 
 def _target(profile: Profile) -> None:
     target = profile.target
-    if target is None or not target.associations:
+    known = (
+        [found for found in target.associations if (found.strength, found.null_strength) != (None, None)]
+        if target
+        else []
+    )
+    if target is None or not known:
         return
     table = _table(f"What tells {target.column}", ("column", "measure"), ("strength", "by nulls alone"))
-    for found in target.associations[:SHOWN]:
+    for found in known[:SHOWN]:
         strengths = ("" if value is None else f"{value:.3f}" for value in (found.strength, found.null_strength))
         table.add_row(Text(found.column), MEASURES[found.measure], *strengths)
     out.print(table)
@@ -175,6 +180,11 @@ def _cut(value: Value) -> str:
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text = "".join(char if char.isprintable() else "?" for char in text) or '""'
     return text if len(text) <= WIDE else f"{text[: WIDE - 3]}..."
+
+
+def _second(time: str | None) -> str:
+    """A time without fractions of its second."""
+    return (time or "").partition(".")[0]
 
 
 def _span(seconds: float) -> str:

@@ -50,7 +50,8 @@ def group_moments(
     """
     numbers = np.asarray(values, dtype=np.float64)
     kept = np.isfinite(numbers) & (codes >= 0)
-    codes, numbers = codes[kept], numbers[kept]
+    if not kept.all():
+        codes, numbers = codes[kept], numbers[kept]
     count = np.bincount(codes, minlength=keys.size)
     with np.errstate(over="ignore", invalid="ignore"):
         mean = np.bincount(codes, weights=numbers, minlength=keys.size) / np.maximum(count, 1)
@@ -117,7 +118,8 @@ def pairs(
     """Rows by pair of groups; a side is distinct keys, and the code of each row (n,), negative for none."""
     (keys, codes), (other_keys, other_codes) = first, second
     kept = (codes >= 0) & (other_codes >= 0)
-    codes, other_codes = codes[kept], other_codes[kept]
+    if not kept.all():
+        codes, other_codes = codes[kept], other_codes[kept]
     one = np.bincount(codes, minlength=keys.size)
     if np.count_nonzero(one) > limit:
         return None

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 4096
+_BLOCK = 2048
 """Rows at a time: their columns stay in the cache while they are multiplied."""
-_CANCELLED = 1e-12
-"""Less than this share of a sum is left where sums cancel out."""
-_SAME = 1e-14
-"""Numbers that lie closer together than this, relative to their size, differ by rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,58 +32,81 @@ class Comoments:
     def correlations(self) -> NDArray[np.float64]:
         """(d, d), between -1 and 1; NaN for pairs with fewer than two rows or with a constant column."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
-            spread = np.sqrt(self.square)
-            constant = spread <= _SAME * np.abs(self.mean) * np.sqrt(self.count)
-            found = self.product / spread / spread.T
-        found[~np.isfinite(found) | constant | constant.T] = np.nan
+            found = self.product / np.sqrt(self.square) / np.sqrt(self.square.T)
+        found[~np.isfinite(found)] = np.nan
         return np.clip(found, -1.0, 1.0)
 
 
 def comoments(columns: Sequence[NDArray[Any]]) -> Comoments:
     """Of d columns (n,) each; NaN and infinities count as unknown, pair by pair.
 
-    Products are of the deviations from each column's own mean, which keeps the cancellation small
-    that their correction to the pair's means brings.
+    Two passes over a block of rows for each pair: deviations are from the pair's own means, so that values elsewhere in
+    a column cost no digits, and those of constant columns are exactly 0.
     """
     d = len(columns)
-    count, drift, raw, product = (np.zeros((d, d)) for _ in range(4))
-    rows = len(columns[0]) if d else 0
-    centre = np.array([_mean(column) for column in columns], dtype=np.float64)[:, None]
-    with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, rows, _BLOCK):
-            block = np.stack([np.asarray(column[start : start + _BLOCK], dtype=np.float64) for column in columns])
-            known = np.isfinite(block)
-            block -= centre
-            if known.all():
-                # What holds for a column holds for all its pairs.
-                count += block.shape[1]
-                drift += block.sum(axis=1)[:, None]
-                raw += np.einsum("ij,ij->i", block, block)[:, None]
+    found = Comoments(*(np.zeros((d, d)) for _ in range(4)))
+    for start in range(0, len(columns[0]) if d else 0, _BLOCK):
+        block = np.stack([np.asarray(column[start : start + _BLOCK], dtype=np.float64) for column in columns])
+        known = np.isfinite(block)
+        block[~known] = 0.0
+        found = merge(found, Comoments(*_of_block(block, known.astype(np.float64), known.all(axis=1))))
+    return found
+
+
+@numba.njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _of_block(values, known, whole):  # type: ignore[no-untyped-def]
+    """Count, means, squares and products of a block (d, rows), in which unknown values are 0."""
+    d, rows = values.shape
+    count, mean = np.zeros((d, d)), np.zeros((d, d))
+    square, product = np.zeros((d, d)), np.zeros((d, d))
+    apart = np.zeros((d, rows))
+    centre = np.zeros(d)
+    for i in range(d):
+        if whole[i] and rows:
+            first, total = values[i, 0], 0.0
+            for k in range(rows):
+                apart[i, k] = values[i, k] - first
+                total += apart[i, k]
+            shift = total / rows
+            centre[i] = first + shift
+            for k in range(rows):
+                apart[i, k] -= shift
+    for i in range(d):
+        for j in range(i + 1):
+            one, other, both = 0.0, 0.0, 0.0
+            if whole[i] and whole[j]:
+                n = float(rows)
+                for k in range(rows):
+                    one += apart[i, k] * apart[i, k]
+                    other += apart[j, k] * apart[j, k]
+                    both += apart[i, k] * apart[j, k]
+                mean[i, j], mean[j, i] = centre[i], centre[j]
             else:
-                block[~known] = 0.0
-                there = known.astype(np.float64)
-                count += there @ there.T
-                drift += block @ there.T
-                raw += (block * block) @ there.T
-            product += block @ block.T
-        pairs = np.maximum(count, 1.0)
-        mean = np.where(count > 0, centre + drift / pairs, 0.0)
-        square = np.maximum(raw - drift * drift / pairs, 0.0)
-        product -= drift * drift.T / pairs
-        # A column that is constant over a pair's rows has no spread, only rounding.
-        square[square <= _CANCELLED * raw] = 0.0
-    return Comoments(count, mean, square, product)
-
-
-def _mean(column: NDArray[Any]) -> float:
-    """The mean of the finite values, 0.0 without any."""
-    values = np.asarray(column, dtype=np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = float(values.sum())
-        if math.isfinite(total):
-            return total / max(values.size, 1)
-        values = values[np.isfinite(values)]
-        return float(values.sum()) / max(values.size, 1)
+                start = 0
+                while start < rows and known[i, start] * known[j, start] == 0.0:
+                    start += 1
+                if start == rows:
+                    continue
+                first, second = values[i, start], values[j, start]
+                n, total, total2 = 0.0, 0.0, 0.0
+                for k in range(start, rows):
+                    weight = known[i, k] * known[j, k]
+                    n += weight
+                    total += weight * (values[i, k] - first)
+                    total2 += weight * (values[j, k] - second)
+                shift, shift2 = total / n, total2 / n
+                for k in range(start, rows):
+                    weight = known[i, k] * known[j, k]
+                    a = weight * ((values[i, k] - first) - shift)
+                    b = weight * ((values[j, k] - second) - shift2)
+                    one += a * a
+                    other += b * b
+                    both += a * b
+                mean[i, j], mean[j, i] = first + shift, second + shift2
+            count[i, j] = count[j, i] = n
+            square[i, j], square[j, i] = one, other
+            product[i, j] = product[j, i] = both
+    return count, mean, square, product
 
 
 def merge(a: Comoments, b: Comoments) -> Comoments:

@@ -112,8 +112,15 @@ class Column:
             return self.quantiles.keys.size, True
         return min(max(round(distinct.estimate(self.registers)), self.top.limit + 1), self.known), False
 
+    def most_frequent(self, n: int) -> tuple[list[tuple[int, int]], int]:
+        """Keys and counts of the `n` most frequent values, and by how much the counts may be too low."""
+        table = self.top
+        if not table.exact and self.quantiles is not None and self.quantiles.shift == 0:
+            table = Frequent(self.quantiles.keys, self.quantiles.counts, 0, self.quantiles.limit)
+        return table.top(n), table.error
+
     def values(self, keys: Sequence[int]) -> list[str | int | float | bool]:
-        """The values of keys of `top`; times as microseconds since 1970."""
+        """The values of keys; times as microseconds since 1970."""
         if self.texts is not None:
             return [self.texts.words[key] for key in keys]
         array = np.array(keys, dtype=np.uint64)

@@ -76,7 +76,7 @@ def describe_column(name: str, column: Column) -> ColumnProfile:
     """One column's part."""
     number, exact = column.distinct()
     unique = _unique(column, number, exact)
-    top = column.top.top(SHOWN_VALUES)
+    top, top_error = column.most_frequent(SHOWN_VALUES)
     values = column.values([key for key, _ in top])
     if column.kind == "timestamp":
         values = [as_time(int(value)) for value in values]
@@ -93,7 +93,7 @@ def describe_column(name: str, column: Column) -> ColumnProfile:
             for value, (_, count) in zip(values, top, strict=True)
             if not (isinstance(value, float) and not math.isfinite(value))
         ),
-        top_error=column.top.error,
+        top_error=top_error,
         number=_number(column),
         text=_text(column),
         time=_time(column),

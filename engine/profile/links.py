@@ -60,7 +60,6 @@ def gather_links(
     """Of one partition: its columns as keys, and those that are numbers as such."""
     classes = _classes(cells[target], kinds[target])
     others = [name for name in kinds if name != target]
-    nulls = {name: _nulls(cells[name]) for name in others}
     levels = {name: _levels(cells[name]) for name in others if cells[name].groups is not None}
     spread: dict[str, GroupMoments | None] = {}
     together: dict[str, Pairs | None] = {}
@@ -71,13 +70,13 @@ def gather_links(
         for name in others:
             if kinds[name] in ("int", "float"):
                 spread[name] = None if classes is None else group_moments(*classes, numbers[name], CLASSES)
-            null_pairs[name] = None if classes is None else pairs(nulls[name], classes, PAIRS)
+        null_pairs = _by_null(cells, others, lambda groups: None if classes is None else pairs(groups, classes, PAIRS))
         for name, groups in levels.items():
             together[name] = None if classes is None else pairs(groups, classes, PAIRS)
     if kinds[target] in ("int", "float"):
         for name, groups in levels.items():
             by_level[name] = group_moments(*groups, numbers[target], LEVELS)
-        by_null = {name: group_moments(*nulls[name], numbers[target], LEVELS) for name in others}
+        by_null = _by_null(cells, others, lambda groups: group_moments(*groups, numbers[target], LEVELS))
     return Links(spread, together, null_pairs, by_level, by_null)
 
 
@@ -140,5 +139,17 @@ def _levels(cells: Cells) -> Groups:
     return np.append(cells.groups, _NULL), np.where(cells.codes < 0, cells.groups.size, cells.codes)
 
 
-def _nulls(cells: Cells) -> Groups:
-    return np.array([0, 1], dtype=np.uint64), (~cells.known).astype(np.int64)
+def _by_null[T](cells: Mapping[str, Cells], names: Sequence[str], table: Callable[[Groups], T]) -> dict[str, T]:
+    """A table by whether a column is null, of each; that of columns without nulls is the same, and made once."""
+    keys = np.array([0, 1], dtype=np.uint64)
+    found: dict[str, T] = {}
+    without: T | None = None
+    for name in names:
+        known = cells[name].known
+        if not known.all():
+            found[name] = table((keys, (~known).astype(np.int64)))
+            continue
+        if without is None:
+            without = table((keys, np.zeros(known.size, dtype=np.int64)))
+        found[name] = without
+    return found

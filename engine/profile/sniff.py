@@ -77,13 +77,16 @@ def _delimiter(lines: list[str]) -> tuple[str, list[list[str]]]:
 
 
 def _has_header(rows: list[list[str]]) -> bool:
-    """False only where columns of numbers have a number in the first row, too."""
+    """False only where columns of numbers have a number in the first row, too, and a text there is seen again: the
+    first row may be years."""
     if len(rows) < 2:
         return True
     first, rest = rows[0], [row for row in rows[1:] if len(row) == len(rows[0])]
-    numeric = []
+    numeric, again = [], []
     for i, name in enumerate(first):
-        values = [value for row in rest if (value := row[i].strip())]
+        values = {value for row in rest if (value := row[i].strip())}
         if values and all(map(_NUMBER.fullmatch, values)):
             numeric.append(bool(_NUMBER.fullmatch(name.strip())))
-    return not numeric or not all(numeric)
+        elif values:
+            again.append(name.strip() in values)
+    return not numeric or not all(numeric) or (bool(again) and not any(again))
