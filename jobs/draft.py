@@ -78,6 +78,9 @@ class Draft:
         """Of a column after `tables`."""
         return self.cast[name][0] if name in self.cast else self.profile.column(name).kind
 
+    def is_number(self, name: str) -> bool:
+        return self.kind(name) in ("int", "float", "bool")
+
     def is_time(self, name: str) -> bool:
         return self.kind(name) in ("timestamp", "date")
 
@@ -95,13 +98,11 @@ class Draft:
     def features(self) -> list[Feature]:
         """Operations that make numbers without nulls of all inputs."""
         called = {column.name: self.renamed.get(column.name, column.name) for column in self.inputs()}
-        numbers = [n for n in called if self.kind(n) in ("int", "float", "bool") and self.has_nulls(n)]
         found: list[Feature] = []
-        clash = [n for n in numbers if f"{called[n]}_missing".casefold() in {c.casefold() for c in called.values()}]
-        for names, rest in (([n for n in numbers if n not in clash], ", indicator: true"), (clash, "")):
-            if names:
-                reason = "the linear model takes no nulls; `indicator` keeps the knowledge of where they were"
-                found.append(Feature("impute", [called[n] for n in names], rest, (reason,) if rest else ()))
+        numbers = [name for name in called if self.is_number(name) and self.has_nulls(name)]
+        if numbers:
+            reason = "the linear model takes no nulls; `indicator` keeps the knowledge of where they were"
+            found.append(Feature("impute", [called[n] for n in numbers], ", indicator: true", (reason,)))
         found += self._of_times(called)
         return found + self._of_texts(called)
 
@@ -281,7 +282,9 @@ def _decide_target(draft: Draft, column: ColumnProfile) -> None:
             (f"abs({sql_name(name)}) < {LARGEST:.0e}", f"the target '{name}' is infinite in some rows")
         )
     if draft.task is None:
-        draft.no_models = f"'{name}' cannot be predicted: it has {column.distinct:,} values, and is {column.kind}"
+        values = "1 value" if column.distinct == 1 else f"{column.distinct:,} values"
+        draft.target, draft.no_models = None, f"'{name}' cannot be predicted: it is {column.kind}, and has {values}"
+        return
     if column.nulls:
         draft.target_reason = f"null in {column.nulls:,} rows, which are left out"
     plain = name not in draft.cast and not draft.derived_names() & {name}
@@ -296,15 +299,21 @@ def _whole(column: ColumnProfile) -> bool:
 
 
 def _rename(draft: Draft, target: str) -> None:
-    """New names for features that would be called as a job's tables call their own columns, or alike but for case."""
+    """New names for features that would be called as a job's tables call their own columns, as what other features are
+    made into, or alike but for case."""
     taken = {column.name.casefold() for column in draft.profile.columns} | OWN_NAMES
     if target.casefold() in ("id", "split"):
         draft.renamed[target] = draft.target = _free(f"{target}_target", taken)
     seen = OWN_NAMES | {(draft.target or "").casefold()}
-    for column in draft.inputs():
-        if column.name.casefold() in seen:
-            draft.renamed[column.name] = _free(column.name, taken)
-        seen |= {column.name.casefold()}
+    inputs = [column.name for column in draft.inputs()]
+    made = {f"{name}_missing".casefold() for name in inputs if draft.is_number(name) and draft.has_nulls(name)}
+    made |= {f"{name}_{part}".casefold() for name in inputs if draft.is_time(name) for part in TIME_PARTS}
+    levels = tuple(f"{name}=".casefold() for name in inputs if draft.kind(name) == "text")
+    for name in inputs:
+        folded = name.casefold()
+        if folded in seen | made or folded.startswith(levels):
+            draft.renamed[name] = _free(name.replace("=", "_"), taken)
+        seen |= {folded}
 
 
 def _free(name: str, taken: set[str]) -> str:

@@ -32,8 +32,10 @@ from treadle.jobs.proposal import propose
 from treadle.jobs.spec import JobSpec, load_spec
 
 STAGE = "profile"
+SECTIONS = ("data", "cluster", "artifacts")
 SHOWN_BROKEN = 3
 ANY = 2**62
+"""Broken rows: all of them are told, and none is an error."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ def profile_input(
     """Profiles files, folders, globs or URLs.
 
     `format_` and `target` are those of a spec's `data`, `workers` those of its `cluster`; `overrides` set any other
-    key of the two, as with --set. How text files are written is guessed where it is not set. The proposed spec names
-    the input so that it is found from the folder `beside`, by default the working folder.
+    key of the two, as with --set, or the artifacts root, under which workers elsewhere find text files as Parquet. How
+    text files are written is guessed where it is not set. The proposed spec names the input so that it is found from
+    the folder `beside`, by default the working folder.
 
     Raises
     ------
@@ -134,8 +137,8 @@ def _asked(
         near = did_you_mean(format_, formats)
         raise RequestError(f"--format: '{format_}' is not known. Allowed: [{listed(formats)}].{near}")
     for override in overrides:
-        if override.partition("=")[0].split(".")[0].strip() not in ("data", "cluster"):
-            raise RequestError(f"--set {override}: a profile has the sections data and cluster only.")
+        if override.partition("=")[0].split(".")[0].strip() not in SECTIONS:
+            raise RequestError(f"--set {override}: a profile has the sections {listed(SECTIONS)} only.")
     data: dict[str, Any] = {"path": paths[0] if len(paths) == 1 else list(paths)}
     data |= {key: value for key, value in (("format", format_), ("target", target)) if value is not None}
     request: dict[str, Any] = {"apiVersion": "treadle/v1", "name": STAGE, "data": data}
@@ -147,8 +150,8 @@ def _asked(
     found, files = find_files(spec.data.path, spec.data.format)
     if found != "csv":
         return spec
-    guessed = {key: value for key, value in sniff(files[0]).items() if key not in spec.data.model_fields_set}
-    return load_spec({**request, "data": {**data, **guessed}}, overrides)
+    given = {key: getattr(spec.data, key) for key in spec.data.model_fields_set}
+    return load_spec({**request, "data": {**data, **sniff(files[0], given)}}, overrides)
 
 
 @contextlib.contextmanager

@@ -190,8 +190,10 @@ def _numbers(
     values = series.to_numpy("float64", na_value=np.nan)
     finite = values if kind == "int" else values[np.isfinite(values)]
     distinct_values = int64_of_key(keys) if kind == "int" else float64_of_key(keys)
+    with np.errstate(over="ignore", invalid="ignore"):
+        moments = moment_kernel.moments(finite)
     return Numbers(
-        moments=moment_kernel.moments(finite),
+        moments=moments,
         quantiles=sketch_counts(keys, counts, limits.quantiles),
         zeros=int(counts[distinct_values == 0].sum()),
         negatives=int(counts[distinct_values < 0].sum()),

@@ -6,6 +6,7 @@ import codecs
 import csv
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from treadle.engine.csv_text import open_text
@@ -22,10 +23,14 @@ _COMMA = re.compile(r"[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+),[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+([.,][0-9]*)?|[.,][0-9]+)([eE][+-]?[0-9]+)?")
 
 
-def sniff(path: str) -> dict[str, Any]:
-    """Keys of the spec's section `data` that differ from their defaults: encoding, delimiter, decimal, header."""
+def sniff(path: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Keys of the spec's section `data` that differ from their defaults: encoding, delimiter, decimal, header.
+
+    What is `given` of them is taken as it is, and not returned.
+    """
+    given = given or {}
     fs, bare = filesystem(path)
-    encoding = _encoding(fs, bare)
+    encoding = given.get("encoding") or _encoding(fs, bare)
     with open_text(fs, bare, encoding) as reader:
         text = reader.read(LOOKED_AT).decode("utf-8", "replace")
     lines = text.splitlines()
@@ -33,7 +38,7 @@ def sniff(path: str) -> dict[str, Any]:
         lines.pop()  # it may be cut
     lines = [line for line in lines[:MOST_ROWS] if line.strip()]
     found: dict[str, Any] = {} if encoding == "utf-8" else {"encoding": encoding}
-    delimiter, rows = _delimiter(lines)
+    delimiter, rows = _delimiter(lines, [given["delimiter"]] if "delimiter" in given else DELIMITERS)
     if delimiter != ",":
         found["delimiter"] = delimiter
         cells = [cell.strip() for row in rows[1:] for cell in row]
@@ -42,7 +47,7 @@ def sniff(path: str) -> dict[str, Any]:
             found["decimal"] = ","
     if not _has_header(rows):
         found["header"] = False
-    return found
+    return {key: value for key, value in found.items() if key not in given}
 
 
 def _encoding(fs: Any, path: str) -> str:
@@ -59,10 +64,11 @@ def _encoding(fs: Any, path: str) -> str:
     return "utf-8"
 
 
-def _delimiter(lines: list[str]) -> tuple[str, list[list[str]]]:
-    """The delimiter by which most rows have the same number of fields, more than one; else the comma."""
-    best, rows, most = ",", [line.split(",") for line in lines], (0.0, 1)
-    for delimiter in DELIMITERS:
+def _delimiter(lines: list[str], choices: Sequence[str]) -> tuple[str, list[list[str]]]:
+    """The delimiter by which most rows have the same number of fields, more than one; else the first."""
+    best, most = choices[0], (0.0, 1)
+    rows = [line.split(best) for line in lines]
+    for delimiter in choices:
         try:
             cut = [row for row in csv.reader(lines, delimiter=delimiter) if row]
         except csv.Error:

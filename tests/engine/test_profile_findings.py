@@ -193,6 +193,15 @@ def test_how_text_files_are_written_is_guessed(content: bytes, found: dict[str, 
     assert sniff(str(path)) == found
 
 
+def test_what_is_given_is_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes("a;b\n1,5;é\n2,5;é\n".encode("cp1252"))
+    assert sniff(str(path)) == {"encoding": "cp1252", "delimiter": ";", "decimal": ","}
+    assert sniff(str(path), {"delimiter": ","}) == {"encoding": "cp1252"}
+    assert sniff(str(path), {"delimiter": ";", "encoding": "latin-1"}) == {"decimal": ","}
+    assert sniff(str(path), {"header": True, "decimal": "."}) == {"encoding": "cp1252", "delimiter": ";"}
+
+
 def test_real_text_files(shared_data: Path) -> None:
     assert sniff(str(shared_data / "messy" / "bikes.csv")) == {"encoding": "cp1252", "delimiter": ";"}
     assert sniff(str(shared_data / "adult" / "adult-train.csv")) == {"header": False}
