@@ -14,7 +14,7 @@ import numpy as np
 
 from treadle.engine.artifacts import Prepared, SplitRule
 from treadle.engine.context import Context
-from treadle.engine.job import CLASSIFICATION_METRICS, Job
+from treadle.engine.job import CLASSIFICATION_METRICS, MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO, Job
 from treadle.engine.models.base import Task
 from treadle.engine.rows import Rows, split_keys
 from treadle.errors import DataError, RequestError, did_you_mean, listed
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REVISION = 1
-MAX_CLASSES = 100
-NUMBERS_ARE_CLASSES_UP_TO = 20
-"""Distinct whole numbers of a target that count as classes when the spec does not say."""
 
 Class = str | int | float | bool
 SplitKind = Literal["random", "stratified", "time", "group", "path"]

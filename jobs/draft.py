@@ -6,12 +6,11 @@ import itertools
 import re
 from dataclasses import dataclass, field
 
-from treadle.engine.job import Data
+from treadle.engine.job import NUMBERS_ARE_CLASSES_UP_TO, Data
 from treadle.engine.profile.describe import task_of
 from treadle.engine.profile.document import ColumnProfile, Profile
 from treadle.engine.profile.findings import FEW_KNOWN, NEAR_UNIQUE
 from treadle.engine.profile.texts import DATE_FORMATS
-from treadle.engine.split import NUMBERS_ARE_CLASSES_UP_TO
 from treadle.jobs.yaml_text import scalar
 
 ONE_HOT_UP_TO = 50

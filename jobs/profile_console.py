@@ -73,7 +73,7 @@ def _table(title: str, left: Sequence[str], right: Sequence[str] = (), after: Se
 
 
 def _nulls(column: ColumnProfile) -> str:
-    return f"{column.null_fraction:.1%}" if column.nulls else ""
+    return _percent(column.nulls, column.rows)
 
 
 def _distinct(column: ColumnProfile) -> str:
@@ -95,7 +95,7 @@ def _numbers(columns: Sequence[ColumnProfile]) -> None:
         shown = bars(histogram.counts) if histogram else ""
         if histogram and (histogram.below or histogram.above):
             shown = f"{'<' if histogram.below else ''}{shown}{'>' if histogram.above else ''}"
-        zeros = f"{number.zeros / column.known:.1%}" if number.zeros else ""
+        zeros = _percent(number.zeros, column.known)
         cells = (column.name, column.kind, _nulls(column), _distinct(column), *map(_short, values), zeros, shown)
         table.add_row(*map(Text, cells))
     out.print(table)
@@ -112,7 +112,9 @@ def _levels(columns: Sequence[ColumnProfile]) -> None:
         about = "~" if column.top_error else ""
         frequent = column.unique == "no" or column.known <= TOP
         top = (
-            [f"{_cut(top.value)} {about}{top.count / column.known:.1%}" for top in column.top[:TOP]] if frequent else []
+            [f"{_cut(top.value)} {about}{_percent(top.count, column.known)}" for top in column.top[:TOP]]
+            if frequent
+            else []
         )
         cells = (column.name, column.kind, _nulls(column), _distinct(column), length, ", ".join(top))
         table.add_row(*map(Text, cells))
@@ -165,6 +167,12 @@ def _target(profile: Profile) -> None:
         strengths = ("" if value is None else f"{value:.3f}" for value in (found.strength, found.null_strength))
         table.add_row(Text(found.column), MEASURES[found.measure], *strengths)
     out.print(table)
+
+
+def _percent(part: int, whole: int) -> str:
+    if not part:
+        return ""
+    return f"{part / whole:.1%}" if part >= whole / 1000 else "<0.1%"
 
 
 def _short(value: float | int | None) -> str:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 WIDTH = 116
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*([-.][A-Za-z0-9_]+)*")
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*([-./][A-Za-z0-9_]+)*")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "nan", "inf", "none"})
 # What YAML does not take inside quotes as it is: controls, halves of surrogate pairs, two odd code points.
 _ODD = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from treadle.engine.job import MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO
 from treadle.engine.profile import links
 from treadle.engine.profile.columns import Column
 from treadle.engine.profile.document import (
@@ -31,7 +32,6 @@ from treadle.engine.profile.histograms import (
     time_quantile,
 )
 from treadle.engine.profile.statistics import Statistics
-from treadle.engine.split import MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO
 from treadle.kernels import distinct
 from treadle.kernels.sketch import int64_of_key
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.engine.job import MAX_CLASSES
 from treadle.engine.profile.columns import Cells
 from treadle.kernels.association import (
     GroupMoments,
@@ -27,8 +28,6 @@ from treadle.kernels.association import (
     pairs,
 )
 
-CLASSES = 100
-"""Values of the target up to which they are classes."""
 LEVELS = 1000
 """Values of a column up to which they are groups."""
 PAIRS = 10_000
@@ -69,7 +68,7 @@ def gather_links(
     if kinds[target] != "float":
         for name in others:
             if kinds[name] in ("int", "float"):
-                spread[name] = None if classes is None else group_moments(*classes, numbers[name], CLASSES)
+                spread[name] = None if classes is None else group_moments(*classes, numbers[name], MAX_CLASSES)
         null_pairs = _by_null(cells, others, lambda groups: None if classes is None else pairs(groups, classes, PAIRS))
         for name, groups in levels.items():
             together[name] = None if classes is None else pairs(groups, classes, PAIRS)
@@ -88,7 +87,7 @@ def merge_links(parts: Sequence[Links]) -> Links:
         return {name: merge([getattr(part, which)[name] for part in parts], limit) for name in names}
 
     return Links(
-        spread=merged("spread", merge_moments, CLASSES),
+        spread=merged("spread", merge_moments, MAX_CLASSES),
         pairs=merged("pairs", merge_pairs, PAIRS),
         null_pairs=merged("null_pairs", merge_pairs, PAIRS),
         by_level=merged("by_level", merge_moments, LEVELS),
@@ -129,7 +128,7 @@ def _classes(cells: Cells, kind: str) -> Groups | None:
     else:
         keys = np.unique(cells.keys[cells.known])
         codes = np.where(cells.known, np.searchsorted(keys, cells.keys), -1)
-    return None if keys.size > CLASSES else (keys, codes)
+    return None if keys.size > MAX_CLASSES else (keys, codes)
 
 
 def _levels(cells: Cells) -> Groups:

@@ -320,7 +320,8 @@ def test_many_values_are_estimated_within_the_stated_error() -> None:
 
 
 def test_wide_tables_take_no_more_memory() -> None:
-    assert Limits.of(10) == Limits()
+    assert Limits.of(32) == Limits() == Limits(quantiles=131_072, levels=16_384)
+    assert Limits.of(1000) == Limits(quantiles=4096, levels=512)
     for columns in (1, 30, 300, 3000):
         limits = Limits.of(columns)
         assert columns * (16 * limits.quantiles + 128 * limits.levels) <= 2 * 64 * 2**20 or limits == Limits(
