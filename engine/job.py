@@ -139,6 +139,9 @@ ClassMetric = Literal[
 NumberMetric = Literal["rmse", "mae", "r2"]
 CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassMetric)
 REGRESSION_METRICS: tuple[str, ...] = get_args(NumberMetric)
+MAX_CLASSES = 100
+NUMBERS_ARE_CLASSES_UP_TO = 20
+"""Distinct whole numbers of a target that count as classes when the spec does not say."""
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
 
 

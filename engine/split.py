@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 from treadle.engine.artifacts import Prepared, SplitRule
 from treadle.engine.context import Context
-from treadle.engine.job import Job
+from treadle.engine.job import MAX_CLASSES, Job
 from treadle.engine.models.base import Task
 from treadle.engine.rows import Rows, split_keys
 from treadle.engine.target import (
-    MAX_CLASSES,
     Class,
     TargetCounts,
     check_target,

@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from treadle.engine.job import CLASSIFICATION_METRICS, Job
+from treadle.engine.job import CLASSIFICATION_METRICS, MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO, Job
 from treadle.errors import DataError, RequestError, did_you_mean, listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from treadle.engine.models.base import Task
-
-MAX_CLASSES = 100
-NUMBERS_ARE_CLASSES_UP_TO = 20
-"""Distinct whole numbers of a target that count as classes when the spec does not say."""
 
 Class = str | int | float | bool
 

@@ -134,6 +134,14 @@ def sketch_keys(keys: NDArray[np.uint64], limit: int = DEFAULT_LIMIT) -> Quantil
     return QuantileSketch(*count_keys(np.asarray(keys, dtype=np.uint64), _checked(limit)), limit)
 
 
+def sketch_counts(keys: NDArray[np.uint64], counts: NDArray[np.int64], limit: int = DEFAULT_LIMIT) -> QuantileSketch:
+    """The sketch of sorted keys, repeats allowed, each of which occurs `counts` times: `sketch_keys` when they are
+    counted already."""
+    starts = np.flatnonzero(np.r_[np.ones(min(len(keys), 1), dtype=bool), keys[1:] != keys[:-1]])
+    table = (np.asarray(keys, np.uint64)[starts], np.add.reduceat(np.asarray(counts, np.int64), starts), 0)
+    return QuantileSketch(*merge_tables([table], _checked(limit)), limit)
+
+
 def sketch_floats(values: NDArray[Any], limit: int = DEFAULT_LIMIT) -> QuantileSketch:
     """The sketch of a numeric array as float64; NaN are left out, infinities count."""
     numbers = np.asarray(values, dtype=np.float64)

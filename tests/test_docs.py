@@ -21,7 +21,17 @@ import treadle
 from treadle.cluster.profiles import AnyProfile, Local, Tls
 from treadle.engine.encoders import MAX_LEVELS, DateParts, FeatureOperation, Selector
 from treadle.engine.inputs import HASHED_WHOLE, PARTITION_BYTES
-from treadle.engine.job import CLASSIFICATION_METRICS, MODEL_NAMES, REGRESSION_METRICS, BadRows, Data, Job, Split
+from treadle.engine.job import (
+    CLASSIFICATION_METRICS,
+    MAX_CLASSES,
+    MODEL_NAMES,
+    NUMBERS_ARE_CLASSES_UP_TO,
+    REGRESSION_METRICS,
+    BadRows,
+    Data,
+    Job,
+    Split,
+)
 from treadle.engine.recovery import ATTEMPTS
 from treadle.engine.relational import TableOperation
 from treadle.engine.relational.aggregate import Function
@@ -30,7 +40,6 @@ from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
 from treadle.engine.sides import BROADCAST_BYTES
 from treadle.engine.sql_functions import FUNCTIONS
-from treadle.engine.target import MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
 from treadle.jobs.plan import WORKER_OWN

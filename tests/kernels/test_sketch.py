@@ -20,6 +20,7 @@ from treadle.kernels.sketch import (
     key_of_int64,
     merge,
     merge_all,
+    sketch_counts,
     sketch_floats,
     sketch_keys,
 )
@@ -60,6 +61,15 @@ def test_any_split_and_any_merge_tree_give_the_same_table(keys: list[int], n_par
     sketches = [sketch_keys(array(part), LIMIT) for part in parts]
     assert content(merge_all(sketches)) == whole
     assert content(merged_in_a_random_tree(sketches, pick)) == whole
+
+
+@given(st.lists(keys64, max_size=120))
+def test_keys_that_are_counted_already_give_the_same_table(keys: list[int]) -> None:
+    distinct, counts = np.unique(array(keys), return_counts=True)
+    assert content(sketch_counts(distinct, counts, LIMIT)) == content(sketch_keys(array(keys), LIMIT))
+    assert content(sketch_counts(np.sort(array(keys)), np.ones(len(keys), np.int64), LIMIT)) == content(
+        sketch_keys(array(keys), LIMIT)
+    )
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100, 5000])
