@@ -30,6 +30,8 @@ from treadle.errors import DataError
 RULES = Rules(lacking_is_null=True, times_are_text=True, nested_as_text=True, types_may_add=True)
 MOST_OPENINGS = 500
 """Brackets that a line may open on Arrow's way, whose recursion over nested values has no limit of its own."""
+PIECE_BYTES = 2**18
+"""Lines that are read one by one where Arrow refuses a block."""
 FITTING = {"int": ("int",), "float": ("int", "float"), "bool": ("bool",), "text": ("text",), "timestamp": ("text",)}
 """What JSON values a column takes whose type is inferred."""
 LONG = "a whole number beyond 64 bits"
@@ -107,17 +109,22 @@ def convert_file(
     for block in line_blocks(*filesystem(path), options.encoding, block_bytes):
         if not len(block):
             continue
-        reasons: dict[int, str] = {}
         table = _at_once(block, kinds, left_out)
-        lines = np.arange(len(block))
+        pieces = [(block, table)]
         if table is None:
-            table, lines, fitting = _line_by_line(block, kinds, left_out, options, reasons)
-        else:
-            fitting = {}
-        typed = _typed(table, lines, fitting, kinds, options, reasons)
-        for line, reason in sorted(reasons.items()):
-            out.refuse(BadRow(path, int(block.numbers[line]), reason, block.text_of(line)))
-        out.add(typed)
+            # What is broken costs only the lines near it the slow way.
+            pieces = [(piece, _at_once(piece, kinds, left_out)) for piece in block.pieces(PIECE_BYTES)]
+        typed = []
+        for piece, table in pieces:
+            reasons: dict[int, str] = {}
+            lines = np.arange(len(piece))
+            fitting: Mapping[str, np.ndarray] = {}
+            if table is None:
+                table, lines, fitting = _line_by_line(piece, kinds, left_out, options, reasons)
+            typed.append(_typed(table, lines, fitting, kinds, options, reasons))
+            for line, reason in sorted(reasons.items()):
+                out.refuse(BadRow(path, int(piece.numbers[line]), reason, piece.text_of(line)))
+        out.add(pa.concat_tables(typed))
 
 
 def _for_json(options: TextOptions) -> TextOptions:

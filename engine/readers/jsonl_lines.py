@@ -69,6 +69,19 @@ class LineBlock:
         counts = np.searchsorted(places, self.ends) - np.searchsorted(places, self.starts)
         return int(counts.max(initial=0))
 
+    def pieces(self, size: int) -> Iterator[LineBlock]:
+        """The block in consecutive blocks of at most `size` bytes or one line."""
+        first = 0
+        while first < len(self):
+            start = int(self.starts[first])
+            last = max(int(np.searchsorted(self.ends, start + size, "right")), first + 1)
+            part = slice(first, last)
+            data = self.data[start : int(self.ends[last - 1])]
+            yield LineBlock(
+                data, self.starts[part] - start, self.ends[part] - start, self.numbers[part], self.offset + start
+            )
+            first = last
+
     def text_of(self, line: int) -> str:
         return shown(self.data, int(self.starts[line]), int(self.ends[line]))
 
@@ -164,23 +177,20 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(parse_int=_Int, parse_float=_Float, parse_constant=_Float, object_pairs_hook=_without_twins)
 
 
+_KINDS: Mapping[type, str] = {
+    type(None): "null",
+    bool: "bool",
+    _Int: "int",
+    _Float: "float",
+    str: "text",
+    dict: "an object",
+    list: "a list",
+}
+
+
 def kind_of(value: Any) -> str:
     """null, bool, int, float, text, or what a nested value is."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "bool"
-        case _Int():
-            return "int"
-        case _Float():
-            return "float"
-        case str():
-            return "text"
-        case dict():
-            return "an object"
-        case _:
-            return "a list"
+    return _KINDS[type(value)]
 
 
 def described(value: Any) -> str:
@@ -191,9 +201,7 @@ def described(value: Any) -> str:
 
 def text_form(value: Any) -> str | None:
     """A value as text: a text itself, anything else as JSON writes it; None for null."""
-    if value is None or isinstance(value, str):
-        return None if value is None else str(value)
-    return json_text(value)
+    return value if value is None or isinstance(value, str) else json_text(value)
 
 
 def json_text(value: Any) -> str:
