@@ -17,7 +17,7 @@ import pyarrow as pa
 from treadle.engine.artifacts import Features, Part, Prepared, SplitRule
 from treadle.engine.blocks import PROTECTED, Block
 from treadle.engine.context import Context
-from treadle.engine.encoders import Fitted, FittedTarget, Kind, Operation, Shelf, Training, apply, to_matrix
+from treadle.engine.encoders import Fitted, FittedTarget, Kind, Operation, Shelf, Training, apply, needs, to_matrix
 from treadle.engine.job import Job
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID
 from treadle.engine.rows import Rows, assign, split_keys
@@ -237,8 +237,12 @@ class Recipe:
 
     def columns(self, frame: pd.DataFrame, training: np.ndarray, wanted: set[str] | None = None) -> Columns:
         """The columns after the operations, or the wanted ones; `training` says which rows are for that."""
-        operations = self.operations if self.shelf is None else self.shelf.opened(self.operations)
-        return apply(frame, operations, self.inputs, self.training(frame, training), wanted)
+        return apply(frame, self.opened, self.inputs, self.training(frame, training), wanted)
+
+    @property
+    def opened(self) -> Sequence[Fitted]:
+        """The operations with all their levels."""
+        return self.operations if self.shelf is None else self.shelf.opened(self.operations)
 
     def training(self, frame: pd.DataFrame, rows: np.ndarray) -> Training | None:
         """By what operations that look at the target are cross-fitted, if there are any; groups stay together."""
@@ -251,11 +255,13 @@ class Recipe:
 def statistics_of(frame: pd.DataFrame, role: str, recipe: Recipe, requests: Sequence[Request]) -> dict[Request, Any]:
     """On a worker: the requested statistics of the training rows of one partition."""
     target, test = assign(frame, role, recipe.job, recipe.rule)
+    wanted = {request.column for request in requests}
     used = ~test & ~(np.isnan(target) & bool(recipe.job.models))
     if not used.all():
-        frame, target = frame[used], target[used]
+        needed = needs(recipe.opened, wanted) | {ROW_ID, getattr(recipe.job.split, "column", "")}
+        frame, target = frame[[name for name in frame if name in needed]][used], target[used]
     every = np.ones(len(frame), dtype=bool)
-    columns = recipe.columns(frame, every, {request.column for request in requests})
+    columns = recipe.columns(frame, every, wanted)
     return gather(columns, requests, target, recipe.rule, recipe.training(frame, every))
 
 

@@ -15,9 +15,17 @@ from numpy.typing import NDArray
 
 from treadle.kernels.counting import read_only
 
-PARTS = ("year", "quarter", "month", "day", "dayofyear", "weekday", "week", "hour", "minute", "second")
-YEAR, QUARTER, MONTH, DAY, DAYOFYEAR, WEEKDAY, WEEK, HOUR, MINUTE, SECOND = range(len(PARTS))
-_DAY = 86_400_000_000
+PARTS = ("year", "month", "day", "dayofyear", "weekday", "quarter", "week", "hour", "minute", "second")
+YEAR, MONTH, DAY, DAYOFYEAR, WEEKDAY, QUARTER, WEEK, HOUR, MINUTE, SECOND = range(len(PARTS))
+"""Those up to WEEKDAY are fields as they are."""
+FIELDS, TILE = 6, 256
+_DAY, _SECOND = np.uint64(86_400_000_000), np.uint64(1_000_000)
+ERAS = np.int32(726)
+_SHIFT = np.uint64(106_751_992)
+"""Days by which all times become positive; from there to a first of March, `ERAS` before that of the year 0."""
+_FROM_MARCH = np.uint32(719_468 - 106_751_992 + 726 * 146_097)
+_FROM_MONDAY = np.uint32((3 - 106_751_992) % 7)
+_ERA, _YEAR = np.uint32(146_097), np.uint32(365)
 _NULL = np.iinfo(np.int64).min
 
 
@@ -33,58 +41,78 @@ def date_parts(times: NDArray[Any], parts: Sequence[str]) -> NDArray[np.float64]
 
 
 @numba.njit(nogil=True, cache=True)
-def _date_parts(times: Any, parts: Any, out: Any) -> None:
-    for i in range(len(times)):
-        if times[i] == _NULL:
-            for k in range(len(parts)):
-                out[k, i] = np.nan
-            continue
-        days = times[i] // _DAY
-        second = np.int32((times[i] - days * _DAY) // 1_000_000)
-        # Years that begin in March, so that a leap day is the last of its year.
-        shifted = days + 719_468
-        era = shifted // 146_097
-        day_of_era = np.int32(shifted - era * 146_097)
-        year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
-        year = year_of_era + era * 400
-        of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-        march_month = (5 * of_year + 2) // 153
-        day = of_year - (153 * march_month + 2) // 5 + 1
-        month = march_month + 3 if march_month < 10 else march_month - 9
-        leap = year_of_era % 4 == 0 and (year_of_era % 100 != 0 or year_of_era % 400 == 0)
-        if month <= 2:
-            year += 1
-            ordinal = of_year - 305
-        else:
-            ordinal = of_year + 60 + leap
-        weekday = (days + 3) % 7
+def _date_parts(times, parts, out):  # type: ignore[no-untyped-def]
+    fields, days = np.empty((FIELDS, TILE), np.int32), np.empty(TILE, np.uint32)
+    for low in range(0, len(times), TILE):
+        rows = min(TILE, len(times) - low)
+        _fields(times[low : low + rows], days, fields)
+        null = False
+        for i in range(low, low + rows):
+            null |= times[i] == _NULL
         for k in range(len(parts)):
-            part = parts[k]
-            value: Any = np.int64(0)
-            if part == YEAR:
-                value = year
-            elif part == QUARTER:
-                value = (month + 2) // 3
-            elif part == MONTH:
-                value = month
-            elif part == DAY:
-                value = day
-            elif part == DAYOFYEAR:
-                value = ordinal
-            elif part == WEEKDAY:
-                value = weekday
-            elif part == WEEK:
-                value = _week(year, ordinal, weekday)
-            elif part == HOUR:
-                value = second // 3600
-            elif part == MINUTE:
-                value = second // 60 % 60
-            else:
-                value = second % 60
-            out[k, i] = value
+            values = out[k, low : low + rows]
+            _part(parts[k], fields, values)
+            if null:
+                for i in range(rows):
+                    if times[low + i] == _NULL:
+                        values[i] = np.nan
 
 
 @numba.njit(nogil=True, cache=True)
+def _part(part, fields, values):  # type: ignore[no-untyped-def]
+    year, month, _, ordinal, weekday, second = fields
+    if part <= WEEKDAY:
+        for i in range(len(values)):
+            values[i] = fields[part, i]
+    elif part == QUARTER:
+        for i in range(len(values)):
+            values[i] = (month[i] + np.int32(2)) // np.int32(3)
+    elif part == WEEK:
+        for i in range(len(values)):
+            values[i] = _week(year[i], ordinal[i], weekday[i])
+    elif part == HOUR:
+        for i in range(len(values)):
+            values[i] = second[i] // np.int32(3600)
+    elif part == MINUTE:
+        for i in range(len(values)):
+            values[i] = second[i] // np.int32(60) % np.int32(60)
+    else:
+        for i in range(len(values)):
+            values[i] = second[i] % np.int32(60)
+
+
+@numba.njit(nogil=True, cache=True)
+def _fields(times, days, fields):  # type: ignore[no-untyped-def]
+    """Year, month, day, day of the year, weekday and second of the day of some times, by line.
+
+    Without signs, and in 32 bits as soon as days are counted: such divisions are multiplications of vectors.
+    """
+    year, month, day, ordinal, weekday, second = fields
+    for i in range(len(times)):
+        time = np.uint64(times[i]) + _SHIFT * _DAY
+        count = time // _DAY
+        days[i] = np.uint32(count)
+        second[i] = np.int32((time - count * _DAY) // _SECOND)
+    for i in range(len(times)):
+        # Years that begin in March, so that a leap day is the last of its year; eras are 400 of them.
+        shifted = days[i] + _FROM_MARCH
+        era = shifted // _ERA
+        of_era = shifted - era * _ERA
+        years = (
+            of_era - of_era // np.uint32(1460) + of_era // np.uint32(36_524) - of_era // np.uint32(146_096)
+        ) // _YEAR
+        of_year = of_era - (_YEAR * years + years // np.uint32(4) - years // np.uint32(100))
+        from_march = (np.uint32(5) * of_year + np.uint32(2)) // np.uint32(153)
+        early = from_march < np.uint32(10)
+        year[i] = np.int32(years) + (np.int32(era) - ERAS) * np.int32(400) + np.int32(not early)
+        month[i] = np.int32(from_march) + np.int32(3 if early else -9)
+        day[i] = np.int32(of_year - (np.uint32(153) * from_march + np.uint32(2)) // np.uint32(5)) + np.int32(1)
+        leap = years % np.uint32(4) == 0 and (years % np.uint32(100) != 0 or years == 0)
+        ordinal[i] = np.int32(of_year) + np.int32(60 + leap if early else -305)
+        weekday[i] = np.int32((days[i] + _FROM_MONDAY) % np.uint32(7))
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
 def _is_leap(year):  # type: ignore[no-untyped-def]
     return year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
 

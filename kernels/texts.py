@@ -1,4 +1,4 @@
-"""Columns of text as bytes: hashes of values, and their tokens.
+"""Columns of text as bytes: hashes of values, which of the known values they are, and their tokens.
 
 A column is UTF-8 bytes with the offsets of its values, as Arrow has it, and a flag a value that says
 whether it is there. The hash of a value is that of its bytes, alike on every machine:
@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from treadle.kernels.counting import read_only
 
 SPACE = 32
+NULL, UNSEEN = -1, -2
+"""Codes of a null, and of a value that is not among the known ones."""
+SLOTS_A_VALUE = 4
+"""Of a table by hash, at least: most values are found where they are looked for first."""
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND = np.uint64(0x94D049BB133111EB)
@@ -42,6 +46,33 @@ class Texts:
     @property
     def parts(self) -> tuple[NDArray[Any], ...]:
         return self.offsets, self.data, self.valid
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """Distinct values, and a table by hash in which others are looked up."""
+
+    texts: Texts
+    hashes: NDArray[np.uint64]
+    """(values,)"""
+    slots: NDArray[np.int32]
+    """A power of two of them, each with the number of a value from 1, or 0."""
+
+
+def known(distinct: Texts) -> Known:
+    """Of values without nulls, each once."""
+    hashes = hash_texts(distinct)
+    slots = np.zeros(1 << max(SLOTS_A_VALUE * len(distinct), 1).bit_length(), dtype=np.int32)
+    _insert(hashes, slots)
+    return Known(distinct, hashes, slots)
+
+
+def find(values: Known, texts: Texts) -> NDArray[np.int32]:
+    """The position of every text among the known values; NULL for a null, UNSEEN for others."""
+    codes = np.empty(len(texts), dtype=np.int32)
+    offsets, data, _ = values.texts.parts
+    _find(*texts.parts, offsets, data, read_only(values.hashes), read_only(values.slots), codes)
+    return codes
 
 
 def hash_texts(texts: Texts) -> NDArray[np.uint64]:
@@ -109,6 +140,55 @@ def _hash_all(offsets, data, valid, hashes):  # type: ignore[no-untyped-def]
     for i in range(len(hashes)):
         if len(valid) == 0 or valid[i]:
             hashes[i] = _hash(data, offsets[i], offsets[i + 1])
+
+
+@numba.njit(nogil=True, cache=True, forceinline=True)
+def _same(data, start, end, other, other_start, other_end):  # type: ignore[no-untyped-def]
+    """Whether values of equal hashes are equal: of equal length they are if all words but the last are.
+
+    Each step of the hash is a bijection of the word, so that the last words do not differ alone.
+    """
+    if end - start != other_end - other_start:
+        return False
+    a, b, left = np.uint64(start), np.uint64(other_start), np.uint64(end - start)
+    while left > np.uint64(8):
+        if _word(data, a) != _word(other, b):
+            return False
+        a += np.uint64(8)
+        b += np.uint64(8)
+        left -= np.uint64(8)
+    return True
+
+
+@numba.njit(nogil=True, cache=True)
+def _insert(hashes, slots):  # type: ignore[no-untyped-def]
+    mask = np.uint64(len(slots) - 1)
+    for i in range(len(hashes)):
+        slot = hashes[i] & mask
+        while slots[slot]:
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot] = i + 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _find(offsets, data, valid, known_offsets, known_data, hashes, slots, codes):  # type: ignore[no-untyped-def]
+    mask = np.uint64(len(slots) - 1)
+    for i in range(len(codes)):
+        if len(valid) and not valid[i]:
+            codes[i] = NULL
+            continue
+        start, end = offsets[i], offsets[i + 1]
+        state = _hash(data, start, end)
+        slot = state & mask
+        codes[i] = UNSEEN
+        while slots[slot]:
+            k = np.uint64(slots[slot] - 1)
+            if hashes[k] == state and _same(
+                data, start, end, known_data, known_offsets[k], known_offsets[k + np.uint64(1)]
+            ):
+                codes[i] = np.int32(k)
+                break
+            slot = (slot + np.uint64(1)) & mask
 
 
 @numba.njit(nogil=True, cache=True)

@@ -20,6 +20,7 @@ from ruamel.yaml.error import YAMLError
 import treadle
 from treadle.cluster.profiles import AnyProfile, Local, Tls
 from treadle.engine.encoders import MAX_LEVELS, DateParts, FeatureOperation, Selector
+from treadle.engine.encoders.levels import INLINE
 from treadle.engine.inputs import HASHED_WHOLE, PARTITION_BYTES
 from treadle.engine.job import (
     CLASSIFICATION_METRICS,
@@ -369,6 +370,9 @@ def test_the_functions_of_expressions_are_those_there_are() -> None:
 
 LIMITS = [
     ("spec.md", f"at most {MAX_LEVELS} levels"),
+    ("spec.md", f"at most {MAX_LEVELS} |"),
+    ("artifacts.md", f"more than {INLINE}, and what they are worth"),
+    ("how-it-works.md", f"levels of a column with more than {INLINE} are a Parquet file"),
     ("spec.md", f"At most {MAX_CLASSES} classes"),
     ("spec.md", f"at most {NUMBERS_ARE_CLASSES_UP_TO} values"),
     ("spec.md", f"Up to {DEFAULT_LIMIT:,} ids"),

@@ -98,11 +98,15 @@ def apply(
 
     Without training rows no row is one that the operations were fitted on.
     """
-    needed = wanted
-    if needed is not None:
-        for operation in reversed(fitted):
-            needed = operation.needs(needed)
+    needed = None if wanted is None else needs(fitted, wanted)
     columns: Columns = {name: frame[name] for name in inputs if needed is None or name in needed}
     for operation in fitted:
         columns = operation.apply(columns, training)
     return columns
+
+
+def needs(fitted: Sequence[Fitted], wanted: set[str]) -> set[str]:
+    """The columns before all operations from which the wanted ones after them can be made."""
+    for operation in reversed(fitted):
+        wanted = operation.needs(wanted)
+    return wanted

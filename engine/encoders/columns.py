@@ -6,7 +6,7 @@ and the 0/1 columns of one_hot are views of one array of codes, which become num
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 NULL, UNSEEN = -1, -2
 """Codes of values without a level; as indices from the end they also find what nulls and unseen values are worth."""
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-BLOCK_BYTES = 2**18
-"""Rows of the matrix that are filled at a time: they stay in the second-level cache while columns are written."""
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 _FOLDS = 0x666F6C64
 """Folds are drawn by other numbers than the split, which has taken the rows with the lowest for the test."""
 
@@ -91,6 +90,12 @@ def arrow(column: Column) -> pa.Array:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
+def is_text(array: pa.Array) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+
+
 def texts(array: pa.Array) -> Texts:
     """The bytes of an Arrow array of text."""
     import pyarrow as pa
@@ -112,43 +117,24 @@ def to_matrix(columns: Mapping[str, Column], names: Sequence[str], rows: int) ->
     DataError
         A value is infinite as float32, which no model takes.
     """
-    from treadle.kernels.matrix import put_codes
+    from treadle.kernels.matrix import Numbers, Ones, fill
 
+    pieces: list[Numbers | Ones] = []
+    for at, name in enumerate(names):
+        column = columns[name]
+        if not isinstance(column, Indicator):
+            values = column if isinstance(column, np.ndarray) else numbers(column)
+            pieces.append(Numbers(at, values if values.dtype in FLOATS else values.astype(np.float64)))
+            continue
+        last = pieces[-1] if pieces else None
+        if isinstance(last, Ones) and last.codes is column.codes and last.first + last.width == column.code:
+            pieces[-1] = Ones(last.at, last.width + 1, last.codes, last.first)
+        else:
+            pieces.append(Ones(at, 1, column.codes, column.code))
     matrix = np.empty((rows, len(names)), dtype=np.float32)
-    pieces = list(_pieces(columns, names))
-    step = max(BLOCK_BYTES // (4 * max(len(names), 1)), 64)
-    finite = True
-    with np.errstate(over="ignore"):
-        for low in range(0, rows, step):
-            block = matrix[low : low + step]
-            for at, width, values, first in pieces:
-                if width:
-                    put_codes(values[low : low + step], first, block, at, width)
-                else:
-                    block[:, at] = values[low : low + step]
-            finite = finite and not np.isinf(block).any()
-    if not finite:
+    if not fill(pieces, matrix):
         _refuse_infinite(matrix, names)
     return matrix
-
-
-def _pieces(columns: Mapping[str, Column], names: Sequence[str]) -> Iterator[tuple[int, int, NDArray[Any], int]]:
-    """Place, width, values, first code: columns of numbers (width 0), and runs of 0/1 columns of the same codes."""
-    at = 0
-    while at < len(names):
-        column = columns[names[at]]
-        if not isinstance(column, Indicator):
-            yield at, 0, column if isinstance(column, np.ndarray) else numbers(column), 0
-            at += 1
-            continue
-        width = 1
-        while at + width < len(names):
-            other = columns[names[at + width]]
-            if not (isinstance(other, Indicator) and other.codes is column.codes and other.code == column.code + width):
-                break
-            width += 1
-        yield at, width, column.codes, column.code
-        at += width
 
 
 def _refuse_infinite(matrix: NDArray[np.float32], names: Sequence[str]) -> None:

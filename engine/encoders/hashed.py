@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders.base import MAX_LEVELS, Fitted, Kind, Operation, Titles
-from treadle.engine.encoders.columns import Indicator, Training, arrow, numbers, texts
+from treadle.engine.encoders.columns import Indicator, Training, arrow, is_text, numbers, texts
 from treadle.kernels.hashing import mix64
 
 if TYPE_CHECKING:
@@ -122,10 +122,8 @@ def _buckets(name: str, number: int) -> list[str]:
 
 def _hashes(values: pa.Array, column: Column) -> NDArray[np.uint64]:
     """The hash of every value: of its bytes, or of the 64 bits of the number as float64."""
-    import pyarrow as pa
-
     from treadle.kernels.texts import hash_texts
 
-    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+    if is_text(values):
         return hash_texts(texts(values))
     return mix64((numbers(column) + 0.0).view(np.uint64), 0)

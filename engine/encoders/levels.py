@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic_core import core_schema
 
 from treadle.engine.encoders.base import Fitted, Level
-from treadle.engine.encoders.columns import NULL, UNSEEN, arrow
+from treadle.engine.encoders.columns import NULL, UNSEEN, arrow, is_text, texts
 from treadle.errors import DataError, listed
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from treadle.engine.artifacts import Part
     from treadle.engine.encoders.columns import Column
     from treadle.engine.store import Store
+    from treadle.kernels.texts import Known
 
 INLINE = 1000
 """Most levels that are kept in a JSON document; more go to a Parquet file beside it."""
@@ -59,6 +60,9 @@ class Levels:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Levels, (self.values, self.worth, self.file)
+
     def __repr__(self) -> str:
         return f"Levels({self.document()})"
 
@@ -91,20 +95,30 @@ class Levels:
         """The position of every value; NULL for a null, UNSEEN for one that is no level."""
         import pyarrow.compute as pc
 
+        from treadle.kernels.texts import find
+
         if self.file is not None:
             raise TypeError(f"{self.file} has to be opened first")
         values = arrow(column)
+        if is_text(values):
+            return find(self._known, texts(values))
         found = pc.index_in(values, value_set=self.values.cast(values.type))
         codes: NDArray[np.int32] = found.fill_null(UNSEEN).to_numpy()
         if values.null_count:
             codes = np.where(values.is_null().to_numpy(zero_copy_only=False), np.int32(NULL), codes)
         return codes
 
-    def called(self, text: str) -> int | None:
-        """The position of the level that is written so."""
+    @functools.cached_property
+    def _known(self) -> Known:
         import pyarrow as pa
 
-        if pa.types.is_string(self.values.type) or pa.types.is_large_string(self.values.type):
+        from treadle.kernels.texts import known
+
+        return known(texts(self.values if is_text(self.values) else self.values.cast(pa.string())))
+
+    def called(self, text: str) -> int | None:
+        """The position of the level that is written so."""
+        if is_text(self.values):
             return (at if (at := self.values.index(text).as_py()) >= 0 else None) if len(self) else None
         return next((at for at, level in enumerate(self) if str(level) == text), None)
 

@@ -18,11 +18,11 @@ EDGES = [
 def parts_of(time: dt.datetime) -> dict[str, int]:
     return {
         "year": time.year,
-        "quarter": (time.month + 2) // 3,
         "month": time.month,
         "day": time.day,
         "dayofyear": time.timetuple().tm_yday,
         "weekday": time.weekday(),
+        "quarter": (time.month + 2) // 3,
         "week": time.isocalendar().week,
         "hour": time.hour,
         "minute": time.minute,

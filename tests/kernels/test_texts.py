@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.kernels.texts import Texts, count_tokens, hash_texts, hash_tokens
+from treadle.kernels.texts import NULL, UNSEEN, Texts, count_tokens, find, hash_texts, hash_tokens, known
 
 MASK = 2**64 - 1
 values = st.lists(
@@ -50,6 +50,24 @@ def test_hashes_do_not_change() -> None:
         *("0000000000000000", "fb761138e1e0a78c", "673562c8bbae0d1b"),
         *("9aa684486a014a85", "9e80197610e18f5b", "be27972ebdab1876"),
     ]
+
+
+@settings(deadline=None)
+@given(values, values, st.integers(0, 9))
+def test_known_values_are_found(some: list[str | None], asked: list[str | None], spare: int) -> None:
+    distinct = [*dict.fromkeys(value for value in some if value is not None)]
+    asked = [*asked, *some]
+    codes = find(known(texts_of([*distinct], spare)), texts_of(asked, 9 - spare))
+    assert codes.dtype == np.int32
+    expected = [NULL if v is None else distinct.index(v) if v in distinct else UNSEEN for v in asked]
+    assert codes.tolist() == expected
+
+
+def test_many_known_values_are_found() -> None:
+    names: list[str | None] = [f"{'long and equal at first ' * (i % 3)}{i}" for i in range(20_000)]
+    codes = find(known(texts_of(names[:15_000], 0)), texts_of(names[::-1], 3))
+    assert codes[::-1][:15_000].tolist() == [*range(15_000)]
+    assert set(codes[:5000]) == {UNSEEN}
 
 
 @settings(deadline=None)
