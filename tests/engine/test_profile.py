@@ -93,7 +93,7 @@ cuts = st.lists(st.integers(0, 40), max_size=4)
 
 
 @given(tables, cuts)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_profile_is_what_pandas_says_of_the_whole(rows: list[tuple[Any, ...]], at: list[int]) -> None:
     frame = frame_of(rows, KINDS)
     profile = profile_of(divided(frame, at), KINDS)
@@ -200,7 +200,7 @@ def check_correlations(profile: Profile, frame: pd.DataFrame) -> None:
 
 
 @given(tables, cuts, st.sampled_from([None, "n", "x", "b", "t"]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_no_division_changes_a_profile(rows: list[tuple[Any, ...]], at: list[int], target: str | None) -> None:
     frame = frame_of(rows, KINDS)
     whole = profile_of([frame], KINDS, target)
@@ -208,7 +208,7 @@ def test_no_division_changes_a_profile(rows: list[tuple[Any, ...]], at: list[int
 
 
 @given(tables, cuts)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_tables_that_are_full_keep_their_bounds(rows: list[tuple[Any, ...]], at: list[int]) -> None:
     frame = frame_of(rows, KINDS)
     whole, parts = (profile_of(frames, KINDS, None, SMALL) for frames in ([frame], divided(frame, at)))
@@ -345,7 +345,7 @@ def takes(word: str, kind: Any, formats: Sequence[str] = ()) -> bool:
 
 
 @given(st.lists(st.sampled_from(WORD_LIST) | st.text("0123456789-/.: eE+", max_size=12), max_size=10))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_forms_are_what_a_cast_takes(words: list[str]) -> None:
     forms = forms_of(words)
     nothing = np.zeros(len(words), dtype=np.bool_)

@@ -91,7 +91,7 @@ def tables(draw: st.DrawFn) -> tuple[pd.DataFrame, dict[str, str], str | None]:
 
 
 @given(tables())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_proposal_is_accepted_whatever_the_table_holds(
     folder: Path, made: tuple[pd.DataFrame, dict[str, str], str | None]
 ) -> None:

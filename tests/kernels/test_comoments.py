@@ -41,7 +41,7 @@ def expected(frame: pd.DataFrame) -> np.ndarray:
 
 
 @given(tables, st.lists(st.integers(0, 30), max_size=4))
-@settings(max_examples=60, deadline=None)  # The first example compiles.
+@settings(max_examples=30, deadline=None)  # The first example compiles.
 def test_any_division_gives_pandas_pairwise_correlations(rows: list[tuple[float, ...]], cuts: list[int]) -> None:
     matrix = np.array(rows, dtype=np.float64).reshape(-1, 3)
     parts = np.split(matrix, sorted(min(cut, len(matrix)) for cut in cuts))
@@ -105,7 +105,7 @@ def moments_of(rows: list[tuple[int, float]], limit: int = 10) -> GroupMoments |
 
 
 @given(grouped_rows, st.lists(st.integers(0, 40), max_size=4))
-@settings(max_examples=60)
+@settings(max_examples=30, deadline=None)
 def test_moments_by_group_are_those_of_pandas(rows: list[tuple[int, float]], cuts: list[int]) -> None:
     found = merge_moments([moments_of(part) for part in split_at(rows, cuts)], 10)
     assert found is not None
@@ -147,7 +147,7 @@ def pairs_of(rows: list[tuple[int, int]], limit: int = 25) -> Pairs | None:
 
 
 @given(pair_rows, st.lists(st.integers(0, 40), max_size=4))
-@settings(max_examples=60)
+@settings(max_examples=30, deadline=None)
 def test_pairs_and_cramers_v_are_those_of_a_crosstab(rows: list[tuple[int, int]], cuts: list[int]) -> None:
     whole = pairs_of(rows)
     found = merge_pairs([pairs_of(part) for part in split_at(rows, cuts)], 25)
