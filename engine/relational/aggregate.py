@@ -176,18 +176,22 @@ class Aggregate(Operation):
 
     def _check_types(self, frame: pd.DataFrame) -> None:
         for name, aggregation in self.aggregations.items():
-            column = aggregation.column
-            if column is None or aggregation.function not in NUMERIC_FUNCTIONS:
-                continue
-            if frame[column].dtype.kind not in "biuf":
-                raise RequestError(
-                    f"aggregate '{name}': {aggregation.function} needs numbers, and column '{column}' "
-                    f"is {kind_of(frame[column])}; cast it first or use count, nunique, mode, min or max."
-                )
+            if aggregation.column is not None:
+                check_number(f"aggregate '{name}'", aggregation.function, frame[aggregation.column])
         if self.order is not None and frame[self.order].dtype.kind not in "iufM":
             raise RequestError(
                 f"aggregate: order column '{self.order}' is {kind_of(frame[self.order])}; order by a time or a number."
             )
+
+
+def check_number(where: str, function: str, series: pd.Series) -> None:
+    """Refuses a column that the function cannot take."""
+    kind = kind_of(series)
+    if function in NUMERIC_FUNCTIONS and kind not in ("int", "float", "bool"):
+        raise RequestError(
+            f"{where}: {function} needs numbers, and column '{series.name}' is {kind}; cast it first, or use count, "
+            "nunique, mode, first, last, min or max."
+        )
 
 
 def _keys(frame: pd.DataFrame, by: Sequence[str], groups: Groups) -> dict[str, pd.Series]:

@@ -203,7 +203,8 @@ class Join(Operation):
             if kind not in ("int", "float", "timestamp"):
                 raise RequestError(f"{where}: '{self.times[0]}' is {kind}; how: asof goes by times or numbers.")
             if self.tolerance is not None and isinstance(self.tolerance, str) != (kind == "timestamp"):
+                tolerance = self.tolerance if isinstance(self.tolerance, str) else f"{self.tolerance:g}"
                 raise RequestError(
-                    f"{where}: tolerance {self.tolerance} does not fit '{self.times[0]}' ({kind}); write 7d for "
-                    "timestamps, and a number for numbers."
+                    f"{where}: tolerance {tolerance} does not fit '{self.times[0]}' ({kind}); write 7d for timestamps, "
+                    "and a number for numbers."
                 )
