@@ -173,6 +173,8 @@ def make_draft(profile: Profile, data: Data) -> Draft:
         draft.task, draft.no_models = None, "no column is left to make features of, so that there are no models"
     if draft.models:
         _rename(draft, target or "")
+    elif len(draft.dropped) == len(profile.columns):
+        draft.dropped.clear()  # a table keeps a column at least
     return draft
 
 

@@ -182,6 +182,12 @@ def test_without_a_target_it_is_an_etl_job(tmp_path: Path, scheduler: str) -> No
     assert "note" in etl, "a text that does not repeat is dropped for models only"
 
 
+def test_a_table_of_constants_keeps_its_columns(tmp_path: Path) -> None:
+    frame = frame_of([(1, None)] * 30, {"a": "int", "b": "text"})
+    spec = written(frame, {"a": "int", "b": "text"}, None, tmp_path)
+    assert check_spec(spec, str(tmp_path / "root"))["rows_after_tables"] == {"a": "int", "b": "text"}
+
+
 @pytest.mark.parametrize(
     ("values", "kind", "task", "positive"),
     [
