@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders import FeatureOperation
+from treadle.engine.expectations import AnyExpectation
 from treadle.engine.relational import TableOperation
 from treadle.errors import RequestError, did_you_mean, listed
 
@@ -184,6 +185,8 @@ class Job(Section):
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
     data: Data
+    contract: tuple[AnyExpectation, ...] = ()
+    """What is demanded of the input."""
     tables: tuple[TableOperation, ...] = ()
     features: tuple[FeatureOperation, ...] = ()
     split: Split | None = None
@@ -220,6 +223,11 @@ class Job(Section):
                 "features: they are fitted for models, and this spec has none; add models: or move the work to tables:",
             )
         return self
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether its contract may leave rows out."""
+        return any(expectation.otherwise == "quarantine" for expectation in self.contract)
 
     @property
     def is_etl(self) -> bool:

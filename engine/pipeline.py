@@ -1,6 +1,6 @@
 """The stages of a job, in order. Each is skipped when its outcome is there already.
 
-    read -> etl -> split -> features -> train:<model>... -> evaluate -> explain, predict -> publish
+    read -> contract -> etl -> split -> features -> train:<model>... -> evaluate -> explain, predict -> publish
 
 A stage's fingerprint is a digest of its configuration, of the fingerprints of the stages that it
 needs, of the input's content and of its code's revision. An outcome under that fingerprint is
@@ -20,9 +20,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from treadle.engine import etl, evaluate, explain, features, predict, publish, read, split, text_input, train
+from treadle.engine import (
+    contract,
+    etl,
+    evaluate,
+    explain,
+    features,
+    predict,
+    publish,
+    read,
+    split,
+    text_input,
+    train,
+)
 from treadle.engine.artifacts import (
     Artifact,
+    Contracted,
     Evaluation,
     Explanation,
     Features,
@@ -36,6 +49,7 @@ from treadle.engine.artifacts import (
 from treadle.engine.bundle import replayable
 from treadle.engine.context import Context
 from treadle.engine.csv import CsvOptions
+from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Job
 from treadle.engine.meter import Meter
@@ -47,6 +61,7 @@ from treadle.errors import DataError, RequestError, StorageError, column_not_fou
 
 Made = Mapping[str, Any]
 HOST_STAGES: Mapping[str, str] = {
+    "contract": "on the host, in pandas: cuDF is not used yet",
     "etl": "on the host, in pandas: cuDF is not used yet",
     "split": "on the host, in pandas: cuDF is not used yet",
     "features": "on the host, in pandas: cuDF is not used yet",
@@ -62,6 +77,9 @@ class Inputs:
     main: Inspected
     test: Inspected | None
     sides: dict[int, Inspected]
+    """Other tables of operations, by their places in `tables`."""
+    known: dict[int, Inspected]
+    """Other tables of expectations, by their places in `contract`."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,11 @@ def inspect(job: Job) -> Inputs:
             for i, operation in enumerate(job.tables)
             if isinstance(operation, (Join, Union))
         },
+        known={
+            i: text_input.inspect(expectation.in_.path, expectation.in_.format, CsvOptions())
+            for i, expectation in enumerate(job.contract)
+            if isinstance(expectation, Known)
+        },
     )
 
 
@@ -115,13 +138,16 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
     Raises
     ------
     RequestError
-        The first operation, column or model that does not fit.
+        The first expectation, operation, column or model that does not fit.
+    DataError
+        The input has no rows, or columns of another type than the contract says.
     """
 
     if inputs.main.rows == 0:
         raise DataError(f"The input {job.data.path} has no rows.")
     if inputs.test is not None:
         read.check_test(inputs.main, inputs.test)
+    contract.check(job, inputs.main, inputs.known)
     program = etl.outline(job, inputs.main, inputs.sides, store)
     kinds = program.output()
     if job.is_etl:
@@ -185,16 +211,20 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         read.REVISION,
         lambda c, m: read.run(c, inputs.main, inputs.test),
     )
+    if job.contract:
+        _add_contract(chain, job, inputs)
+    # A contract that sets nothing aside leaves the rows as they are.
+    rows = "contract" if job.sets_aside else "read"
     tables = [operation.model_dump(mode="json", by_alias=True) for operation in job.tables]
     for i, side in inputs.sides.items():
         tables[i]["with"] = {**tables[i]["with"], "path": side.digest}
     chain.add(
         "etl",
         Prepared,
-        ("read",),
+        (rows,),
         [tables, data.id, job.is_etl],
         etl.REVISION,
-        lambda c, m: etl.run(c, m["read"], inputs.sides),
+        lambda c, m: etl.run(c, m["contract"].source if job.sets_aside else m["read"], inputs.sides),
     )
     if not job.is_etl:
         _add_model_stages(chain, job)
@@ -209,6 +239,21 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         always=True,
     )
     return tuple(chain.stages.values())
+
+
+def _add_contract(chain: _Chain, job: Job, inputs: Inputs) -> None:
+    """The stage that a spec with a contract has after `read`."""
+    expectations = [expectation.model_dump(mode="json", by_alias=True) for expectation in job.contract]
+    for i, inspected in inputs.known.items():
+        expectations[i]["in"] = {**expectations[i]["in"], "path": inspected.digest}
+    chain.add(
+        "contract",
+        Contracted,
+        ("read",),
+        expectations,
+        contract.REVISION,
+        lambda c, m: contract.run(c, m["read"], inputs.known),
+    )
 
 
 def _add_model_stages(chain: _Chain, job: Job) -> None:
@@ -290,7 +335,7 @@ def cached(store: Store, stage: Stage) -> Artifact | None:
         artifact = stage.artifact.model_validate(store.read_json(f"{stage.folder}/{OUTCOME}"))
     except (ValidationError, StorageError):
         return None  # written by another version of Treadle: it is made again
-    return artifact if all(store.has(part) for part in artifact.parts) else None
+    return artifact if artifact.holds and all(store.has(part) for part in artifact.parts) else None
 
 
 def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tuple[dict[str, Artifact], list[Record]]:

@@ -20,7 +20,6 @@ from ruamel.yaml.error import YAMLError
 import treadle
 from treadle.cluster.profiles import AnyProfile, Local, Tls
 from treadle.engine.encoders import MAX_LEVELS, DateParts, FeatureOperation, Selector
-from treadle.engine.etl import BROADCAST_BYTES
 from treadle.engine.inputs import HASHED_WHOLE, PARTITION_BYTES
 from treadle.engine.job import CLASSIFICATION_METRICS, MODEL_NAMES, REGRESSION_METRICS, BadRows, Data, Job, Split
 from treadle.engine.recovery import ATTEMPTS
@@ -29,6 +28,7 @@ from treadle.engine.relational.aggregate import Function
 from treadle.engine.relational.cast import CastType
 from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
+from treadle.engine.sides import BROADCAST_BYTES
 from treadle.engine.split import MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO
 from treadle.engine.sql_functions import FUNCTIONS
 from treadle.errors import RequestError
