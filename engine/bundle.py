@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from treadle.engine.artifacts import Document, Part
 from treadle.engine.backend import Backend, conform
 from treadle.engine.encoders import AnyFitted, Fitted, Shelf, apply, to_matrix
+from treadle.engine.expectations import EachRow
 from treadle.engine.models.base import Model, Task, load_model
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
@@ -63,6 +64,8 @@ class BundleDocument(Document):
     steps: tuple[BundledStep, ...]
     left_out: tuple[str, ...]
     """Operations that need the target and are not replayed."""
+    contract: dict[str, Annotated[EachRow, Field(discriminator="expect")]] = Field(default_factory=dict)
+    """Expectations on the inputs, by name."""
     feature_inputs: tuple[str, ...]
     operations: tuple[AnyFitted, ...]
     features: tuple[str, ...]
@@ -161,6 +164,13 @@ class Bundle:
         every = np.ones(len(matrix), dtype=bool)
         explained = None if explanations is None else Target(explanations, every)
         return write_scores(self.scoring, ids, matrix, out, Target(predictions, every), explained, where)
+
+    def violations(self, frame: pd.DataFrame) -> dict[str, int]:
+        """How many raw rows break each expectation of the job's contract that a row is held against by itself."""
+        if not self.document.contract:
+            return {}
+        rows = conform(frame, dict(self.program.kinds), "the input")
+        return {name: int(expectation.broken(rows).sum()) for name, expectation in self.document.contract.items()}
 
     @property
     def scoring(self) -> Scoring:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders import FeatureOperation
+from treadle.engine.expectations import AnyExpectation
 from treadle.engine.relational import TableOperation
 from treadle.errors import RequestError, did_you_mean, listed
 
@@ -191,6 +192,8 @@ class Job(Section):
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 7
     data: Data
+    contract: tuple[AnyExpectation, ...] = ()
+    """What is demanded of the input."""
     tables: tuple[TableOperation, ...] = ()
     features: tuple[FeatureOperation, ...] = ()
     split: Split | None = None
@@ -228,9 +231,19 @@ class Job(Section):
         return self
 
     @property
+    def sets_aside(self) -> bool:
+        """Whether its contract may leave rows out."""
+        return any(expectation.otherwise == "quarantine" for expectation in self.contract)
+
+    @property
     def is_etl(self) -> bool:
         """Without models and features a job only makes the table `etl`."""
         return not self.models and not self.features
+
+    @property
+    def keeps_no_tables(self) -> bool:
+        """Whether group tables and joined tables are for this run only: no model takes them along to predict."""
+        return not self.models and (self.split is None or self.split.kind != "path")
 
     @property
     def looks_at_target(self) -> bool:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from treadle.engine.artifacts import Piece
 from treadle.engine.backend import ARROW_TYPES, Backend, converted, kinds_of
 from treadle.engine.inputs import filesystem
+from treadle.engine.left_out import row_numbers, without_left_out
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
 from treadle.engine.readers.parts import constant
 from treadle.engine.relational import Aggregate, Drop, Join, Rename, Select, Union
@@ -92,11 +93,12 @@ class Program:
         return frame.sort_values(ROW_ORDER, kind="stable", ignore_index=True)
 
     def _frame(self, pieces: Sequence[Piece], kinds: dict[str, str]) -> pd.DataFrame:
-        return self.backend.frame(pa.concat_tables([read_piece(self.store, piece, kinds) for piece in pieces]))
+        tables = [without_left_out(self.store, piece, read_piece(self.store, piece, kinds)) for piece in pieces]
+        return self.backend.frame(pa.concat_tables(tables))
 
     def _identified(self, frame: pd.DataFrame, pieces: Sequence[Piece]) -> pd.DataFrame:
         if self.id_column is None and ROW_ID not in frame.columns:
-            numbers = [pa.array(range(p.offset, p.offset + p.rows), pa.int64()) for p in pieces]
+            numbers = [pa.array(row_numbers(self.store, piece)) for piece in pieces]
             frame.insert(0, ROW_ID, self.backend.frame(pa.table({ROW_ID: pa.chunked_array(numbers)}))[ROW_ID])
         return self.with_id(frame)
 

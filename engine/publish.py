@@ -30,6 +30,8 @@ from treadle.engine.artifacts import (
 from treadle.engine.bundle import BundleDocument, fingerprint_of, replayable, versions, write_bundle
 from treadle.engine.context import Context
 from treadle.engine.events import now
+from treadle.engine.expectations import EachRow, named
+from treadle.engine.program import Program
 from treadle.engine.rows import replay_of
 from treadle.engine.text_input import text_options
 
@@ -48,7 +50,7 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
             tables.append(_commit(context, name, parts, fingerprints[stage]))
             context.progress(len(tables), 0)
 
-    commit("quarantine", prepared.source.quarantine, "read")
+    commit("quarantine", prepared.source.quarantine, "contract" if context.job.sets_aside else "read")
     if prepared.table is not None:
         commit("etl", prepared.table, "etl")
         return Publication(tables=tuple(tables), model=None)
@@ -142,6 +144,7 @@ def _bundle(
         inputs={},
         steps=(),
         left_out=tuple(step.where for step in left_out),
+        contract=_contract(context, prepared, program),
         feature_inputs=tuple(features.inputs),
         operations=features.operations,
         features=features.names,
@@ -150,6 +153,18 @@ def _bundle(
         libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
     )
     return write_bundle(store, document, files, program).reference
+
+
+def _contract(context: Context, prepared: Prepared, program: Program) -> dict[str, EachRow]:
+    """The expectations that can be held against a row to predict by itself, by name."""
+    if prepared.first > 0:
+        return {}  # what is predicted are rows that the operations made, not the input's
+    columns = set(dict(program.kinds))
+    return {
+        name: expectation
+        for name, expectation in named(context.job.contract)
+        if isinstance(expectation, EachRow) and columns.issuperset(expectation.reads)
+    }
 
 
 def _reserve(context: Context) -> int:

@@ -52,12 +52,6 @@ class Walk:
         program = Program(context.store, context.backend, tuple(source.kinds.items()), id_column, ())
         return cls(context, source, source.partitions, program, program, first, first, source.rows)
 
-    @property
-    def keeps_no_tables(self) -> bool:
-        """Whether group tables and joined tables are for this run only: no model takes them along to predict."""
-        split = self.context.job.split
-        return not self.context.job.models and (split is None or split.kind != "path")
-
     def add(self, step: Step) -> None:
         """One more step of both programs."""
         self.program = replace(self.program, steps=(*self.program.steps, step))
@@ -106,7 +100,7 @@ class Walk:
         context, path = self.context, f"{operation.with_.path}"
         kinds = sides.kinds_of_side(operation, inspected)
         size, limit = sides.size_of(inspected, kinds), sides.broadcast_limit(context)
-        if size > limit and not (self.keeps_no_tables and operation.on):
+        if size > limit and not (self.context.job.keeps_no_tables and operation.on):
             raise RequestError(
                 f"join with {path}: about {size / 2**30:.1f} GiB in memory, more than the {limit / 2**30:.2g} GiB that "
                 "is sent to every worker and kept with a model; aggregate or filter it first, or join it in a job "
@@ -169,7 +163,7 @@ class Walk:
 
     def group(self, step: Step, operation: Grouping) -> Walk:
         """A group table for the rows to take along, or in their place."""
-        if operation.broadcast and self.keeps_no_tables:
+        if operation.broadcast and self.context.job.keeps_no_tables:
             keys = keys_of_later(self.context.job.tables, step.index, operation.by)
             if keys:
                 self.bring_together(keys, step.index)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from treadle.engine import pipeline
+from treadle.engine.expectations import named
 from treadle.engine.inputs import cut
 from treadle.engine.store import Store
 from treadle.errors import DataError
@@ -41,6 +42,7 @@ def check_spec(source: str | Path | JobSpec, root: str | None = None, overrides:
         "columns": dict(inputs.main.kinds),
         "warnings": list(inputs.main.warnings),
         "rows_after_tables": program.output(),
+        "contract": [name for name, _ in named(spec.contract)],
         "features": features,
         "target": None,
     }

@@ -54,7 +54,7 @@ def predict_files(
 
     Returns
     -------
-    The model, rows read and predicted, and the paths and versions written.
+    The model, rows read and predicted, those that break the job's contract, and the paths and versions written.
 
     Raises
     ------
@@ -98,11 +98,10 @@ def predict_files(
             tasks = list(enumerate(cut(files, count, own=inspected.is_text)))
             reading = replace(program, store=pieces_of)
             parts = each(predict_partition, tasks, bundle.store, bundle.reference, reading, scratch, explain)
-        written = [
-            _publish(scratch, "predictions", [part for part, _ in parts if part is not None], store, format_, bundle)
-        ]
+        predicted = [part for part, _, _ in parts if part is not None]
+        written = [_publish(scratch, "predictions", predicted, store, format_, bundle)]
         if explain:
-            explained = [part for _, part in parts if part is not None]
+            explained = [part for _, part, _ in parts if part is not None]
             written.append(_publish(scratch, "explanations", explained, beside, format_, bundle))
     finally:
         if scratch.fs.exists(scratch.path("")):
@@ -112,6 +111,7 @@ def predict_files(
         "rows_read": rows,
         "rows_predicted": written[0]["rows"],
         "left_out": list(bundle.document.left_out),
+        "contract": {name: sum(broken[name] for *_, broken in parts) for name in bundle.document.contract},
         "written": written,
     }
 
@@ -160,17 +160,19 @@ def predict_partition(
     program: Program,
     out: Store,
     explain: bool,
-) -> tuple[Part | None, Part | None]:
-    """On a worker: one partition's predictions, and its contributions when asked, in one pass."""
+) -> tuple[Part | None, Part | None, dict[str, int]]:
+    """On a worker: one partition's predictions, and its contributions when asked, in one pass.
+
+    And how many of its rows break each expectation of the contract.
+    """
     number, partition = task
     name, _, version = reference.partition(":")
     bundle = load_bundle(models, name, int(version))
     explanations = f"explanations/part-{number:05d}.parquet" if explain else None
     predictions = f"predictions/part-{number:05d}.parquet"
-    scored = bundle.write_tables(
-        program.rows(partition), out, predictions, explanations, partition[0].offset, f"partition {number}"
-    )
-    return scored.predictions, scored.explanations
+    rows = program.rows(partition)
+    scored = bundle.write_tables(rows, out, predictions, explanations, partition[0].offset, f"partition {number}")
+    return scored.predictions, scored.explanations, bundle.violations(rows)
 
 
 def _publish(
