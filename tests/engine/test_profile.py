@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treadle.engine.backend import DTYPES
-from treadle.engine.cast import cast
 from treadle.engine.operation import ROW_ID
 from treadle.engine.profile.columns import Limits
 from treadle.engine.profile.describe import SHARES, describe
 from treadle.engine.profile.document import ColumnProfile, Profile
 from treadle.engine.profile.statistics import Statistics, gather_table, merge_tables
 from treadle.engine.profile.texts import DATE_FORMATS, forms_of
+from treadle.engine.relational.cast import cast
 from treadle.errors import DataError
 
 KINDS = {"n": "int", "x": "float", "b": "bool", "t": "text", "ts": "timestamp", "empty": "float", "void": "text"}
