@@ -83,6 +83,10 @@ def _quantile(codes: np.ndarray, values: np.ndarray, counts: np.ndarray, groups:
         at = np.searchsorted(before, before[start[:-1]] + rank, side="right") - 1
         found.append(values[np.minimum(at, len(values) - 1)] if len(values) else np.full(groups, np.nan))
     weight = position - lower
-    with np.errstate(invalid="ignore"):
-        between = np.where((weight == 0) | (found[0] == found[1]), found[0], found[0] + (found[1] - found[0]) * weight)
+    low, high = found
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = high - low
+        # Numbers too far apart to be subtracted, infinities among them, are weighed one by one.
+        between = np.where(np.isfinite(apart), low + apart * weight, low * (1 - weight) + high * weight)
+    between = np.where(weight == 0, low, np.where(low == high, low, between))
     return pd.Series(np.where(rows > 0, between, np.nan))
