@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from treadle.engine.csv_text import open_text
 from treadle.engine.inputs import filesystem
+from treadle.engine.readers.text import open_text
 
 LOOKED_AT = 256 * 2**10
 """Bytes."""
