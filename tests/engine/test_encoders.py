@@ -19,6 +19,7 @@ from tests.engine.parts import applied, fitted_on, job_of
 from treadle.engine.artifacts import Features
 from treadle.engine.backend import DTYPES
 from treadle.engine.encoders import MAX_LEVELS, AnyFitted, FittedLevels, to_matrix
+from treadle.engine.encoders.columns import Indicator
 from treadle.engine.features import check
 from treadle.errors import DataError, RequestError
 
@@ -290,6 +291,32 @@ def test_what_cannot_be_learnt_from_is_refused(section: dict[str, Any], frame: d
 def test_infinite_features_are_refused() -> None:
     with pytest.raises(DataError, match="Feature 'x' is infinite or beyond 3.4e\\+38 in 2 rows, which no model takes"):
         to_matrix({"x": pd.Series([1e39, -np.inf, 1.0, np.nan])}, ["x"], 4)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 15, 16, 17, 100])
+def test_the_matrix_holds_what_the_columns_do(rows: int) -> None:
+    """Numbers of any layout, and 0/1 columns in runs that are cut, turned round or of other codes."""
+    rng = np.random.default_rng(rows)
+    codes, others = (rng.integers(-1, 4, rows).astype(np.int32) for _ in range(2))
+    wide = rng.normal(size=(rows, 5)).astype(np.float32)
+    columns: dict[str, Any] = {
+        "series": pd.Series(rng.normal(size=rows)),
+        "int": pd.array(np.where(rng.random(rows) < 0.3, None, np.arange(rows)), dtype="Int64"),
+        "float32": wide[:, 3],
+        "turned": rng.normal(size=rows)[::-1],
+        "bools": rng.random(rows) < 0.5,
+        **{f"a{code}": Indicator(codes, code) for code in range(4)},
+        **{f"b{code}": Indicator(others, code) for code in range(4)},
+    }
+    columns["int"] = pd.Series(columns["int"])
+    names = [
+        *("a0", "a1", "series", "a2", "a3", "b0", "b1", "b3", "b2", "turned", "int", "float32", "b3", "a0", "bools")
+    ]
+    plain = {n: c.astype("float64") if isinstance(c, pd.Series) else np.asarray(c) for n, c in columns.items()}
+    expected = np.array([plain[name] for name in names], dtype=np.float32).T
+    found = to_matrix(columns, names, rows)
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, expected.reshape(rows, len(names)))
 
 
 def test_selectors_and_refusals_of_columns() -> None:
