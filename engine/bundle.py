@@ -193,7 +193,10 @@ class Bundle:
 
 
 def replayable(program: Program, feature_inputs: Mapping[str, Any], target: str) -> tuple[Program, list[Step]]:
-    """The part of a job's program that makes feature columns of raw rows without a target, and the filters left out."""
+    """The part of a job's program that makes feature columns of raw rows without a target, and what is left out.
+
+    These are filters and dedupes that look at the target: a row to predict has none to be left out by.
+    """
     pruned = program.pruned(list(feature_inputs))
     names = [target]
     for step in reversed(program.steps):

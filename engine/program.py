@@ -20,7 +20,7 @@ from treadle.engine.inputs import filesystem
 from treadle.engine.left_out import row_numbers, without_left_out
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
 from treadle.engine.readers.parts import constant
-from treadle.engine.relational import Aggregate, Drop, Join, Rename, Select, Union
+from treadle.engine.relational import Aggregate, Dedupe, Drop, Filter, Join, Rename, Select, Union
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError, TreadleError, column_not_found
 
@@ -191,11 +191,11 @@ class Program:
         return replace(self, kinds=kinds, steps=tuple(reversed(steps)))
 
     def without_columns(self, absent: Sequence[str]) -> tuple[Program, list[Step]]:
-        """For rows that lack the `absent` columns, read or made: without the filters that need them, and these."""
+        """For rows that lack the `absent` columns, read or made: without what leaves out rows by them, and that."""
         missing = set(absent)
         kept, left_out = [], []
         for step in self.steps:
-            if step.operation.op == "filter" and missing & set(step.operation.reads):  # type: ignore[attr-defined]
+            if isinstance(step.operation, (Filter, Dedupe)) and missing & set(step.operation.reads):
                 left_out.append(step)
                 continue
             made = step.operation.makes(step.side_columns)

@@ -74,7 +74,7 @@ class Maker:
             path = f"sides/{uuid.uuid4().hex}.parquet"
             self.store.write_parquet(path, BACKEND.table(side))
             multiplies = section["op"] == "join" and bool(side.dropna().duplicated(subset=section["on"]).any())
-            step = Step(step.index, step.operation, path, tuple(kinds_of(side).items()), multiplies)
+            step = Step(step.index, step.operation, path, tuple(kinds_of(side).items()), multiplies=multiplies)
         longer = Program(self.store, BACKEND, self.program.kinds, None, (*self.program.steps, step))
         try:
             longer.empty()
@@ -179,7 +179,7 @@ def test_a_join_that_multiplies_rows_stays(store: Store, keys: list[int], stays:
         f"side-{stays}.parquet", BACKEND.table(pd.DataFrame({"k": pd.array(keys, dtype="Int64"), "s": 1.0}))
     )
     join = operation({"op": "join", "with": {"path": "side.parquet"}, "on": ["k"]})
-    step = Step(0, join, f"side-{stays}.parquet", (("k", "int"), ("s", "float")), stays)
+    step = Step(0, join, f"side-{stays}.parquet", (("k", "int"), ("s", "float")), multiplies=stays)
     program = Program(store, BACKEND, tuple(KINDS.items()), None, (step,))
     frame = BACKEND.frame(input_table()).assign(**{ROW_ID: range(ROWS)})
     assert {name for name, _ in program.pruned(["b"]).kinds} == ({"b", "k"} if stays else {"b"})
@@ -192,14 +192,18 @@ TARGETS: dict[str, list[dict[str, Any]]] = {
     "read": [{"op": "filter", "sql": "c is not null"}],
     "renamed": [{"op": "filter", "sql": "c <> 'z'"}, {"op": "rename", "columns": {"c": "y"}}],
     "derived": [{"op": "derive", "name": "y", "sql": "a + b"}, {"op": "filter", "sql": "y is not null"}],
+    "deduped by": [{"op": "derive", "name": "y", "sql": "a + b"}, {"op": "dedupe", "columns": ["k", "y"]}],
+    "ordered by": [{"op": "dedupe", "columns": ["k"], "order": "y"}],
 }
 
 
 @pytest.mark.parametrize("how", TARGETS)
-def test_rows_are_replayed_without_the_filters_that_need_the_target(store: Store, how: str) -> None:
+def test_rows_are_replayed_without_what_leaves_them_out_by_the_target(store: Store, how: str) -> None:
+    made = [{"op": "derive", "name": "y", "sql": "d"}] if how == "ordered by" else []
     program = program_of(
         store,
         {"op": "cast", "columns": {"c": "text", "a": "float"}},
+        *made,
         *TARGETS[how],
         {"op": "rename", "columns": {"b": "x"}},
         {"op": "filter", "sql": "x is not null"},
@@ -208,7 +212,9 @@ def test_rows_are_replayed_without_the_filters_that_need_the_target(store: Store
     )
     target = "c" if how == "read" else "y"
     replay, left_out = replayable(program, {"x": "number", "z": "number"}, target)
-    assert [step.operation for step in left_out] == [operation(s) for s in TARGETS[how] if s["op"] == "filter"]
+    assert [step.operation for step in left_out] == [
+        operation(s) for s in TARGETS[how] if s["op"] in ("filter", "dedupe")
+    ]
     assert {name for name, _ in replay.kinds} == {"a", "b"}
     frame = BACKEND.frame(input_table()).drop(columns="c").assign(**{ROW_ID: 0})
     expected = frame[frame["b"].notna() & (frame["a"] > 0)]

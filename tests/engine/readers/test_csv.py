@@ -414,7 +414,9 @@ class TestRefusals:
         with pytest.raises(DataError, match=words):
             inferred([written(tmp_path, content)])
 
-    @pytest.mark.parametrize("content", [gzip.compress(b"a\n" + b"1\n" * 999)[:-9], b"a,b\n1,2\n"])
+    @pytest.mark.parametrize(
+        "content", [gzip.compress(b"a\n" + b"1\n" * 999)[:-9], b"a,b\n1,2\n"], ids=["cut off", "not compressed"]
+    )
     def test_a_corrupt_compressed_file(self, content: bytes, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"csv\.gz' cannot be decompressed as gzip: .*Replace it"):
             inferred([written(tmp_path, content, ".csv.gz")])
