@@ -5,11 +5,13 @@ Paths of files that Treadle wrote are relative to the artifacts root, so that a 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from treadle.engine.encoders import AnyFitted, Kind
+from treadle.engine.relational import TableOperation
 
 Role = Literal["any", "train", "test"]
 """`train` and `test` are the two inputs of a split by path."""
@@ -31,6 +33,11 @@ class Artifact(Document):
     @property
     def is_final(self) -> bool:
         """False when another attempt might make something else, so that it is not to be cached."""
+        return True
+
+    @property
+    def holds(self) -> bool:
+        """False when what was found is so no longer, for the time that has passed."""
         return True
 
     @property
@@ -59,12 +66,26 @@ class Piece(Document):
     """Number of rows of the input before this piece: row numbers do not depend on the pieces."""
     role: Role = "any"
     """Which side of a split by path it belongs to."""
+    step: int | None = None
+    """Rows of another table: the operation (its place in the spec) that they are for."""
+    batch: int | None = None
+    """Of a file of exchanged rows: which of its record batches, of which these are all the rows."""
     constants: dict[str, str | None] = {}
     """Columns that are not in the file and have one value in all of its rows, as text."""
+    left_out: str | None = None
+    """A file of the numbers of rows that a contract set aside: these rows of the piece are not there."""
 
     @property
     def rows(self) -> int:
         return self.stop - self.start
+
+
+class Origin(Document):
+    """What a converted file is made from: a text file, from a row on."""
+
+    file: str
+    before: int
+    """Rows of the text file, broken ones not counted, before the first one here."""
 
 
 class Source(Artifact):
@@ -75,27 +96,96 @@ class Source(Artifact):
     files: tuple[Part, ...] = ()
     quarantine: tuple[Part, ...] = ()
     bad_rows: int = 0
+    origins: dict[str, Origin] = {}
+    """Of files that were converted: what they are made from."""
 
     @property
     def rows(self) -> int:
-        return sum(piece.rows for partition in self.partitions for piece in partition)
+        """Those that a contract set aside are counted, too."""
+        return sum(rows_of(partition) for partition in self.partitions)
 
     @property
     def parts(self) -> tuple[Part, ...]:
         return (*self.files, *self.quarantine)
 
 
-class Prepared(Artifact):
-    """The relational part, compiled: where rows come from and the group and join tables it needs."""
+def rows_of(partition: tuple[Piece, ...]) -> int:
+    """Rows of a partition, without those of other tables that are only matched with them."""
+    own = [piece for piece in partition if piece.step is None]
+    return sum(piece.rows for piece in own or partition)
+
+
+class Example(Document):
+    """A row that breaks an expectation."""
+
+    row: int
+    """Its number in the input, from 0."""
+    file: str
+    line: int
+    """As the table `quarantine` has them."""
+    values: dict[str, Any]
+    """Those of the columns that the expectation looks at; times as text."""
+
+
+class Verdict(Document):
+    """The outcome of one expectation."""
+
+    name: str
+    expect: str
+    status: Literal["passed", "warned", "quarantined", "failed"]
+    rows: int
+    """Those that were checked: all."""
+    violations: int | None
+    """Rows that break it; None where it is about all rows together."""
+    measured: dict[str, int | float | str | None]
+    examples: tuple[Example, ...]
+    """The first few of the violations."""
+
+
+class Contracted(Artifact):
+    """How the input meets the job's contract, and the rows without those that were set aside."""
 
     source: Source
-    first: int
+    verdicts: tuple[Verdict, ...]
+    rows: int
+    set_aside: int
+    until: datetime | None
+    """In UTC without a zone: from then on the newest time of some column is too old."""
+
+    @property
+    def holds(self) -> bool:
+        return self.until is None or datetime.now(UTC).replace(tzinfo=None) <= self.until
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.source.parts
+
+
+class StepRecord(Document):
+    """A relational operation as it was compiled; see `treadle.engine.program.Step`."""
+
+    index: int
+    operation: TableOperation
+    side: str | None = None
+    side_kinds: dict[str, str]
+    kinds: dict[str, str]
+    multiplies: bool = False
+
+
+class Prepared(Artifact):
+    """The relational part, compiled: where rows come from, and what is still to be done with them."""
+
+    source: Source
+    start: int
     """Operations before this one are done already: their outcome is the source."""
-    sides: dict[int, Part]
-    """By operation: the small table that it takes beside the rows."""
-    side_kinds: dict[int, dict[str, str]]
-    multiplying: tuple[int, ...] = ()
-    """Joins with keys that occur more than once on the other side."""
+    origin: dict[str, str]
+    """The columns that raw rows have: those that operation `first` takes."""
+    first: int
+    """Operations from this one on are repeated on raw rows to predict; those before it made other rows of them."""
+    steps: tuple[StepRecord, ...]
+    """The operations from `first` on."""
+    sides: tuple[Part, ...]
+    """Group tables and joined tables."""
     kinds: dict[str, str]
     """The columns after the last operation."""
     table: tuple[Part, ...] | None = None
@@ -103,14 +193,14 @@ class Prepared(Artifact):
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        own = tuple(self.source.parts)
-        return (*own, *self.sides.values(), *(self.table or ()))
+        return (*self.source.parts, *self.sides, *(self.table or ()))
 
 
 class SplitRule(Artifact):
     """How a row is assigned to training or test, and what the target is."""
 
-    kind: Literal["random", "stratified", "time", "group", "path"]
+    kind: Literal["random", "stratified", "time", "group", "path", "none"]
+    """`none`: all rows are for training, in a job that makes features only."""
     seed: int
     column: str | None
     """The group or time column."""
@@ -123,6 +213,8 @@ class SplitRule(Artifact):
     test_rows: int
     dropped_rows: int
     """Rows without a target."""
+    has_target: bool = True
+    """False in a job that makes features and does not look at a target: `task` and `classes` say nothing then."""
 
 
 class Features(Artifact):
@@ -133,10 +225,12 @@ class Features(Artifact):
     inputs: dict[str, Kind]
     """The columns that the operations start from."""
     operations: tuple[AnyFitted, ...]
+    level_files: tuple[Part, ...] = ()
+    """Where operations keep levels that are too many for a document."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return self.table
+        return (*self.table, *self.level_files)
 
 
 class Trained(Artifact):

@@ -74,6 +74,11 @@ class Context:
                 )
             time.sleep(POLL_SECONDS)
 
+    def worker_memory(self) -> int:
+        """Bytes that each worker may use: the least of their limits; 16 GiB where none has a limit."""
+        info = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        return min((worker["memory_limit"] or 2**34 for worker in info), default=2**34)
+
     def all_workers(self) -> list[str]:
         """As `workers`, after waiting a while for those that were lost and are being started again."""
         end = time.monotonic() + REPLACE_SECONDS

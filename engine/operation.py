@@ -12,12 +12,28 @@ if TYPE_CHECKING:
 
 ROW_ID = "__id__"
 """The column that names a row inside the engine; tables call it `id`."""
+ROW_ORDER = "__order__"
+"""The place that an exchanged row had in the order of the rows; other rows lie in it."""
+OWN_COLUMNS = (ROW_ID, ROW_ORDER)
+"""Columns of the engine's own; no operation makes or takes them away."""
 
 
 class Operation(BaseModel):
     """A frozen operation; `reads` are the columns that `apply` needs, whatever is wanted of its output."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @property
+    def together(self) -> tuple[str, ...] | None:
+        """Columns whose equal values must all lie in the frame given to `apply`; None when each row is by itself.
+
+        Without any column, all rows must.
+        """
+        return None
+
+    def resolved(self, columns: Sequence[str]) -> Operation:
+        """The operation with what it leaves open said for an input with these columns."""
+        return self
 
     @property
     def reads(self) -> tuple[str, ...]:

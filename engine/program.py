@@ -7,7 +7,7 @@ only, and all operations run on it in one task.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 from treadle.engine.artifacts import Piece
 from treadle.engine.backend import ARROW_TYPES, Backend, converted, kinds_of
 from treadle.engine.inputs import filesystem
-from treadle.engine.operation import ROW_ID, Operation
+from treadle.engine.left_out import row_numbers, without_left_out
+from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
 from treadle.engine.readers.parts import constant
-from treadle.engine.relational import Drop, Join, Rename, Select
+from treadle.engine.relational import Aggregate, Drop, Join, Rename, Select, Union
 from treadle.engine.store import Store
-from treadle.errors import DataError, TreadleError, column_not_found
+from treadle.errors import DataError, StorageError, TreadleError, column_not_found
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +39,17 @@ class Step:
     side_kinds: tuple[tuple[str, str], ...] = ()
     multiplies: bool = False
     """A join whose side has keys that occur more than once: leaving it out would change how many rows there are."""
+    kinds: tuple[tuple[str, str], ...] = ()
+    """The columns after a union."""
 
     @property
     def where(self) -> str:
         return f"tables.{self.index} ({getattr(self.operation, 'op', '')})"
+
+    @property
+    def is_local(self) -> bool:
+        """An aggregate of rows that all lie in the partition: it takes no group table."""
+        return isinstance(self.operation, Aggregate) and self.side is None and not self.side_kinds
 
     @property
     def side_columns(self) -> list[str]:
@@ -60,14 +68,53 @@ class Program:
     steps: tuple[Step, ...]
 
     def rows(self, partition: Sequence[Piece]) -> pd.DataFrame:
-        """Reads the pieces and applies the steps. The column `__id__` names every row."""
-        kinds = dict(self.kinds)
-        tables = [read_piece(self.store, piece, kinds) for piece in partition]
-        frame = self.backend.frame(pa.concat_tables(tables))
-        if self.id_column is None:
-            numbers = [pa.array(range(p.offset, p.offset + p.rows), pa.int64()) for p in partition]
+        """Reads the pieces and applies the steps. The column `__id__` names every row.
+
+        Pieces for a step are the rows of its other table that belong to this partition; a partition that has no
+        others holds rows that come in at that step (a union).
+        """
+        own = [piece for piece in partition if piece.step is None]
+        steps = {step.index: step for step in self.steps}
+        if not own:
+            index = partition[0].step
+            later = tuple(step for step in self.steps if index is not None and step.index >= index)
+            return replace(self, steps=later).apply(self._entering(steps[index], partition))  # type: ignore[index]
+        sides = {
+            index: self._frame([piece for piece in partition if piece.step == index], dict(steps[index].side_kinds))
+            for index in sorted({piece.step for piece in partition if piece.step is not None} & set(steps))
+        }
+        return self.apply(self.read(own), sides)
+
+    def read(self, pieces: Sequence[Piece]) -> pd.DataFrame:
+        """The rows of the pieces before any step, with `__id__`, exchanged ones in the order that they had before."""
+        frame = self._identified(self._frame(pieces, dict(self.kinds)), pieces)
+        if ROW_ORDER not in frame.columns or frame[ROW_ORDER].is_monotonic_increasing:
+            return frame
+        return frame.sort_values(ROW_ORDER, kind="stable", ignore_index=True)
+
+    def _frame(self, pieces: Sequence[Piece], kinds: dict[str, str]) -> pd.DataFrame:
+        tables = [without_left_out(self.store, piece, read_piece(self.store, piece, kinds)) for piece in pieces]
+        return self.backend.frame(pa.concat_tables(tables))
+
+    def _identified(self, frame: pd.DataFrame, pieces: Sequence[Piece]) -> pd.DataFrame:
+        if self.id_column is None and ROW_ID not in frame.columns:
+            numbers = [pa.array(row_numbers(self.store, piece)) for piece in pieces]
             frame.insert(0, ROW_ID, self.backend.frame(pa.table({ROW_ID: pa.chunked_array(numbers)}))[ROW_ID])
-        return self.apply(self.with_id(frame))
+        return self.with_id(frame)
+
+    def _entering(self, step: Step, pieces: Sequence[Piece]) -> pd.DataFrame:
+        """Rows of the other table of a union, under the names that they have here."""
+        renamed = step.operation.with_.rename  # type: ignore[attr-defined]
+        original = {new: old for old, new in renamed.items()}
+        kinds = {original.get(name, name): kind for name, kind in step.side_kinds}
+        frame = self._identified(self._frame(pieces, kinds).rename(columns=renamed), pieces)
+        if ROW_ORDER not in dict(self.kinds):
+            return frame
+        # The others were exchanged before, and know their places; these come after them.
+        first = [(step.index << 50) + piece.offset for piece in pieces]
+        places = [pa.array(range(n, n + p.rows), pa.int64()) for n, p in zip(first, pieces, strict=True)]
+        order = self.backend.frame(pa.table({ROW_ORDER: pa.chunked_array(places)}))[ROW_ORDER]
+        return frame.assign(**{ROW_ORDER: order})
 
     def with_id(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame with the column `__id__`, copied from the id column when there is one."""
@@ -82,15 +129,19 @@ class Program:
         frame.insert(0, ROW_ID, ids)
         return frame
 
-    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The steps on rows in memory; columns are checked before each."""
+    def apply(self, frame: pd.DataFrame, sides: Mapping[int, pd.DataFrame] | None = None) -> pd.DataFrame:
+        """The steps on rows in memory, with the other tables of some steps; columns are checked before each."""
         for step in self.steps:
             for name in step.operation.reads:
                 if name not in frame.columns:
                     raise column_not_found(name, f"the input of {step.where}", _visible(frame))
-            side = None
-            if step.side is not None:
+            side = (sides or {}).get(step.index)
+            if side is not None:
+                pass
+            elif step.side is not None:
                 side = load_side(self.store, self.backend, step.side, self.store.stamp(step.side))
+            elif step.kinds:
+                side = self.backend.empty(dict(step.kinds))
             elif step.side_kinds:
                 side = self.backend.empty(dict(step.side_kinds))
             try:
@@ -110,7 +161,7 @@ class Program:
     def output(self) -> dict[str, str]:
         """The columns after the last step, with their kinds, `__id__` left out."""
         kinds = kinds_of(self.empty())
-        return {name: kind for name, kind in kinds.items() if name != ROW_ID}
+        return {name: kind for name, kind in kinds.items() if name not in OWN_COLUMNS}
 
     def pruned(self, wanted: Sequence[str]) -> Program:
         """The same outcome for the `wanted` columns, without the steps and inputs that only others need.
@@ -118,20 +169,22 @@ class Program:
         A filter, an inner join or one that multiplies rows decides which rows there are, and stays. Steps
         that take names away become a selection of what is needed, so that the names are as free as before.
         """
-        needed = frozenset(wanted) | {ROW_ID}
+        needed = frozenset(wanted).union(OWN_COLUMNS)
         steps: list[Step] = []
         for step in reversed(self.steps):
             operation = step.operation
             makes = operation.makes(step.side_columns)
-            decides_rows = step.multiplies or (isinstance(operation, Join) and operation.how == "inner")
+            decides_rows = step.multiplies or (isinstance(operation, Join) and operation.decides_rows)
             if decides_rows or not makes or makes & needed:
                 narrowed = operation.only(needed)
                 needed = narrowed.needs(needed, step.side_columns)
-                steps.append(replace(step, operation=narrowed))
+                steps.append(_narrowed(replace(step, operation=narrowed), needed | {self.id_column or ROW_ID}))
+            if step.is_local:
+                needed |= set(operation.gathers)  # type: ignore[attr-defined]
             if isinstance(operation, (Select, Drop)):
                 steps.pop()
             if isinstance(operation, (Select, Drop, Rename)):
-                kept = Select(op="select", columns=tuple(sorted(needed - {ROW_ID})))
+                kept = Select(op="select", columns=tuple(sorted(needed.difference(OWN_COLUMNS))))
                 if not steps or steps[-1].operation != kept:
                     steps.append(Step(step.index, kept))
         kinds = tuple((name, kind) for name, kind in self.kinds if name in needed or name == self.id_column)
@@ -153,9 +206,19 @@ class Program:
         return replace(self, kinds=kinds, steps=tuple(kept)), left_out
 
 
+def _narrowed(step: Step, needed: frozenset[str]) -> Step:
+    """A union without the columns that nobody needs."""
+    if not isinstance(step.operation, Union):
+        return step
+    kinds = tuple((name, kind) for name, kind in step.kinds if name in needed)
+    return replace(step, kinds=kinds, side_kinds=tuple((n, k) for n, k in step.side_kinds if n in needed))
+
+
 def read_piece(store: Store, piece: Piece, kinds: dict[str, str]) -> pa.Table:
     """The rows of a piece with the columns `kinds`, in the engine's Arrow types."""
     path = store.path(piece.path) if piece.own else piece.path
+    if piece.batch is not None:
+        return _exchanged(store, path, piece.batch, kinds)
     fs, bare = filesystem(path) if not piece.own else (store.fs, path)
     local = "file" in fs.protocol
     try:
@@ -180,6 +243,16 @@ def read_piece(store: Store, piece: Piece, kinds: dict[str, str]) -> pa.Table:
     return pa.table(columns)
 
 
+def _exchanged(store: Store, path: str, batch: int, kinds: dict[str, str]) -> pa.Table:
+    """Exchanged rows are uncompressed Arrow: of a local file only what is used is ever read."""
+    local = "file" in store.fs.protocol
+    try:
+        with pa.memory_map(path) if local else store.fs.open(path, "rb") as file, pa.ipc.open_file(file) as reader:
+            return pa.Table.from_batches([reader.get_batch(batch)]).select(list(kinds))
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(f"{path} cannot be read: {error}. Run again with --fresh.") from error
+
+
 def _row_groups(file: pq.ParquetFile, piece: Piece, columns: list[str]) -> tuple[pa.Table, int]:
     """The row groups that overlap a piece, and the number of the first row in them."""
     wanted, first, row = [], None, 0
@@ -199,4 +272,4 @@ def load_side(store: Store, backend: Backend, path: str, stamp: str) -> pd.DataF
 
 
 def _visible(frame: pd.DataFrame) -> list[str]:
-    return [str(name) for name in frame.columns if name != ROW_ID]
+    return [str(name) for name in frame.columns if name not in OWN_COLUMNS]

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from treadle.engine.artifacts import Part, Piece, Role, Source
+from treadle.engine.artifacts import Origin, Part, Piece, Role, Source
 from treadle.engine.context import Context
 from treadle.engine.inputs import InputFile, Inspected, cut, partition_count, row_bytes
 from treadle.engine.job import Job
 from treadle.engine.text_input import convert_file, rejected
 from treadle.errors import DataError, RequestError, column_not_found
 
-REVISION = 1
+REVISION = 2
 
 
 def run(context: Context, inspected: Inspected, test: Inspected | None) -> Source:
@@ -23,6 +23,7 @@ def run(context: Context, inspected: Inspected, test: Inspected | None) -> Sourc
     partitions: list[tuple[Piece, ...]] = []
     files: list[Part] = []
     bad: list[pa.Table] = []
+    origins: dict[str, Origin] = {}
     offset = 0
     for source, role in zip(sources, roles, strict=True):
         own = source.is_text
@@ -31,7 +32,12 @@ def run(context: Context, inspected: Inspected, test: Inspected | None) -> Sourc
             inputs = []
             tasks = [(number, file.path) for number, file in enumerate(source.files)]
             futures = context.submit(convert_file, tasks, context.store, source, f"{context.folder}/{role}")
-            for parts, broken in context.gather(futures, rows=lambda made: sum(part.rows for part in made[0])):
+            made = context.gather(futures, rows=lambda made: sum(part.rows for part in made[0]))
+            for file, (parts, broken) in zip(source.files, made, strict=True):
+                before = 0
+                for part in parts:
+                    origins[part.path] = Origin(file=file.path, before=before)
+                    before += part.rows
                 files += parts
                 bad += broken
                 inputs += [InputFile(part.path, part.bytes, "", part.rows) for part in parts]
@@ -51,6 +57,7 @@ def run(context: Context, inspected: Inspected, test: Inspected | None) -> Sourc
         files=tuple(files),
         quarantine=quarantine,
         bad_rows=bad_rows,
+        origins=origins,
         warnings=tuple(warnings),
     )
 

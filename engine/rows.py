@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from treadle.engine.inputs import row_bytes
 from treadle.engine.job import Job
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
+from treadle.engine.relational import Sample
+from treadle.engine.relational.keys import hash_keys, ordered_keys
 from treadle.errors import DataError
-from treadle.kernels.hashing import mix64
-from treadle.kernels.sketch import key_of_float64, key_of_int64
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,18 +28,29 @@ HELD_SHARE = 0.3
 
 
 def program_of(context: Context, prepared: Prepared) -> Program:
-    """The compiled operations of an `etl` stage."""
+    """What is still to be done with the rows of an `etl` stage's source."""
+    return _program(context, prepared, prepared.source.kinds, prepared.start)
+
+
+def replay_of(context: Context, prepared: Prepared) -> Program:
+    """What is done with raw rows to predict: all that makes columns of a row; sampling is for training."""
+    program = _program(context, prepared, prepared.origin, prepared.first)
+    return replace(program, steps=tuple(s for s in program.steps if not isinstance(s.operation, Sample)))
+
+
+def _program(context: Context, prepared: Prepared, kinds: Mapping[str, str], start: int) -> Program:
     job = context.job
-    kinds = prepared.source.kinds
     steps = tuple(
         Step(
-            i,
-            job.tables[i],
-            prepared.sides[i].path if i in prepared.sides else None,
-            tuple(prepared.side_kinds.get(i, {}).items()),
-            i in prepared.multiplying,
+            record.index,
+            record.operation,
+            record.side,
+            tuple(record.side_kinds.items()),
+            record.multiplies,
+            tuple(record.kinds.items()),
         )
-        for i in range(prepared.first, len(job.tables))
+        for record in prepared.steps
+        if record.index >= start
     )
     id_column = job.data.id if job.data.id in kinds else None
     return Program(context.store, context.backend, tuple(kinds.items()), id_column, steps)
@@ -90,26 +101,6 @@ def read_and_apply(
     return function(program.rows(partition), role, *args)
 
 
-def hash_keys(series: pd.Series, seed: int) -> np.ndarray:
-    """A 64-bit key of every value, uniform, the same on every machine and for every partitioning."""
-    import pandas as pd
-
-    if series.dtype == "str":
-        raw = pd.util.hash_array(series.to_numpy(dtype=object, na_value=""), categorize=True)
-    else:
-        raw = ordered_keys(series)
-    return mix64(raw, seed)
-
-
-def ordered_keys(series: pd.Series) -> np.ndarray:
-    """Numbers and times as uint64 in the same order."""
-    if series.dtype.kind == "f":
-        return key_of_float64(series.to_numpy("float64"))
-    if series.dtype.kind == "M":
-        return key_of_int64(series.to_numpy("datetime64[us]").astype("int64"))
-    return key_of_int64(series.to_numpy("int64", na_value=np.iinfo("int64").min))
-
-
 def split_keys(frame: pd.DataFrame, job: Job, kind: str) -> np.ndarray:
     """The key of every row by which a split orders it: a hash of its id or group, or its time."""
     split = job.split
@@ -124,9 +115,9 @@ def split_keys(frame: pd.DataFrame, job: Job, kind: str) -> np.ndarray:
 
 
 def assign(frame: pd.DataFrame, role: str, job: Job, rule: SplitRule) -> tuple[np.ndarray, np.ndarray]:
-    """Target (class code or value; NaN where null) and whether each row is a test row."""
-    target = target_codes(frame[job.data.target], rule)
-    if rule.kind == "path":
+    """Target (class code or value; NaN where null or not looked at) and whether each row is a test row."""
+    target = target_codes(frame[job.data.target], rule) if rule.has_target else np.full(len(frame), np.nan)
+    if rule.kind in ("none", "path"):
         return target, np.full(len(frame), role == "test")
     keys = split_keys(frame, job, rule.kind)
     if rule.kind == "time":

@@ -20,7 +20,7 @@ from treadle.engine.models.booster import model_of_booster
 from treadle.engine.models.catalogue import CATALOGUE, Entry, check_models
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.models.linear import LinearModel
-from treadle.engine.rows import hash_keys
+from treadle.engine.relational.keys import hash_keys
 from treadle.errors import DataError, TreadleError, listed
 from treadle.kernels.hashing import uniform
 

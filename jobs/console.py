@@ -108,6 +108,8 @@ def show_run(run: Run, full: bool) -> None:
     out.print(f"\nRun {run.id}: {run.status} in {manifest['seconds']:.1f} s")
     if manifest["error"]:
         out.print(f"  {manifest['error']}")
+    if "contract" in results:
+        _contract(results["contract"]["verdicts"], full)
     if "evaluate" in results:
         _leaderboard(results["evaluate"])
     if run.importance:
@@ -135,6 +137,22 @@ def show_run(run: Run, full: bool) -> None:
     for text in manifest["warnings"]:
         out.print(f"warning: {text}")
     out.print(f"Manifest: {run._store.path(f'runs/{run.id}/manifest.json')}")
+
+
+def _contract(verdicts: Sequence[Mapping[str, Any]], full: bool) -> None:
+    """How many expectations are met, and those that are not; all of them when `full`."""
+    passed = sum(verdict["status"] == "passed" for verdict in verdicts)
+    title = f"Contract: {passed} of {len(verdicts)} expectations are met"
+    table = Table("expectation", "status", "rows that break it", "measured", title=title, title_justify="left")
+    for verdict in verdicts:
+        if full or verdict["status"] != "passed":
+            rows = "" if verdict["violations"] is None else f"{verdict['violations']:,} of {verdict['rows']:,}"
+            measured = ", ".join(f"{key} {value}" for key, value in verdict["measured"].items())
+            table.add_row(verdict["name"], verdict["status"], rows, measured)
+    if table.row_count:
+        out.print(table)
+    else:
+        out.print(title)
 
 
 def _leaderboard(evaluation: Mapping[str, Any]) -> None:
@@ -211,6 +229,8 @@ def show_check(found: Mapping[str, Any]) -> None:
     for name in dict.fromkeys([*found["columns"], *found["rows_after_tables"]]):
         table.add_row(name, found["columns"].get(name, ""), found["rows_after_tables"].get(name, ""))
     out.print(table)
+    if found["contract"]:
+        out.print(f"Contract: {len(found['contract'])} expectations, of columns and types that the input has")
     if found["target"]:
         out.print(f"Target: {found['target']}")
 
@@ -241,6 +261,9 @@ def show_predicted(done: Mapping[str, Any]) -> None:
     out.print(f"{done['model']}: {done['rows_predicted']:,} of {done['rows_read']:,} rows predicted")
     for text in done["left_out"]:
         out.print(f"left out, because it needs the target: {text}")
+    for name, rows in done["contract"].items():
+        if rows:
+            out.print(f"warning: {rows:,} of {done['rows_read']:,} rows break {name}")
     for table in done["written"]:
         version = f" version {table['version']}" if "version" in table else ""
         out.print(f"  {table['path']}{version}: {table['rows']:,} rows")

@@ -23,6 +23,8 @@ from treadle.errors import DataError, RequestError
 from treadle.jobs.spec import root_of
 
 FORMATS = ("parquet", "delta")
+WHOLE_BYTES = 2 * 2**30
+"""Most memory of rows that are predicted all at once."""
 PROGRESS = {"stage": "predict", "event": "progress"}
 
 
@@ -52,7 +54,7 @@ def predict_files(
 
     Returns
     -------
-    The model, rows read and predicted, and the paths and versions written.
+    The model, rows read and predicted, those that break the job's contract, and the paths and versions written.
 
     Raises
     ------
@@ -92,15 +94,14 @@ def predict_files(
             rows = sum(file.rows or 0 for file in files)
             if rows == 0:
                 raise DataError(f"The input {', '.join(inputs)} has no rows; there is nothing to predict.")
-            count = partition_count(rows, row_bytes(inspected.kinds), workers or 2)
+            count = _partitions(bundle, rows, row_bytes(inspected.kinds), workers or 2)
             tasks = list(enumerate(cut(files, count, own=inspected.is_text)))
             reading = replace(program, store=pieces_of)
             parts = each(predict_partition, tasks, bundle.store, bundle.reference, reading, scratch, explain)
-        written = [
-            _publish(scratch, "predictions", [part for part, _ in parts if part is not None], store, format_, bundle)
-        ]
+        predicted = [part for part, _, _ in parts if part is not None]
+        written = [_publish(scratch, "predictions", predicted, store, format_, bundle)]
         if explain:
-            explained = [part for _, part in parts if part is not None]
+            explained = [part for _, part, _ in parts if part is not None]
             written.append(_publish(scratch, "explanations", explained, beside, format_, bundle))
     finally:
         if scratch.fs.exists(scratch.path("")):
@@ -110,8 +111,23 @@ def predict_files(
         "rows_read": rows,
         "rows_predicted": written[0]["rows"],
         "left_out": list(bundle.document.left_out),
+        "contract": {name: sum(broken[name] for *_, broken in parts) for name in bundle.document.contract},
         "written": written,
     }
+
+
+def _partitions(bundle: Bundle, rows: int, bytes_a_row: int, workers: int) -> int:
+    """As many as is good for the size; one where operations need the other rows of a key as well."""
+    together = [step.where for step in bundle.program.steps if step.operation.together is not None]
+    if not together:
+        return partition_count(rows, bytes_a_row, workers)
+    if rows * bytes_a_row > WHOLE_BYTES:
+        raise RequestError(
+            f"{together[0]} looks at several rows of a key, so all rows to predict are taken at once, and {rows} rows "
+            f"are {rows * bytes_a_row / 2**30:.1f} GiB, more than {WHOLE_BYTES / 2**30:.0f} GiB; predict fewer keys at "
+            "a time, each with all its rows."
+        )
+    return 1
 
 
 def _check_output(store: Store, format_: str) -> None:
@@ -144,17 +160,19 @@ def predict_partition(
     program: Program,
     out: Store,
     explain: bool,
-) -> tuple[Part | None, Part | None]:
-    """On a worker: one partition's predictions, and its contributions when asked, in one pass."""
+) -> tuple[Part | None, Part | None, dict[str, int]]:
+    """On a worker: one partition's predictions, and its contributions when asked, in one pass.
+
+    And how many of its rows break each expectation of the contract.
+    """
     number, partition = task
     name, _, version = reference.partition(":")
     bundle = load_bundle(models, name, int(version))
     explanations = f"explanations/part-{number:05d}.parquet" if explain else None
     predictions = f"predictions/part-{number:05d}.parquet"
-    scored = bundle.write_tables(
-        program.rows(partition), out, predictions, explanations, partition[0].offset, f"partition {number}"
-    )
-    return scored.predictions, scored.explanations
+    rows = program.rows(partition)
+    scored = bundle.write_tables(rows, out, predictions, explanations, partition[0].offset, f"partition {number}")
+    return scored.predictions, scored.explanations, bundle.violations(rows)
 
 
 def _publish(

@@ -163,7 +163,7 @@ def bin_rows(bins: Bins, rows: Rows) -> NDArray[Any]:
 
 
 @intrinsic
-def _strided(typingctx: Any, address: Any, count: Any, step: Any, number: Any) -> Any:
+def strided(typingctx: Any, address: Any, count: Any, step: Any, number: Any) -> Any:
     """The one-dimensional array of `count` numbers from an address on, `step` bytes apart; it owns nothing."""
     array = types.Array(number.dtype, 1, "A")
 
@@ -244,14 +244,14 @@ def _bin_columns(place, first, rows, stride, numeric, search, level_start, coded
         step = place[numeric[i, 0], 1]
         address = place[numeric[i, 0], 0] + first * step
         if place[numeric[i, 0], 2] == 4:
-            _bin_numeric(_strided(address, rows, step, np.float32), i, numeric, search, level_start, stride, out)
+            _bin_numeric(strided(address, rows, step, np.float32), i, numeric, search, level_start, stride, out)
         else:
-            _bin_numeric(_strided(address, rows, step, np.float64), i, numeric, search, level_start, stride, out)
+            _bin_numeric(strided(address, rows, step, np.float64), i, numeric, search, level_start, stride, out)
     for i in range(len(coded)):
         step = place[coded[i, 0], 1]
         address = place[coded[i, 0], 0] + first * step
         if place[coded[i, 0], 2] == 4:
-            _bin_coded(_strided(address, rows, step, np.float32), i, coded, number, tables, stride, out)
+            _bin_coded(strided(address, rows, step, np.float32), i, coded, number, tables, stride, out)
         else:
-            _bin_coded(_strided(address, rows, step, np.float64), i, coded, number, tables, stride, out)
+            _bin_coded(strided(address, rows, step, np.float64), i, coded, number, tables, stride, out)
     _pad(rows, stride, out)

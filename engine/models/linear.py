@@ -24,7 +24,7 @@ class LinearModel(Model):
     ) -> None:
         self.task = task
         self.link = link
-        self.coefficients = np.atleast_2d(np.asarray(coefficients, dtype=np.float64))
+        self.coefficients = np.atleast_2d(np.ascontiguousarray(coefficients, dtype=np.float64))
         """(outputs, features)."""
         self.intercept = np.atleast_1d(np.asarray(intercept, dtype=np.float64))
         self.means = np.asarray(means, dtype=np.float64)

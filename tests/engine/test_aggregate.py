@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from treadle.engine.aggregate import Aggregate
 from treadle.engine.backend import DTYPES, kinds_of
+from treadle.engine.relational.aggregate import Aggregate
 from treadle.errors import RequestError
 
 KINDS = {"text": "text", "whole": "int", "flag": "bool", "number": "float", "time": "timestamp", "nothing": "float"}
@@ -152,7 +152,7 @@ def test_a_large_offset_leaves_the_deviation_exact() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(RequestError, match="'m': mean needs numbers, and column 'text' is str; cast it first"):
+    with pytest.raises(RequestError, match="'m': mean needs numbers, and column 'text' is text; cast it first"):
         aggregate(["flag"], {"m": {"function": "mean", "column": "text"}}).partial(frame_of([]))
     with pytest.raises(ValidationError, match="column: missing; only count works without one, not sum"):
         aggregate(["k"], {"s": {"function": "sum"}})

@@ -15,10 +15,10 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from tests.engine.parts import fitted_on, job_of
+from tests.engine.parts import applied, fitted_on, job_of
 from treadle.engine.artifacts import Features
 from treadle.engine.backend import DTYPES
-from treadle.engine.encoders import MAX_LEVELS, AnyFitted, Fitted, FittedLevels, apply, to_matrix
+from treadle.engine.encoders import MAX_LEVELS, AnyFitted, FittedLevels, to_matrix
 from treadle.engine.features import check
 from treadle.errors import DataError, RequestError
 
@@ -49,10 +49,6 @@ def halves(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 def one_column(frame: pd.DataFrame, name: str) -> np.ndarray:
     return frame[[name]].astype("float64").to_numpy()
-
-
-def applied(operations: list[Fitted], inputs: list[str], frame: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(apply(frame, operations, inputs), index=frame.index)
 
 
 @settings(max_examples=20, deadline=None)
@@ -172,6 +168,18 @@ OPERATIONS: list[list[dict[str, Any]]] = [
     [{"op": "one_hot", "columns": COLUMNS, "missing": "1", "unseen": "other"}],
     [{"op": "ordinal", "columns": "all", "missing": "?", "unseen": "other"}, {"op": "one_hot", "columns": ["c"]}],
     [{"op": "scale", "columns": ["f"]}, {"op": "one_hot", "columns": "categorical"}, DATES],
+    [{"op": "clip", "columns": "numeric"}, {"op": "bin", "columns": ["f"]}, {**DATES, "cyclic": True}],
+    [{"op": "scale", "columns": ["i"], "method": "robust"}, {"op": "bin", "columns": "numeric", "method": "quantile"}],
+    [
+        {"op": "interactions", "columns": "numeric", "degree": 3},
+        {"op": "scale", "columns": "all", "method": "quantile"},
+    ],
+    [{"op": "frequency", "columns": ["c", "f"]}, {"op": "ordinal", "columns": ["i", "b"], "min_count": 2}],
+    [
+        {"op": "text", "columns": ["c"], "hash_tokens": 3},
+        {"op": "hash_encode", "columns": ["i", "b", "f"], "buckets": 4},
+    ],
+    [{"op": "one_hot", "columns": ["c", "i"], "max_levels": 1}, {"op": "one_hot", "columns": ["f"], "min_share": 0.3}],
 ]
 
 
@@ -293,7 +301,9 @@ def test_selectors_and_refusals_of_columns() -> None:
     dates = {"op": "date_parts", "columns": "all", "parts": ["year"]}
     hot = {"op": "one_hot", "columns": "categorical"}
     assert features(dates, hot, {"op": "scale", "columns": "numeric"}) == ["c=?", "i", "b", "f", "t_year"]
-    with pytest.raises(RequestError, match=r"Models need numbers, and no feature operation encodes c \(text\), t \(ti"):
+    with pytest.raises(
+        RequestError, match=r"Features are numbers, and no feature operation encodes c \(text\), t \(ti"
+    ):
         features()
     with pytest.raises(
         RequestError, match=r"features.0 \(scale\): column 'c' is a text; it works on indicator, number"

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from tests.engine.parquet_types import TYPES
-from treadle.engine.aggregate import Aggregate
 from treadle.engine.artifacts import Piece
 from treadle.engine.backend import Backend, kinds_of
 from treadle.engine.bundle import replayable
@@ -25,6 +24,7 @@ from treadle.engine.inputs import Inspected, cut
 from treadle.engine.operation import ROW_ID, Operation
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import TableOperation
+from treadle.engine.relational.aggregate import Aggregate
 from treadle.engine.store import Store
 from treadle.engine.text_input import inspect
 from treadle.errors import DataError, RequestError

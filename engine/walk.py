@@ -1,0 +1,281 @@
+"""The walk over the relational operations of a job: how far they are compiled, and what was done on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from treadle.engine import sides
+from treadle.engine.artifacts import Part, Prepared, Source, StepRecord, rows_of
+from treadle.engine.backend import kinds_of
+from treadle.engine.context import Context
+from treadle.engine.exchange import Partitions, bucket_count, exchange, merged, roles_of
+from treadle.engine.gathering import Grouping, GroupTable, as_source, group_tables, sample_bound
+from treadle.engine.inputs import Inspected, row_bytes
+from treadle.engine.operation import ROW_ORDER
+from treadle.engine.program import Program, Step
+from treadle.engine.relational import Aggregate, Dedupe, Join, Pivot, Rename, Sample, TableOperation, Union, Window
+from treadle.errors import RequestError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass
+class Walk:
+    """The rows that there are, and what is still to be done with them."""
+
+    context: Context
+    source: Source
+    partitions: Partitions
+    program: Program
+    """From the partitions' rows to those after the last operation."""
+    replay: Program
+    """From raw rows to the same."""
+    first: int
+    start: int
+    rows: int
+    """Rows of the partitions; filters may leave fewer."""
+    held: frozenset[str] | None = None
+    """Columns whose equal values lie in one partition each; none of them when all rows do."""
+    waiting: list[tuple[Step, Program]] = field(default_factory=list)
+    """Aggregates whose group tables are still to be gathered, with the programs that make their columns."""
+    files: list[Part] = field(default_factory=list)
+    """Of exchanged rows and converted tables."""
+    side_files: list[Part] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, context: Context, source: Source, first: int) -> Walk:
+        id_column = context.job.data.id if context.job.data.id in source.kinds else None
+        program = Program(context.store, context.backend, tuple(source.kinds.items()), id_column, ())
+        return cls(context, source, source.partitions, program, program, first, first, source.rows)
+
+    def add(self, step: Step) -> None:
+        """One more step of both programs."""
+        self.program = replace(self.program, steps=(*self.program.steps, step))
+        self.replay = replace(self.replay, steps=(*self.replay.steps, step))
+        if self.held is None:
+            return
+        operation = step.operation
+        if isinstance(operation, Rename):
+            self.held = frozenset(operation.columns.get(name, name) for name in self.held)
+        elif isinstance(operation, Union) or self.held & operation.makes(step.side_columns):
+            self.held = None
+
+    def lies_together(self, keys: Sequence[str]) -> bool:
+        """Whether all rows with equal keys are in one partition already."""
+        return self.held is not None and self.held <= set(keys)
+
+    def bring_together(self, keys: Sequence[str], index: int) -> None:
+        """Rows with equal keys into one partition; nothing where they are already."""
+        if self.lies_together(keys):
+            return
+        self.gather()
+        keys = shared_keys(self.context.job.tables, index, keys)
+        kinds = kinds_of(self.program.empty())
+        width = max(row_bytes(dict(self.program.kinds)), row_bytes(kinds))
+        count = bucket_count(self.rows, width) if keys else 1
+        if count == 1 and not any(partition[0].step is not None for partition in self.partitions):
+            self.partitions = merged(self.partitions)
+        else:
+            buckets, files = exchange(self.context, self.program, self.partitions, keys, count, index, "rows")
+            self._go_on_from(tuple(bucket for bucket in buckets if bucket), kinds, files, index)
+        self.held = frozenset(keys)
+
+    def _go_on_from(self, partitions: Partitions, kinds: dict[str, str], files: Iterable[Part], index: int) -> None:
+        """Exchanged rows are what is left to be read; the program begins anew."""
+        self.partitions = partitions
+        self.files += files
+        self.rows = sum(rows_of(partition) for partition in partitions)
+        self.start = index
+        # The rows bring `__id__` along, even where an operation dropped the column that it is from.
+        id_column = self.program.id_column if self.program.id_column in kinds else None
+        kinds = {**kinds, ROW_ORDER: "int"}
+        self.program = Program(self.context.store, self.context.backend, tuple(kinds.items()), id_column, ())
+
+    def join(self, step: Step, operation: Join, inspected: Inspected) -> None:
+        """The other table goes to every worker when it is small, else rows of both are exchanged by their keys."""
+        context, path = self.context, f"{operation.with_.path}"
+        kinds = sides.kinds_of_side(operation, inspected)
+        size, limit = sides.size_of(inspected, kinds), sides.broadcast_limit(context)
+        if size > limit and not (self.context.job.keeps_no_tables and operation.on):
+            raise RequestError(
+                f"join with {path}: about {size / 2**30:.1f} GiB in memory, more than the {limit / 2**30:.2g} GiB that "
+                "is sent to every worker and kept with a model; aggregate or filter it first, or join it in a job "
+                "without models."
+            )
+        partitions, made = sides.partitions_of(context, inspected, path, step.index)
+        program = sides.program_of(context, operation, inspected)
+        if size <= limit:
+            self.add(self._with_side(step, sides.load(context, program, partitions)))
+        else:
+            self._join_by_exchange(replace(step, side_kinds=tuple(kinds.items())), operation, program, partitions)
+        context.store.remove(*made)
+
+    def _join_by_exchange(self, step: Step, operation: Join, program: Program, there: Partitions) -> None:
+        self.gather()
+        keys = shared_keys(self.context.job.tables, step.index, operation.on)
+        kinds = kinds_of(self.program.empty())
+        count = max(
+            bucket_count(self.rows, max(row_bytes(dict(self.program.kinds)), row_bytes(kinds))),
+            bucket_count(sum(rows_of(partition) for partition in there), row_bytes(dict(step.side_kinds))),
+        )
+        rows, files = exchange(self.context, self.program, self.partitions, keys, count, step.index, "rows")
+        others, of_others = (
+            exchange(self.context, program, there, keys, count, step.index, "side") if there else ((), ())
+        )
+        marked = [tuple(p.model_copy(update={"step": step.index}) for p in bucket) for bucket in others]
+        every = marked * len(roles_of(self.partitions)) or [()] * len(rows)
+        matched = tuple((*own, *other) for own, other in zip(rows, every, strict=True) if own)
+        self._go_on_from(matched, kinds, (*files, *of_others), step.index)
+        self.held = frozenset(keys)
+        self.add(replace(step, multiplies=operation.how == "left"))
+
+    def _with_side(self, step: Step, frame: pd.DataFrame) -> Step:
+        """The step with the small table that it takes, written beside the rows."""
+        path = f"{self.context.folder}/side-{step.index}.parquet"
+        part = self.context.store.write_parquet(path, self.context.backend.table(frame))
+        self.side_files.append(part)
+        operation = step.operation
+        twice = 0
+        if isinstance(operation, Join) and operation.how in ("left", "inner"):
+            twice = int(frame.duplicated(subset=list(operation.on)).sum())
+        if twice:
+            self.warnings.append(
+                f"{step.where}: {twice} keys occur more than once in {operation.with_.path}; rows multiply"  # type: ignore[attr-defined]
+            )
+        return replace(step, side=part.path, side_kinds=tuple(kinds_of(frame).items()), multiplies=twice > 0)
+
+    def union(self, step: Step, operation: Union, inspected: Inspected) -> None:
+        """The other table's rows come in at this step, as partitions of their own."""
+        there = sides.kinds_of_side(operation, inspected)
+        kinds = operation.kinds(self.program.output(), there)
+        self.gather()
+        partitions, files = sides.partitions_of(
+            self.context, inspected, str(operation.with_.path), step.index, entering=True, offset=self.rows
+        )
+        self.partitions += partitions
+        self.rows += sum(rows_of(partition) for partition in partitions)
+        self.files += files
+        self.add(replace(step, side_kinds=tuple(there.items()), kinds=tuple(kinds.items())))
+
+    def group(self, step: Step, operation: Grouping) -> Walk:
+        """A group table for the rows to take along, or in their place."""
+        if operation.broadcast and self.context.job.keeps_no_tables:
+            keys = keys_of_later(self.context.job.tables, step.index, operation.by)
+            if keys:
+                self.bring_together(keys, step.index)
+            if self.lies_together(operation.by):
+                self.add(step)
+                return self
+        table = self._group_table(step.index, operation)
+        if operation.broadcast:
+            empty = operation.finish(operation.partial(table.program.empty()))
+            step = replace(step, side_kinds=tuple(kinds_of(empty).items()))
+            self.waiting.append((step, table.program))
+            self.add(step)
+            return self
+        (groups,) = group_tables(self.context, [table], self.partitions)
+        self.context.store.remove(*self.files)
+        walk = Walk.of(self.context, as_source(self.context, groups, step.where, step.index), step.index + 1)
+        walk.warnings = self.warnings
+        return walk
+
+    def _group_table(self, index: int, operation: Grouping) -> GroupTable:
+        complete = self.lies_together(operation.by)
+        pruned = self.program.pruned(operation.gathers)
+        if {step.index for step, _ in self.waiting} & {step.index for step in pruned.steps}:
+            self.gather()
+            pruned = self.program.pruned(operation.gathers)
+        return GroupTable(operation, pruned, index, complete)
+
+    def sample(self, step: Step, operation: Sample) -> None:
+        """A sample of a given number: the bound of the hashes comes first."""
+        self.gather()
+        bound = sample_bound(self.context, self.program.pruned(()), self.partitions, operation)
+        self.add(self._with_side(step, bound))
+
+    def gather(self) -> None:
+        """Gathers the group tables that are waited for, in one pass over the rows."""
+        if not self.waiting:
+            return
+        wanted = [
+            GroupTable(step.operation, program, step.index, self.lies_together(step.operation.by))  # type: ignore[arg-type, attr-defined]
+            for step, program in self.waiting
+        ]
+        tables = group_tables(self.context, wanted, self.partitions)
+        steps = (step for step, _ in self.waiting)
+        done = {step.index: self._with_side(step, table) for step, table in zip(steps, tables, strict=True)}
+        self.waiting.clear()
+        self.program, self.replay = (
+            replace(p, steps=tuple(done.get(s.index, s) for s in p.steps)) for p in (self.program, self.replay)
+        )
+
+    def prepared(self, table: tuple[Part, ...] | None) -> Prepared:
+        """What the stages that follow need; of a job that only makes a table, the table."""
+        source = self.source.model_copy(
+            update={
+                "kinds": dict(self.program.kinds),
+                "partitions": self.partitions if table is None else (),
+                "files": (*self.source.files, *self.files) if table is None else (),
+            }
+        )
+        records = [
+            StepRecord(
+                index=step.index,
+                operation=step.operation,  # type: ignore[arg-type]
+                side=step.side,
+                side_kinds=dict(step.side_kinds),
+                kinds=dict(step.kinds),
+                multiplies=step.multiplies,
+            )
+            for step in self.replay.steps
+        ]
+        return Prepared(
+            source=source,
+            start=self.start,
+            origin=dict(self.replay.kinds),
+            first=self.first,
+            steps=tuple(records),
+            sides=tuple(self.side_files),
+            kinds=self.program.output(),
+            table=table,
+            warnings=tuple(self.warnings),
+        )
+
+
+def shared_keys(tables: Sequence[TableOperation], index: int, keys: Sequence[str]) -> tuple[str, ...]:
+    """Some of the keys: those that later operations have, too, so that one exchange serves several."""
+    shared = tuple(dict.fromkeys(keys))
+    for operation in tables[index + 1 :]:
+        if set(shared) & operation.makes() or _begins_anew(operation):
+            break
+        together = operation.by if isinstance(operation, Aggregate) else operation.together
+        if together is None or (isinstance(operation, Dedupe) and operation.columns is None):
+            continue
+        common = tuple(key for key in shared if key in together)
+        if not common:
+            break
+        shared = common
+    return shared
+
+
+def keys_of_later(tables: Sequence[TableOperation], index: int, by: Sequence[str]) -> tuple[str, ...]:
+    """Keys by which rows are exchanged later on in any case, and that groups by `by` can do with; else none."""
+    for operation in tables[index + 1 :]:
+        if _begins_anew(operation) or set(by) & operation.makes():
+            return ()
+        if isinstance(operation, Dedupe) and operation.columns is None:
+            return tuple(by)
+        if isinstance(operation, (Window, Dedupe)):
+            return tuple(key for key in by if key in (operation.together or ()))
+    return ()
+
+
+def _begins_anew(operation: TableOperation) -> bool:
+    """Whether keys before it say nothing of the rows after it."""
+    return isinstance(operation, (Rename, Union, Pivot)) or (
+        isinstance(operation, Aggregate) and not operation.broadcast
+    )
