@@ -14,8 +14,10 @@ from deltalake import write_deltalake
 from typer.testing import CliRunner
 
 import treadle
+from tests.conftest import people_spec
 from treadle.errors import DataError, RequestError
 from treadle.jobs.cli import app
+from treadle.jobs.predict import predict_files
 from treadle.jobs.run import Run
 
 DAYS = (1, 2, 3, 5, 6, 7)
@@ -235,6 +237,30 @@ def test_sides_of_joins_are_of_any_format(etl: Callable[..., Run], tmp_path: Pat
     assert found.where(found.notna(), None).to_dict("list") == {
         "k": [1, 2, 3], "v": ["one", None, "three"], "w": [None, 7, None], "d": [0.5, 1.5, None],
     }  # fmt: skip
+
+
+def test_batch_prediction_reads_text_as_the_job_did(people: Path, tmp_path: Path, scheduler: str) -> None:
+    frame = pd.read_parquet(people)[["key", "age", "member", "buys"]]
+    frame["member"] = frame["member"].map({True: "yes", False: "no"})
+    frame.to_json(tmp_path / "in.jsonl", orient="records", lines=True)
+    types = {"member": "bool", "age": "float"}
+    changes = {
+        "name": "text",
+        "data": {"path": str(tmp_path / "in.jsonl"), "target": "buys", "id": "key", "types": types},
+        "tables": [], "features": [], "models": ["decision_tree"], "predict": {"rows": "all"},
+    }  # fmt: skip
+    run = treadle.run(people_spec(people, tmp_path / "artifacts", scheduler, **changes))
+    expected = run.table("predictions").to_pandas().set_index("id")["score"]
+    # Here, some of the numbers are texts, and other keys are there.
+    rows = frame.drop(columns="buys").assign(age=frame["age"].where(frame.index % 2 == 0, frame["age"].astype(str)))
+    rows.assign(new=[[1]] * len(rows)).to_json(tmp_path / "new.ndjson.gz", orient="records", lines=True)
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    for name in ("new.ndjson.gz", "new.csv"):
+        output = str(tmp_path / f"scored-{name}")
+        told = predict_files("text", [str(tmp_path / name)], output, root=str(tmp_path / "artifacts"), workers=1)
+        assert told["rows_predicted"] == 600
+        scored = pd.read_parquet(output).set_index("id")["score"]
+        pd.testing.assert_series_equal(scored.sort_index(), expected.sort_index())
 
 
 def test_check_and_plan_tell_what_was_found(tmp_path: Path, scheduler: str) -> None:
