@@ -52,6 +52,11 @@ class Step:
         return isinstance(self.operation, Aggregate) and self.side is None and not self.side_kinds
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it needs, whatever is wanted of its output."""
+        return (*self.operation.reads, *(self.operation.gathers if self.is_local else ()))  # type: ignore[attr-defined]
+
+    @property
     def side_columns(self) -> list[str]:
         return [name for name, _ in self.side_kinds]
 
@@ -132,7 +137,7 @@ class Program:
     def apply(self, frame: pd.DataFrame, sides: Mapping[int, pd.DataFrame] | None = None) -> pd.DataFrame:
         """The steps on rows in memory, with the other tables of some steps; columns are checked before each."""
         for step in self.steps:
-            for name in step.operation.reads:
+            for name in step.reads:
                 if name not in frame.columns:
                     raise column_not_found(name, f"the input of {step.where}", _visible(frame))
             side = (sides or {}).get(step.index)
@@ -178,9 +183,8 @@ class Program:
             if decides_rows or not makes or makes & needed:
                 narrowed = operation.only(needed)
                 needed = narrowed.needs(needed, step.side_columns)
+                needed |= set(step.reads) if step.is_local else frozenset()
                 steps.append(_narrowed(replace(step, operation=narrowed), needed | {self.id_column or ROW_ID}))
-            if step.is_local:
-                needed |= set(operation.gathers)  # type: ignore[attr-defined]
             if isinstance(operation, (Select, Drop)):
                 steps.pop()
             if isinstance(operation, (Select, Drop, Rename)):

@@ -33,6 +33,7 @@ BACKEND = Backend()
 KINDS = {"a": "int", "b": "float", "c": "text", "d": "timestamp", "k": "int"}
 NAMES = ["a", "b", "c", "d", "k", "x", "y", "s", "t"]
 ROWS = 12
+OPERATIONS = ["filter", "derive", "rename", "select", "drop", "cast", "join", "aggregate", "local", "window", "dedupe"]
 
 
 def operation(section: dict[str, Any]) -> Operation:
@@ -88,7 +89,7 @@ class Maker:
         one = self.draw(st.sampled_from(names))
         some = self.draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True))
         new = self.draw(st.sampled_from(NAMES))
-        match self.draw(st.sampled_from(["filter", "derive", "rename", "select", "drop", "cast", "join", "aggregate"])):
+        match self.draw(st.sampled_from(OPERATIONS)):
             case "filter":
                 self.add({"op": "filter", "sql": f"{one} is not null"})
             case "derive":
@@ -114,6 +115,14 @@ class Maker:
                 assert isinstance(made, Aggregate)
                 rows = self.program.pruned(made.gathers).apply(self.frame)
                 self.add(section, made.finish(made.merge([made.partial(rows)])))
+            case "local" if new not in some:
+                outcome = {new: {"function": "nunique", "column": one}}
+                self.add({"op": "aggregate", "by": some, "broadcast": True, "aggregations": outcome})
+            case "window":
+                outputs = {new: {"function": "lag", "column": one}, some[0]: {"function": "cum_count", "column": one}}
+                self.add({"op": "window", "by": some, "outputs": outputs})
+            case "dedupe":
+                self.add({"op": "dedupe", "columns": some, "keep": "last"})
 
 
 @settings(max_examples=30, deadline=None)
