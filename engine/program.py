@@ -19,6 +19,7 @@ from treadle.engine.backend import ARROW_TYPES, Backend, converted, kinds_of
 from treadle.engine.inputs import filesystem
 from treadle.engine.left_out import row_numbers, without_left_out
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
+from treadle.engine.pruning import narrowed
 from treadle.engine.readers.parts import constant
 from treadle.engine.relational import Aggregate, Dedupe, Drop, Filter, Join, Rename, Select, Union
 from treadle.engine.store import Store
@@ -88,7 +89,8 @@ class Program:
             index: self._frame([piece for piece in partition if piece.step == index], dict(steps[index].side_kinds))
             for index in sorted({piece.step for piece in partition if piece.step is not None} & set(steps))
         }
-        return self.apply(self.read(own), sides)
+        wanted = narrowed(self.store, dict(self.kinds), self.id_column, self.steps, own)
+        return self.apply(self.read(wanted), sides)
 
     def read(self, pieces: Sequence[Piece]) -> pd.DataFrame:
         """The rows of the pieces before any step, with `__id__`, exchanged ones in the order that they had before."""
