@@ -14,14 +14,12 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
 from treadle.kernels.forest import LEAF, ZERO_BOUND, Forest
 from treadle.kernels.rows import Rows
 from treadle.kernels.simd import aligned, count, load, splat
+from treadle.kernels.strides import strided
 
 LOW, HIGH, MISSING = 0, 1, 2
 KINDS = 3
@@ -160,21 +158,6 @@ def bin_rows(bins: Bins, rows: Rows) -> NDArray[Any]:
         c = rows[:]
         _bin_columns(c.place, c.first, c.count, stride, b.numeric, b.search, b.level_start, b.coded, b.tables, out)
     return out
-
-
-@intrinsic
-def strided(typingctx: Any, address: Any, count: Any, step: Any, number: Any) -> Any:
-    """The one-dimensional array of `count` numbers from an address on, `step` bytes apart; it owns nothing."""
-    array = types.Array(number.dtype, 1, "A")
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        made = context.make_array(array)(context, builder)
-        size = context.get_constant(types.intp, number.dtype.bitwidth // 8)
-        data = builder.inttoptr(args[0], made.data.type)
-        populate_array(made, data=data, shape=[args[1]], strides=[args[2]], itemsize=size, meminfo=None)
-        return made._getvalue()
-
-    return array(types.intp, types.intp, types.intp, number), codegen
 
 
 @numba.njit(nogil=True, cache=True, forceinline=True)

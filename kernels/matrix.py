@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.kernels.binning import strided
+from treadle.kernels.strides import strided
 
 TILE = 16
 """Rows of a column that are written before the next column's."""

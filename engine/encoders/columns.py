@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from treadle.errors import DataError
-from treadle.kernels.hashing import mix64
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +59,8 @@ class Training:
 
     def folds(self, number: int) -> NDArray[np.int64]:
         """The fold of every training row, from 0; -1 for other rows."""
+        from treadle.kernels.hashing import mix64
+
         hashes = mix64(self.keys, _FOLDS) >> np.uint64(32)
         return np.where(self.rows, ((hashes * np.uint64(number)) >> np.uint64(32)).astype(np.int64), -1)
 

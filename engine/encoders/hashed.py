@@ -12,7 +12,6 @@ from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders.base import MAX_LEVELS, Fitted, Kind, Operation, Titles
 from treadle.engine.encoders.columns import Indicator, Training, arrow, is_text, numbers, texts
-from treadle.kernels.hashing import mix64
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,4 +125,6 @@ def _hashes(values: pa.Array, column: Column) -> NDArray[np.uint64]:
 
     if is_text(values):
         return hash_texts(texts(values))
+    from treadle.kernels.hashing import mix64
+
     return mix64((numbers(column) + 0.0).view(np.uint64), 0)

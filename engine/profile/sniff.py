@@ -51,8 +51,8 @@ def sniff(path: str, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 
 def _encoding(fs: Any, path: str) -> str:
-    with open_text(fs, path, "utf-8") as reader:
-        raw = reader.read(LOOKED_AT)
+    with fs.open(path, "rb", compression="infer") as file:
+        raw = file.read(LOOKED_AT)
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     decoder = codecs.getincrementaldecoder("utf-8")()

@@ -141,7 +141,7 @@ VALUES = [
                                {"op": "select", "columns": ["x", "buys"]}]}),
     case("levels that differ in case", "Features 'city=Ulm' and 'city=ulm' differ in case only.*lower",
          lambda p: {"data": p.data(path=lower(p.raw)), "tables": [NO_TIMES], "features": [CITY]}),
-    case("too many levels", "one_hot: column 'name' has [0-9]+ levels, more than 1000; use ordinal for it, or drop it",
+    case("too many levels", "one_hot: column 'name' has [0-9]+ levels, more than 1000; use ordinal or hash",
          lambda p: {"data": p.data(path=pd.concat([p.raw] * 5).assign(name=[f"n{i}" for i in range(1500)])),
                     "tables": [{"op": "select", "columns": ["name", "buys"]}],
                     **feature(op="one_hot", columns=["name"])}),
