@@ -138,8 +138,11 @@ def sketch_counts(keys: NDArray[np.uint64], counts: NDArray[np.int64], limit: in
     """The sketch of sorted keys, repeats allowed, each of which occurs `counts` times: `sketch_keys` when they are
     counted already."""
     starts = np.flatnonzero(np.r_[np.ones(min(len(keys), 1), dtype=bool), keys[1:] != keys[:-1]])
-    table = (np.asarray(keys, np.uint64)[starts], np.add.reduceat(np.asarray(counts, np.int64), starts), 0)
-    return QuantileSketch(*merge_tables([table], _checked(limit)), limit)
+    distinct, total = np.asarray(keys, np.uint64)[starts], np.add.reduceat(np.asarray(counts, np.int64), starts)
+    room = _checked(limit)
+    # Parts of the table are sketches of their own, which merge to that of the whole.
+    parts = [(distinct[i : i + room], total[i : i + room], 0) for i in range(0, max(len(distinct), 1), room)]
+    return QuantileSketch(*merge_tables(parts, limit), limit)
 
 
 def sketch_floats(values: NDArray[Any], limit: int = DEFAULT_LIMIT) -> QuantileSketch:
