@@ -5,6 +5,7 @@ Paths of files that Treadle wrote are relative to the artifacts root, so that a 
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -32,6 +33,11 @@ class Artifact(Document):
     @property
     def is_final(self) -> bool:
         """False when another attempt might make something else, so that it is not to be cached."""
+        return True
+
+    @property
+    def holds(self) -> bool:
+        """False when what was found is so no longer, for the time that has passed."""
         return True
 
     @property
@@ -64,10 +70,22 @@ class Piece(Document):
     """Rows of another table: the operation (its place in the spec) that they are for."""
     batch: int | None = None
     """Of a file of exchanged rows: which of its record batches, of which these are all the rows."""
+    constants: dict[str, str | None] = {}
+    """Columns that are not in the file and have one value in all of its rows, as text."""
+    left_out: str | None = None
+    """A file of the numbers of rows that a contract set aside: these rows of the piece are not there."""
 
     @property
     def rows(self) -> int:
         return self.stop - self.start
+
+
+class Origin(Document):
+    """What a converted file is made from: a text file, from a row on."""
+
+    file: str
+    before: int
+    """Rows of the text file, broken ones not counted, before the first one here."""
 
 
 class Source(Artifact):
@@ -78,9 +96,12 @@ class Source(Artifact):
     files: tuple[Part, ...] = ()
     quarantine: tuple[Part, ...] = ()
     bad_rows: int = 0
+    origins: dict[str, Origin] = {}
+    """Of files that were converted: what they are made from."""
 
     @property
     def rows(self) -> int:
+        """Those that a contract set aside are counted, too."""
         return sum(rows_of(partition) for partition in self.partitions)
 
     @property
@@ -92,6 +113,52 @@ def rows_of(partition: tuple[Piece, ...]) -> int:
     """Rows of a partition, without those of other tables that are only matched with them."""
     own = [piece for piece in partition if piece.step is None]
     return sum(piece.rows for piece in own or partition)
+
+
+class Example(Document):
+    """A row that breaks an expectation."""
+
+    row: int
+    """Its number in the input, from 0."""
+    file: str
+    line: int
+    """As the table `quarantine` has them."""
+    values: dict[str, Any]
+    """Those of the columns that the expectation looks at; times as text."""
+
+
+class Verdict(Document):
+    """The outcome of one expectation."""
+
+    name: str
+    expect: str
+    status: Literal["passed", "warned", "quarantined", "failed"]
+    rows: int
+    """Those that were checked: all."""
+    violations: int | None
+    """Rows that break it; None where it is about all rows together."""
+    measured: dict[str, int | float | str | None]
+    examples: tuple[Example, ...]
+    """The first few of the violations."""
+
+
+class Contracted(Artifact):
+    """How the input meets the job's contract, and the rows without those that were set aside."""
+
+    source: Source
+    verdicts: tuple[Verdict, ...]
+    rows: int
+    set_aside: int
+    until: datetime | None
+    """In UTC without a zone: from then on the newest time of some column is too old."""
+
+    @property
+    def holds(self) -> bool:
+        return self.until is None or datetime.now(UTC).replace(tzinfo=None) <= self.until
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.source.parts
 
 
 class StepRecord(Document):
@@ -132,7 +199,8 @@ class Prepared(Artifact):
 class SplitRule(Artifact):
     """How a row is assigned to training or test, and what the target is."""
 
-    kind: Literal["random", "stratified", "time", "group", "path"]
+    kind: Literal["random", "stratified", "time", "group", "path", "none"]
+    """`none`: all rows are for training, in a job that makes features only."""
     seed: int
     column: str | None
     """The group or time column."""
@@ -145,6 +213,8 @@ class SplitRule(Artifact):
     test_rows: int
     dropped_rows: int
     """Rows without a target."""
+    has_target: bool = True
+    """False in a job that makes features and does not look at a target: `task` and `classes` say nothing then."""
 
 
 class Features(Artifact):
@@ -155,10 +225,12 @@ class Features(Artifact):
     inputs: dict[str, Kind]
     """The columns that the operations start from."""
     operations: tuple[AnyFitted, ...]
+    level_files: tuple[Part, ...] = ()
+    """Where operations keep levels that are too many for a document."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return self.table
+        return (*self.table, *self.level_files)
 
 
 class Trained(Artifact):

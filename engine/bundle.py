@@ -2,6 +2,7 @@
 
 <root>/models/<name>/<version>/bundle.json     written last: without it the version does not exist
                                model.*         the model (see treadle.engine.models)
+                               levels-*.parquet  levels of feature operations that have many
                                side-<n>.parquet  group and join tables of the relational operations
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from treadle.engine.artifacts import Document, Part
 from treadle.engine.backend import Backend, conform
-from treadle.engine.encoders import AnyFitted, apply, to_matrix
+from treadle.engine.encoders import AnyFitted, Fitted, Shelf, apply, to_matrix
+from treadle.engine.expectations import EachRow
 from treadle.engine.models.base import Model, Task, load_model
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
@@ -62,6 +64,8 @@ class BundleDocument(Document):
     steps: tuple[BundledStep, ...]
     left_out: tuple[str, ...]
     """Operations that need the target and are not replayed."""
+    contract: dict[str, Annotated[EachRow, Field(discriminator="expect")]] = Field(default_factory=dict)
+    """Expectations on the inputs, by name."""
     feature_inputs: tuple[str, ...]
     operations: tuple[AnyFitted, ...]
     features: tuple[str, ...]
@@ -101,11 +105,16 @@ class Bundle:
                 adapter.validate_python(step.operation),
                 f"{self.folder}/{step.side}" if step.side else None,
                 tuple(step.side_kinds.items()),
-                tuple(step.kinds.items()),
+                kinds=tuple(step.kinds.items()),
             )
             for step in self.document.steps
         )
         return Program(self.store, Backend(), tuple(self.document.inputs.items()), self.document.id, steps)
+
+    @functools.cached_property
+    def operations(self) -> list[Fitted]:
+        """The feature operations, with all their levels."""
+        return Shelf(self.store, self.folder).opened(self.document.operations)
 
     def predict(self, frame: pd.DataFrame, explain: bool = False) -> pd.DataFrame:
         """Predictions of raw rows: id, score, margin, class; with `explain` also one column a feature, and `bias`.
@@ -156,6 +165,13 @@ class Bundle:
         explained = None if explanations is None else Target(explanations, every)
         return write_scores(self.scoring, ids, matrix, out, Target(predictions, every), explained, where)
 
+    def violations(self, frame: pd.DataFrame) -> dict[str, int]:
+        """How many raw rows break each expectation of the job's contract that a row is held against by itself."""
+        if not self.document.contract:
+            return {}
+        rows = conform(frame, dict(self.program.kinds), "the input")
+        return {name: int(expectation.broken(rows).sum()) for name, expectation in self.document.contract.items()}
+
     @property
     def scoring(self) -> Scoring:
         """The model with the names that its tables have."""
@@ -172,7 +188,7 @@ class Bundle:
             rows.insert(0, ROW_ID, pd.Series(range(start, start + len(rows)), dtype="Int64"))
         prepared = self.program.apply(self.program.with_id(rows))
         d = self.document
-        matrix = to_matrix(apply(prepared, d.operations, d.feature_inputs), d.features, len(prepared))
+        matrix = to_matrix(apply(prepared, self.operations, d.feature_inputs), d.features, len(prepared))
         return self.program.backend.table(prepared[[ROW_ID]]).column(0).combine_chunks(), matrix
 
 
@@ -190,8 +206,8 @@ def replayable(program: Program, feature_inputs: Mapping[str, Any], target: str)
     return without.pruned(list(feature_inputs)), left_out
 
 
-def write_bundle(store: Store, document: BundleDocument, model_files: tuple[Part, ...], program: Program) -> Bundle:
-    """Copies the model and the small tables into the version's folder, and bundle.json last."""
+def write_bundle(store: Store, document: BundleDocument, files: tuple[Part, ...], program: Program) -> Bundle:
+    """Copies the files of model and features and the small tables into the version's folder, and bundle.json last."""
     folder = f"models/{document.name}/{document.version}"
     steps = []
     for step in program.steps:
@@ -209,7 +225,7 @@ def write_bundle(store: Store, document: BundleDocument, model_files: tuple[Part
                 kinds=dict(step.kinds),
             )
         )
-    for part in model_files:
+    for part in files:
         _copy(store, part.path, f"{folder}/{part.path.rsplit('/', 1)[-1]}")
     document = document.model_copy(update={"steps": tuple(steps), "inputs": dict(program.kinds)})
     store.write_json(f"{folder}/bundle.json", document.model_dump(mode="json"))

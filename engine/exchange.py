@@ -24,6 +24,7 @@ from treadle.engine.inputs import row_bytes
 from treadle.engine.operation import ROW_ORDER
 from treadle.engine.program import Program
 from treadle.engine.relational.keys import hash_rows
+from treadle.engine.store import Store
 from treadle.errors import DataError
 
 if TYPE_CHECKING:
@@ -57,26 +58,49 @@ def scatter(
     """On a worker: the rows of one partition as a file with a batch a bucket; how many rows each has."""
     import pandas as pd
 
-    from treadle.kernels.windows import order_groups
-
     number, partition = item
     frame = program.rows(partition)
     if ROW_ORDER not in frame.columns:
         # Rows that came in later, by a union, also come after in the order.
         first = (step << 50) | (number << 32)
         frame = frame.assign(**{ROW_ORDER: pd.array(np.arange(first, first + len(frame)), dtype="Int64")})
-    index, start = order_groups(buckets_of(frame, keys, count), count, None)
-    table = program.backend.table(frame).take(pa.array(index)).combine_chunks()
-    relative, rows = f"{prefix}-{number:05d}.arrow", np.diff(start)
-    with (
-        program.store.writing(relative) as file,
-        pa.ipc.new_file(file, table.schema) as writer,
-    ):
+    return write_batches(
+        program.store,
+        f"{prefix}-{number:05d}.arrow",
+        program.backend.table(frame),
+        buckets_of(frame, keys, count),
+        count,
+    )
+
+
+def write_batches(
+    store: Store, relative: str, table: pa.Table, groups: np.ndarray, count: int
+) -> tuple[Part, tuple[int, ...]]:
+    """A table as a file with a batch for each group that has rows; `groups` (rows,) int64. How many rows each has."""
+    from treadle.kernels.windows import order_groups
+
+    index, start = order_groups(groups, count, None)
+    table, rows = table.take(pa.array(index)).combine_chunks(), np.diff(start)
+    with store.writing(relative) as file, pa.ipc.new_file(file, table.schema) as writer:
         for low, high in zip(start[:-1].tolist(), start[1:].tolist(), strict=True):
             if low < high:
                 writer.write_table(table.slice(low, high - low), max_chunksize=high - low)
-    size = program.store.fs.size(program.store.path(relative))
+    size = store.fs.size(store.path(relative))
     return Part(path=relative, rows=len(index), bytes=size), tuple(rows.tolist())
+
+
+def pieces_of(
+    written: Sequence[tuple[Part, tuple[int, ...]]], count: int, role: Role = "any"
+) -> list[tuple[Piece, ...]]:
+    """The batches of each of `count` groups in several files, in the order of the files."""
+    groups: list[list[Piece]] = [[] for _ in range(count)]
+    for part, rows in written:
+        batches = itertools.count()
+        for group, n in enumerate(rows):
+            if n:
+                piece = Piece(path=part.path, own=True, start=0, stop=n, offset=0, role=role, batch=next(batches))
+                groups[group].append(piece)
+    return [tuple(pieces) for pieces in groups]
 
 
 def exchange(
@@ -105,14 +129,7 @@ def exchange(
         futures = context.submit(scatter, list(enumerate(of_role)), program, keys, count, step, prefix)
         written = context.gather(futures, rows=lambda result: result[0].rows)
         files += [part for part, _ in written]
-        buckets: list[list[Piece]] = [[] for _ in range(count)]
-        for part, rows in written:
-            batches = itertools.count()
-            for bucket, n in enumerate(rows):
-                if n:
-                    piece = Piece(path=part.path, own=True, start=0, stop=n, offset=0, role=role, batch=next(batches))
-                    buckets[bucket].append(piece)
-        made += map(tuple, buckets)
+        made += pieces_of(written, count, role)
     _refuse_skew(made, row_bytes(kinds_of(program.empty())), keys)
     return tuple(made), tuple(files)
 

@@ -1,6 +1,6 @@
 """The stages of a job, in order. Each is skipped when its outcome is there already.
 
-    read -> etl -> split -> features -> train:<model>... -> evaluate -> explain, predict -> publish
+    read -> contract -> etl -> split -> features -> train:<model>... -> evaluate -> explain, predict -> publish
 
 A stage's fingerprint is a digest of its configuration, of the fingerprints of the stages that it
 needs, of the input's content and of its code's revision. An outcome under that fingerprint is
@@ -20,9 +20,22 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from treadle.engine import etl, evaluate, explain, features, predict, publish, read, split, text_input, train
+from treadle.engine import (
+    contract,
+    etl,
+    evaluate,
+    explain,
+    features,
+    predict,
+    publish,
+    read,
+    split,
+    text_input,
+    train,
+)
 from treadle.engine.artifacts import (
     Artifact,
+    Contracted,
     Evaluation,
     Explanation,
     Features,
@@ -35,7 +48,7 @@ from treadle.engine.artifacts import (
 )
 from treadle.engine.bundle import replayable
 from treadle.engine.context import Context
-from treadle.engine.csv import CsvOptions
+from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Job
 from treadle.engine.meter import Meter
@@ -47,6 +60,7 @@ from treadle.errors import DataError, RequestError, StorageError, column_not_fou
 
 Made = Mapping[str, Any]
 HOST_STAGES: Mapping[str, str] = {
+    "contract": "on the host, in pandas: cuDF is not used yet",
     "etl": "on the host, in pandas: cuDF is not used yet",
     "split": "on the host, in pandas: cuDF is not used yet",
     "features": "on the host, in pandas: cuDF is not used yet",
@@ -62,6 +76,9 @@ class Inputs:
     main: Inspected
     test: Inspected | None
     sides: dict[int, Inspected]
+    """Other tables of operations, by their places in `tables`."""
+    known: dict[int, Inspected]
+    """Other tables of expectations, by their places in `contract`."""
 
 
 @dataclass(frozen=True)
@@ -97,14 +114,19 @@ class Record:
 def inspect(job: Job) -> Inputs:
     """Looks at every input of a job without reading its rows."""
     test = getattr(job.split, "path", None)
-    options = text_input.csv_options(job.data)
+    options = text_input.text_options(job.data)
     return Inputs(
-        main=text_input.inspect(job.data.path, job.data.format, options),
+        main=text_input.inspect(job.data.path, job.data.format, options, job.data.version),
         test=text_input.inspect(test, job.data.format, options) if test is not None else None,
         sides={
-            i: text_input.inspect(operation.with_.path, operation.with_.format, CsvOptions())
+            i: text_input.inspect(operation.with_.path, operation.with_.format)
             for i, operation in enumerate(job.tables)
             if isinstance(operation, (Join, Union))
+        },
+        known={
+            i: text_input.inspect(expectation.in_.path, expectation.in_.format)
+            for i, expectation in enumerate(job.contract)
+            if isinstance(expectation, Known)
         },
     )
 
@@ -115,13 +137,17 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
     Raises
     ------
     RequestError
-        The first operation, column or model that does not fit.
+        The first expectation, operation, column or model that does not fit.
+    DataError
+        The input has no rows, or columns of another type than the contract says.
     """
 
     if inputs.main.rows == 0:
         raise DataError(f"The input {job.data.path} has no rows.")
     if inputs.test is not None:
         read.check_test(inputs.main, inputs.test)
+    read.check_left_out(job, inputs.main, inputs.sides)
+    contract.check(job, inputs.main, inputs.known)
     program = etl.outline(job, inputs.main, inputs.sides, store)
     kinds = program.output()
     if job.is_etl:
@@ -131,7 +157,8 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
         if name is not None and name not in kinds:
             raise column_not_found(name, "the rows after tables", kinds)
     check_models(job, split.check(job, kinds))
-    _check_replay(job, program, kinds)
+    if job.models:
+        _check_replay(job, program, kinds)
     return program, features.check(job, kinds)
 
 
@@ -175,8 +202,8 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     text = asdict(inputs.main.options) if inputs.main.options else {}
     digests = [inputs.main.digest, inputs.test.digest if inputs.test else None]
     # Parquet is read where it lies, and later stages go there again: elsewhere, the same content is made anew.
-    read_in_place = [found for found in (inputs.main, inputs.test) if found is not None and found.format == "parquet"]
-    places = [file.path for found in read_in_place for file in found.files]
+    read_in_place = [found for found in (inputs.main, inputs.test) if found is not None and not found.is_text]
+    places = [[found.kinds, [file.path for file in found.files]] for found in read_in_place]
     chain.add(
         "read",
         Source,
@@ -185,18 +212,24 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         read.REVISION,
         lambda c, m: read.run(c, inputs.main, inputs.test),
     )
+    if job.contract:
+        _add_contract(chain, job, inputs)
+    # A contract that sets nothing aside leaves the rows as they are.
+    rows = "contract" if job.sets_aside else "read"
     tables = [operation.model_dump(mode="json", by_alias=True) for operation in job.tables]
     for i, side in inputs.sides.items():
         tables[i]["with"] = {**tables[i]["with"], "path": side.digest}
     chain.add(
         "etl",
         Prepared,
-        ("read",),
-        [tables, data.id, job.is_etl],
+        (rows,),
+        [tables, data.id, job.is_etl, job.keeps_no_tables],
         etl.REVISION,
-        lambda c, m: etl.run(c, m["read"], inputs.sides),
+        lambda c, m: etl.run(c, m["contract"].source if job.sets_aside else m["read"], inputs.sides),
     )
     if not job.is_etl:
+        _add_feature_stages(chain, job)
+    if job.models:
         _add_model_stages(chain, job)
     before = tuple(chain.stages)
     chain.add(
@@ -211,8 +244,23 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     return tuple(chain.stages.values())
 
 
-def _add_model_stages(chain: _Chain, job: Job) -> None:
-    """What a job with models has after `etl`."""
+def _add_contract(chain: _Chain, job: Job, inputs: Inputs) -> None:
+    """The stage that a spec with a contract has after `read`."""
+    expectations = [expectation.model_dump(mode="json", by_alias=True) for expectation in job.contract]
+    for i, inspected in inputs.known.items():
+        expectations[i]["in"] = {**expectations[i]["in"], "path": inspected.digest}
+    chain.add(
+        "contract",
+        Contracted,
+        ("read",),
+        expectations,
+        contract.REVISION,
+        lambda c, m: contract.run(c, m["read"], inputs.known),
+    )
+
+
+def _add_feature_stages(chain: _Chain, job: Job) -> None:
+    """What a job with features or models has after `etl`; without models it is split only where the spec says so."""
     splitting = job.split.model_dump(mode="json", exclude={"path"}) if job.split else None
     target = [
         job.data.target,
@@ -222,16 +270,22 @@ def _add_model_stages(chain: _Chain, job: Job) -> None:
         splitting,
         job.seed,
     ]
-    chain.add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
+    is_split = bool(job.models) or job.split is not None
+    if is_split:
+        chain.add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
     operations = [operation.model_dump(mode="json") for operation in job.features]
     chain.add(
         "features",
         Features,
-        ("etl", "split"),
-        [operations, job.data.protected],
+        ("etl", "split") if is_split else ("etl",),
+        [operations, job.data.protected, bool(job.models), *([] if is_split else target)],
         features.REVISION,
-        lambda c, m: features.run(c, m["etl"], m["split"]),
+        lambda c, m: features.run(c, m["etl"], m.get("split")),
     )
+
+
+def _add_model_stages(chain: _Chain, job: Job) -> None:
+    """What a job with models has after `features`."""
     for model in job.models:
         library = importlib.metadata.version("xgboost" if model.name == "xgboost" else "scikit-learn")
         chain.add(
@@ -290,7 +344,7 @@ def cached(store: Store, stage: Stage) -> Artifact | None:
         artifact = stage.artifact.model_validate(store.read_json(f"{stage.folder}/{OUTCOME}"))
     except (ValidationError, StorageError):
         return None  # written by another version of Treadle: it is made again
-    return artifact if all(store.has(part) for part in artifact.parts) else None
+    return artifact if artifact.holds and all(store.has(part) for part in artifact.parts) else None
 
 
 def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tuple[dict[str, Artifact], list[Record]]:

@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 from treadle.engine.artifacts import Piece
 from treadle.engine.backend import ARROW_TYPES, Backend, converted, kinds_of
 from treadle.engine.inputs import filesystem
+from treadle.engine.left_out import row_numbers, without_left_out
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
+from treadle.engine.pruning import narrowed
+from treadle.engine.readers.parts import constant
 from treadle.engine.relational import Aggregate, Dedupe, Drop, Filter, Join, Rename, Select, Union
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError, TreadleError, column_not_found
@@ -35,10 +38,10 @@ class Step:
     side: str | None = None
     """Path of a Parquet file, relative to the root."""
     side_kinds: tuple[tuple[str, str], ...] = ()
-    kinds: tuple[tuple[str, str], ...] = ()
-    """The columns after a union."""
     multiplies: bool = False
     """A join whose side has keys that occur more than once: leaving it out would change how many rows there are."""
+    kinds: tuple[tuple[str, str], ...] = ()
+    """The columns after a union."""
 
     @property
     def where(self) -> str:
@@ -86,7 +89,8 @@ class Program:
             index: self._frame([piece for piece in partition if piece.step == index], dict(steps[index].side_kinds))
             for index in sorted({piece.step for piece in partition if piece.step is not None} & set(steps))
         }
-        return self.apply(self.read(own), sides)
+        wanted = narrowed(self.store, dict(self.kinds), self.id_column, self.steps, own)
+        return self.apply(self.read(wanted), sides)
 
     def read(self, pieces: Sequence[Piece]) -> pd.DataFrame:
         """The rows of the pieces before any step, with `__id__`, exchanged ones in the order that they had before."""
@@ -96,11 +100,12 @@ class Program:
         return frame.sort_values(ROW_ORDER, kind="stable", ignore_index=True)
 
     def _frame(self, pieces: Sequence[Piece], kinds: dict[str, str]) -> pd.DataFrame:
-        return self.backend.frame(pa.concat_tables([read_piece(self.store, piece, kinds) for piece in pieces]))
+        tables = [without_left_out(self.store, piece, read_piece(self.store, piece, kinds)) for piece in pieces]
+        return self.backend.frame(pa.concat_tables(tables))
 
     def _identified(self, frame: pd.DataFrame, pieces: Sequence[Piece]) -> pd.DataFrame:
         if self.id_column is None and ROW_ID not in frame.columns:
-            numbers = [pa.array(range(p.offset, p.offset + p.rows), pa.int64()) for p in pieces]
+            numbers = [pa.array(row_numbers(self.store, piece)) for piece in pieces]
             frame.insert(0, ROW_ID, self.backend.frame(pa.table({ROW_ID: pa.chunked_array(numbers)}))[ROW_ID])
         return self.with_id(frame)
 
@@ -224,13 +229,16 @@ def read_piece(store: Store, piece: Piece, kinds: dict[str, str]) -> pa.Table:
     local = "file" in fs.protocol
     try:
         with pq.ParquetFile(bare if local else fs.open(bare, "rb"), memory_map=local) as file:
-            table, start = _row_groups(file, piece, list(kinds))
+            table, start = _row_groups(file, piece, [name for name in kinds if name not in piece.constants])
     except (pa.ArrowException, OSError) as error:
         reason = str(error).rstrip(".")
         raise DataError(f"'{path}' cannot be read: {reason}. Replace it or leave it out.") from error
     table = table.slice(piece.start - start, piece.rows)
     columns = {}
     for name, kind in kinds.items():
+        if name in piece.constants:
+            columns[name] = constant(piece.constants[name], kind, piece.rows)
+            continue
         column = table.column(name)
         try:
             columns[name] = converted(column, kind)

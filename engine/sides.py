@@ -72,7 +72,7 @@ def partitions_of(
     test rows are files of their own, they are training rows.
     """
     files, made = list(inspected.files), []
-    if inspected.format == "csv":
+    if inspected.is_text:
         tasks = [(number, file.path) for number, file in enumerate(files)]
         prefix = f"{context.folder}/side-{index}"
         converted = context.gather(context.submit(convert_file, tasks, context.store, inspected, prefix))

@@ -108,6 +108,8 @@ def show_run(run: Run, full: bool) -> None:
     out.print(f"\nRun {run.id}: {run.status} in {manifest['seconds']:.1f} s")
     if manifest["error"]:
         out.print(f"  {manifest['error']}")
+    if "contract" in results:
+        _contract(results["contract"]["verdicts"], full)
     if "evaluate" in results:
         _leaderboard(results["evaluate"])
     if run.importance:
@@ -135,6 +137,22 @@ def show_run(run: Run, full: bool) -> None:
     for text in manifest["warnings"]:
         out.print(f"warning: {text}")
     out.print(f"Manifest: {run._store.path(f'runs/{run.id}/manifest.json')}")
+
+
+def _contract(verdicts: Sequence[Mapping[str, Any]], full: bool) -> None:
+    """How many expectations are met, and those that are not; all of them when `full`."""
+    passed = sum(verdict["status"] == "passed" for verdict in verdicts)
+    title = f"Contract: {passed} of {len(verdicts)} expectations are met"
+    table = Table("expectation", "status", "rows that break it", "measured", title=title, title_justify="left")
+    for verdict in verdicts:
+        if full or verdict["status"] != "passed":
+            rows = "" if verdict["violations"] is None else f"{verdict['violations']:,} of {verdict['rows']:,}"
+            measured = ", ".join(f"{key} {value}" for key, value in verdict["measured"].items())
+            table.add_row(verdict["name"], verdict["status"], rows, measured)
+    if table.row_count:
+        out.print(table)
+    else:
+        out.print(title)
 
 
 def _leaderboard(evaluation: Mapping[str, Any]) -> None:
@@ -176,7 +194,10 @@ def show_plan(plan: Plan) -> None:
         f"Job {plan.spec.name}, on {plan.device} ({plan.device_reason}), artifacts in {plan.root}",
     )
     rows = "rows not counted yet" if plan.rows is None else f"{plan.rows:,} rows in {plan.partitions} partitions"
-    out.print(f"Input: {len(plan.inputs.main.files)} {plan.inputs.main.format} files, {rows}")
+    found = plan.inputs.main
+    out.print(f"Input: {_files(len(found.files), found.format, found.version)}, {rows}")
+    for text in found.warnings:
+        out.print(f"warning: {text}")
     table = Table("stage", "fingerprint", "status")
     for stage in described["stages"]:
         table.add_row(stage["stage"], stage["fingerprint"], stage["status"])
@@ -191,16 +212,25 @@ def show_plan(plan: Plan) -> None:
         )
 
 
+def _files(count: int, format_: str, version: int | None) -> str:
+    return f"{count} {format_} files" + ("" if version is None else f" of version {version}")
+
+
 def show_check(found: Mapping[str, Any]) -> None:
     """A spec that fits its input."""
     rows = f"{found['rows']:,} rows" if found["rows"] is not None else "rows not counted"
     out.print(
-        f"{found['spec']}: the spec fits its input ({found['files']} {found['format']} files, {rows})",
+        f"{found['spec']}: the spec fits its input "
+        f"({_files(found['files'], found['format'], found['version'])}, {rows})",
     )
+    for text in found["warnings"]:
+        out.print(f"warning: {text}")
     table = Table("column", "kind in the input", "kind after tables")
     for name in dict.fromkeys([*found["columns"], *found["rows_after_tables"]]):
         table.add_row(name, found["columns"].get(name, ""), found["rows_after_tables"].get(name, ""))
     out.print(table)
+    if found["contract"]:
+        out.print(f"Contract: {len(found['contract'])} expectations, of columns and types that the input has")
     if found["target"]:
         out.print(f"Target: {found['target']}")
 
@@ -231,6 +261,9 @@ def show_predicted(done: Mapping[str, Any]) -> None:
     out.print(f"{done['model']}: {done['rows_predicted']:,} of {done['rows_read']:,} rows predicted")
     for text in done["left_out"]:
         out.print(f"left out, because it needs the target: {text}")
+    for name, rows in done["contract"].items():
+        if rows:
+            out.print(f"warning: {rows:,} of {done['rows_read']:,} rows break {name}")
     for table in done["written"]:
         version = f" version {table['version']}" if "version" in table else ""
         out.print(f"  {table['path']}{version}: {table['rows']:,} rows")

@@ -13,10 +13,10 @@ from treadle.engine import text_input
 from treadle.engine.artifacts import Part, Piece
 from treadle.engine.backend import conform
 from treadle.engine.bundle import Bundle, load_bundle
-from treadle.engine.csv import CsvOptions
 from treadle.engine.events import Listener
 from treadle.engine.inputs import InputFile, cut, partition_count, row_bytes
 from treadle.engine.program import Program
+from treadle.engine.readers.options import TextOptions
 from treadle.engine.store import Store
 from treadle.engine.text_input import convert_file, rejected
 from treadle.errors import DataError, RequestError
@@ -47,14 +47,14 @@ def predict_files(
     workers: int | None = None,
     listener: Listener | None = None,
 ) -> dict[str, Any]:
-    """Predicts every row of Parquet or CSV files and writes `output`.
+    """Predicts every row of files of any input format and writes `output`.
 
     As `parquet`, `output` becomes a folder of files, whole or absent; as `delta`, it gets a new
     version. With `explain`, contributions go to `<output>-explanations` in the same format.
 
     Returns
     -------
-    The model, rows read and predicted, and the paths and versions written.
+    The model, rows read and predicted, those that break the job's contract, and the paths and versions written.
 
     Raises
     ------
@@ -64,11 +64,9 @@ def predict_files(
     if format_ not in FORMATS:
         raise RequestError(f"--format: '{format_}' is not known. Allowed: [{', '.join(FORMATS)}].")
     bundle = find_model(model, root)
-    inspected = text_input.inspect(list(inputs), None, CsvOptions(**{**bundle.document.csv, "types": {}}))
-    if inspected.format == "csv":
-        # Types are the model's: a column that happens to look otherwise in these files is still read as trained.
-        known = {name: kind for name, kind in bundle.program.kinds if name in inspected.kinds}
-        inspected = replace(inspected, kinds={**inspected.kinds, **known})
+    # Types are the model's: a column that happens to look otherwise in these files is still read as trained.
+    options = TextOptions(**{**bundle.document.csv, "types": {}})
+    inspected = text_input.inspect(list(inputs), options=options, hints=dict(bundle.program.kinds))
     program = _program(bundle, inspected.kinds)
     store = Store(root_of(output))
     beside = Store(f"{store.url}-explanations")
@@ -88,7 +86,7 @@ def predict_files(
                 return results
 
             files, pieces_of = list(inspected.files), bundle.store
-            if inspected.format == "csv":
+            if inspected.is_text:
                 made = each(convert_file, [(n, file.path) for n, file in enumerate(files)], scratch, inspected, "rows")
                 rejected([table for _, bad in made for table in bad], 0, "Mend them in the input.")
                 files = [InputFile(part.path, part.bytes, "", part.rows) for parts, _ in made for part in parts]
@@ -97,14 +95,13 @@ def predict_files(
             if rows == 0:
                 raise DataError(f"The input {', '.join(inputs)} has no rows; there is nothing to predict.")
             count = _partitions(bundle, rows, row_bytes(inspected.kinds), workers or 2)
-            tasks = list(enumerate(cut(files, count, own=inspected.format == "csv")))
+            tasks = list(enumerate(cut(files, count, own=inspected.is_text)))
             reading = replace(program, store=pieces_of)
             parts = each(predict_partition, tasks, bundle.store, bundle.reference, reading, scratch, explain)
-        written = [
-            _publish(scratch, "predictions", [part for part, _ in parts if part is not None], store, format_, bundle)
-        ]
+        predicted = [part for part, _, _ in parts if part is not None]
+        written = [_publish(scratch, "predictions", predicted, store, format_, bundle)]
         if explain:
-            explained = [part for _, part in parts if part is not None]
+            explained = [part for _, part, _ in parts if part is not None]
             written.append(_publish(scratch, "explanations", explained, beside, format_, bundle))
     finally:
         if scratch.fs.exists(scratch.path("")):
@@ -114,6 +111,7 @@ def predict_files(
         "rows_read": rows,
         "rows_predicted": written[0]["rows"],
         "left_out": list(bundle.document.left_out),
+        "contract": {name: sum(broken[name] for *_, broken in parts) for name in bundle.document.contract},
         "written": written,
     }
 
@@ -162,17 +160,19 @@ def predict_partition(
     program: Program,
     out: Store,
     explain: bool,
-) -> tuple[Part | None, Part | None]:
-    """On a worker: one partition's predictions, and its contributions when asked, in one pass."""
+) -> tuple[Part | None, Part | None, dict[str, int]]:
+    """On a worker: one partition's predictions, and its contributions when asked, in one pass.
+
+    And how many of its rows break each expectation of the contract.
+    """
     number, partition = task
     name, _, version = reference.partition(":")
     bundle = load_bundle(models, name, int(version))
     explanations = f"explanations/part-{number:05d}.parquet" if explain else None
     predictions = f"predictions/part-{number:05d}.parquet"
-    scored = bundle.write_tables(
-        program.rows(partition), out, predictions, explanations, partition[0].offset, f"partition {number}"
-    )
-    return scored.predictions, scored.explanations
+    rows = program.rows(partition)
+    scored = bundle.write_tables(rows, out, predictions, explanations, partition[0].offset, f"partition {number}")
+    return scored.predictions, scored.explanations, bundle.violations(rows)
 
 
 def _publish(

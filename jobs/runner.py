@@ -25,7 +25,7 @@ from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events, Listener, now
 from treadle.engine.store import Store
-from treadle.errors import TreadleError
+from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
 from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.run import Run
@@ -49,7 +49,7 @@ LIBRARIES = (
     "sqlglot",
     "pydantic",
 )
-IN_MANIFEST = ("read", "split", "evaluate", "explain")
+IN_MANIFEST = ("read", "contract", "split", "evaluate", "explain")
 """Stages whose artifacts, without their file lists, are results that a reader of the manifest wants."""
 
 
@@ -151,6 +151,8 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
             raise
         except TreadleError as error:
             manifest["error"] = str(error)
+            if isinstance(error, ContractBroken):
+                manifest["results"] = {"contract": {"verdicts": error.verdicts}}
             raise
         except BaseException as error:
             manifest["error"] = "".join(traceback.format_exception_only(error)).strip()
@@ -169,18 +171,21 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
 def _shared(plan: Plan, store: Store) -> list[str]:
     """Files of this machine that workers must see: one of the root, and the first of each input."""
     root = [store.path(f"runs/{store.run}/events.jsonl")] if "file" in store.fs.protocol else []
-    found = [plan.inputs.main, plan.inputs.test, *plan.inputs.sides.values()]
-    return root + [inspected.files[0].path for inspected in found if inspected and "://" not in inspected.files[0].path]
+    found = [plan.inputs.main, plan.inputs.test, *plan.inputs.sides.values(), *plan.inputs.known.values()]
+    first = [inspected.files[0].path for inspected in found if inspected and inspected.files]
+    return root + [path for path in first if "://" not in path]
 
 
 def _inputs(plan: Plan) -> list[dict[str, Any]]:
     named = {"data": plan.inputs.main, "split": plan.inputs.test}
     named.update({f"tables.{i}": side for i, side in plan.inputs.sides.items()})
+    named.update({f"contract.{i}": side for i, side in plan.inputs.known.items()})
     return [
         {
             "section": name,
             "digest": found.digest,
             "format": found.format,
+            "version": found.version,
             "files": [asdict(file) for file in found.files],
         }
         for name, found in named.items()
@@ -195,7 +200,8 @@ def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Seq
     for name in IN_MANIFEST:
         if name in made:
             results[name] = made[name].model_dump(
-                mode="json", exclude={"table", "files", "partitions", "quarantine", "warnings", "fell_back"}
+                mode="json",
+                exclude={"table", "files", "partitions", "quarantine", "origins", "source", "warnings", "fell_back"},
             )
     manifest.update(
         status="succeeded",

@@ -106,10 +106,18 @@ def _resolved(spec: JobSpec, folder: Path | None) -> JobSpec:
         else operation
         for operation in spec.tables
     )
+    contract = tuple(
+        expectation.model_copy(
+            update={"in_": expectation.in_.model_copy(update={"path": resolve(expectation.in_.path)})}
+        )
+        if expectation.expect == "known"
+        else expectation
+        for expectation in spec.contract
+    )
     split = spec.split
     if split is not None and split.kind == "path":
         split = split.model_copy(update={"path": resolve(split.path)})
-    return spec.model_copy(update={"data": data, "tables": tables, "split": split})
+    return spec.model_copy(update={"data": data, "contract": contract, "tables": tables, "split": split})
 
 
 def _exists(path: Path) -> bool:

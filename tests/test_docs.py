@@ -20,8 +20,20 @@ from ruamel.yaml.error import YAMLError
 import treadle
 from treadle.cluster.profiles import AnyProfile, Local, Tls
 from treadle.engine.encoders import MAX_LEVELS, DateParts, FeatureOperation, Selector
+from treadle.engine.encoders.levels import INLINE
+from treadle.engine.expectations import AnyExpectation, OnRows
 from treadle.engine.inputs import HASHED_WHOLE, PARTITION_BYTES
-from treadle.engine.job import CLASSIFICATION_METRICS, MODEL_NAMES, REGRESSION_METRICS, BadRows, Data, Job, Split
+from treadle.engine.job import (
+    CLASSIFICATION_METRICS,
+    MAX_CLASSES,
+    MODEL_NAMES,
+    NUMBERS_ARE_CLASSES_UP_TO,
+    REGRESSION_METRICS,
+    BadRows,
+    Data,
+    Job,
+    Split,
+)
 from treadle.engine.recovery import ATTEMPTS
 from treadle.engine.relational import TableOperation
 from treadle.engine.relational.aggregate import Function
@@ -30,7 +42,6 @@ from treadle.engine.relational.window import Function as WindowFunction
 from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
 from treadle.engine.sides import BROADCAST_BYTES
-from treadle.engine.split import MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO
 from treadle.engine.sql_functions import FUNCTIONS
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
@@ -61,6 +72,7 @@ def tags(union: Any, key: str) -> set[str]:
 TABLE_OPERATIONS, FEATURE_OPERATIONS = tags(TableOperation, "op"), tags(FeatureOperation, "op")
 TABLES: TypeAdapter[Any] = TypeAdapter(tuple[TableOperation, ...])
 FEATURES: TypeAdapter[Any] = TypeAdapter(tuple[FeatureOperation, ...])
+CONTRACT: TypeAdapter[Any] = TypeAdapter(tuple[AnyExpectation, ...])
 COMMAND = typer.main.get_command(app)
 
 
@@ -92,7 +104,7 @@ def blocks(page: str) -> list[Block]:
 
 
 def yaml_fault(text: str, folder: Path) -> str | None:
-    """What is wrong with a YAML block: a whole spec, its section `cluster`, or a list of operations of one kind."""
+    """What is wrong with a YAML block: a whole spec, its section `cluster`, a list of operations or of expectations."""
     if text.startswith("cluster:"):
         text = f"apiVersion: treadle/v1\nname: a\ndata: {{path: x}}\n{text}"
     if text.startswith("apiVersion:"):
@@ -106,11 +118,13 @@ def yaml_fault(text: str, folder: Path) -> str | None:
         return None
     try:
         fragment = YAML(typ="safe").load(text)
-        names = {operation["op"] for operation in fragment}
+        is_contract = all("expect" in entry for entry in fragment)
+        names = set() if is_contract else {operation["op"] for operation in fragment}
     except (YAMLError, TypeError, KeyError) as error:
         return f"neither a spec nor a list of operations: {error!r}"
     try:
-        (TABLES if names <= TABLE_OPERATIONS else FEATURES).validate_python(tuple(fragment))
+        kind = CONTRACT if is_contract else TABLES if names <= TABLE_OPERATIONS else FEATURES
+        kind.validate_python(tuple(fragment))
     except ValidationError as error:
         return str(error)
     return None
@@ -238,6 +252,7 @@ PLANTED = [
     ("yaml", "- {op: filter, sql: 'max(a) > 0'}", "aggregate"),
     ("yaml", "- {op: one_hot, columns: text}", "columns"),
     ("yaml", "- {op: filter, sql: 'a > 0'}\n- {op: scale, columns: all}", "filter"),
+    ("yaml", "- {expect: rows, min: 1, otherwise: quarantine}", "use warn or fail"),
     ("yaml", "split: {kind: random}", "neither a spec nor a list"),
     ("python", "treadle.runn('a')", "treadle has no ['runn']"),
     ("python", "run = = 1", "no Python"),
@@ -302,6 +317,7 @@ def names(text: str) -> set[str]:
 
 
 DOCUMENTED: list[tuple[str, set[str]]] = [
+    ("## contract", tags(AnyExpectation, "expect") | literals(OnRows.model_fields["otherwise"].annotation)),
     ("## tables", TABLE_OPERATIONS | literals(Function) | literals(WindowFunction) | literals(CastType)),
     ("## features", FEATURE_OPERATIONS | literals(Selector) | literals(DateParts.model_fields["parts"].annotation)),
     ("## split", tags(Split, "kind")),
@@ -335,17 +351,24 @@ def test_the_page_of_clusters_shows_every_key_of_every_profile(profile: Any) -> 
     assert not wanted - set(re.findall(r"\w+", rest.partition("\n## ")[0]))
 
 
-def parameters(union: Any) -> Iterator[tuple[str, str]]:
+def parameters(union: Any, tag: str) -> Iterator[tuple[str, str]]:
     """Operation and key, as specs spell it."""
     for model in get_args(get_args(union)[0]):
-        (op,) = literals(model.model_fields["op"].annotation)
-        yield from ((op, field.alias or name) for name, field in model.model_fields.items() if name != "op")
+        (op,) = literals(model.model_fields[tag].annotation)
+        yield from ((op, field.alias or name) for name, field in model.model_fields.items() if name != tag)
 
 
-@pytest.mark.parametrize(("title", "union"), [("## tables", TableOperation), ("## features", FeatureOperation)])
-def test_every_key_of_every_operation_is_shown(title: str, union: Any) -> None:
+@pytest.mark.parametrize(
+    ("title", "union", "tag"),
+    [
+        ("## contract", AnyExpectation, "expect"),
+        ("## tables", TableOperation, "op"),
+        ("## features", FeatureOperation, "op"),
+    ],
+)
+def test_every_key_of_every_operation_is_shown(title: str, union: Any, tag: str) -> None:
     text = section(title)
-    missing = [(op, key) for op, key in parameters(union) if not re.search(rf"\b{key}\b", text)]
+    missing = [(op, key) for op, key in parameters(union, tag) if not re.search(rf"\b{key}\b", text)]
     assert not missing
 
 
@@ -361,6 +384,9 @@ def test_the_functions_of_expressions_are_those_there_are() -> None:
 
 LIMITS = [
     ("spec.md", f"at most {MAX_LEVELS} levels"),
+    ("spec.md", f"at most {MAX_LEVELS} |"),
+    ("artifacts.md", f"more than {INLINE}, and what they are worth"),
+    ("how-it-works.md", f"levels of a column with more than {INLINE} are a Parquet file"),
     ("spec.md", f"At most {MAX_CLASSES} classes"),
     ("spec.md", f"at most {NUMBERS_ARE_CLASSES_UP_TO} values"),
     ("spec.md", f"Up to {DEFAULT_LIMIT:,} ids"),

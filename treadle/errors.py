@@ -7,7 +7,7 @@ prints them without a traceback; anything else that is raised is a bug in Treadl
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 
 class TreadleError(Exception):
@@ -29,6 +29,14 @@ class UnsupportedModel(RequestError):
 
 class DataError(TreadleError):
     """The data do not allow what was asked for: a corrupt file, one class only, an unseen category."""
+
+
+class ContractBroken(DataError):
+    """The input breaks its contract; `verdicts` has the outcome of every expectation that was looked at."""
+
+    def __init__(self, message: str, verdicts: Sequence[Mapping[str, object]] = ()) -> None:
+        super().__init__(message)
+        self.verdicts = verdicts
 
 
 class StorageError(TreadleError):

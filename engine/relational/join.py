@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.operation import ROW_ID, Operation
-from treadle.engine.relational.keys import kind_of
+from treadle.engine.relational.keys import index_of, kind_of, matches, taken, with_columns
 from treadle.engine.relational.window import microseconds
 from treadle.errors import DataError, RequestError
 
@@ -129,12 +129,25 @@ class Join(Operation):
             return self._by_time(frame, known)
         if self.how in ("semi", "anti"):
             known = known[list(self.on)].drop_duplicates()
+        keys = index_of(known[self.on[0]]) if len(self.on) == 1 else None
+        if keys is not None:
+            return self._by_position(frame, known, matches(frame[self.on[0]], keys))
         # An inner join of pandas does not keep the order of the rows; a left one does.
         joined = frame.merge(known.assign(**{MATCHED: True}), on=list(self.on), how="left")
         if self.how != "left":
             matched = joined[MATCHED].notna()
             joined = joined[~matched if self.how == "anti" else matched].reset_index(drop=True)
         return joined.drop(columns=MATCHED)
+
+    def _by_position(self, frame: pd.DataFrame, known: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
+        """With at most one match a row, at `rows` of the other table, columns are just taken from there."""
+        if self.how != "left":
+            kept = rows < 0 if self.how == "anti" else rows >= 0
+            frame, rows = frame[kept].reset_index(drop=True), rows[kept]
+        if self.how in ("semi", "anti"):
+            return frame
+        added = {name: taken(known[name], rows) for name in known.columns if name not in self.on}
+        return with_columns(frame, added)
 
     def _by_time(self, frame: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
         """pandas joins by time what is sorted by time and has no null; the rest goes around it."""

@@ -93,8 +93,8 @@ GROUPS: list[list[dict[str, Any]]] = [
 
 
 @pytest.fixture(scope="module")
-def client() -> Iterator[Client]:
-    with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as client:
+def client(scheduler: str) -> Iterator[Client]:
+    with Client(scheduler) as client:
         yield client
 
 

@@ -20,12 +20,13 @@ from tests.engine.parquet_types import TYPES
 from treadle.engine.artifacts import Piece
 from treadle.engine.backend import Backend, kinds_of
 from treadle.engine.bundle import replayable
-from treadle.engine.inputs import Inspected, cut, inspect_parquet
+from treadle.engine.inputs import Inspected, cut
 from treadle.engine.operation import ROW_ID, Operation
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import TableOperation
 from treadle.engine.relational.aggregate import Aggregate
 from treadle.engine.store import Store
+from treadle.engine.text_input import inspect
 from treadle.errors import DataError, RequestError
 
 BACKEND = Backend()
@@ -237,7 +238,7 @@ def files(store: Store) -> Inspected:
     for i, (low, high) in enumerate(itertools.pairwise(borders)):
         paths.append(store.path(f"part-{i}.parquet"))
         pq.write_table(table.slice(low, high - low), paths[-1], row_group_size=7)
-    return inspect_parquet(paths)
+    return inspect(paths)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 11, 48, 100])
@@ -278,7 +279,7 @@ def test_the_id_column_names_the_rows_and_is_never_null(store: Store, files: Ins
 def test_parquet_types(tmp_path: Path, type_: pa.DataType, values: list[Any], kind: str, expected: list[Any]) -> None:
     path = str(tmp_path / "t.parquet")
     pq.write_table(pa.table({"v": pa.array(values, type_)}), path)
-    inspected = inspect_parquet([path])
+    inspected = inspect([path])
     assert inspected.kinds == {"v": kind}
     program = Program(Store(str(tmp_path)), BACKEND, tuple(inspected.kinds.items()), None, ())
     frame = program.rows(cut(inspected.files, 1)[0])

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+import treadle
 from tests.faults.conftest import Spec, assert_same_outcome
 from tests.faults.driver import Driver
 from treadle.jobs.run import Run, list_runs
@@ -83,6 +85,22 @@ def test_a_worker_killed_in_training(spec: Spec, undisturbed: Run, tmp_path: Pat
     (warning,) = run.manifest["warnings"]
     assert "a worker was lost during training, attempt 1; trained again" in warning
     assert_same_outcome(run, undisturbed)
+
+
+def test_a_worker_killed_while_the_contract_is_checked(spec: Spec, scheduler: str, tmp_path: Path) -> None:
+    """The rows that are left, and those set aside, are the same."""
+    job = {key: spec[key] for key in ("apiVersion", "name", "data", "tables", "cluster")} | {
+        "contract": [
+            {"expect": "unique", "columns": ["customer_id", "channel"], "otherwise": "quarantine"},
+            {"expect": "range", "column": "amount", "max": 50, "otherwise": "quarantine"},
+        ]
+    }
+    run = worker_killed(job, tmp_path, stage("contract"), 0.1, (0,))
+    elsewhere = {**job, "cluster": {"profile": "address", "address": scheduler}}
+    expected = treadle.run(elsewhere, root=str(tmp_path / "undisturbed"))
+    assert run.table("quarantine").rows + run.table("etl").rows == 15_000
+    for name in ("quarantine", "etl"):
+        pd.testing.assert_frame_equal(run.table(name).to_pandas(), expected.table(name).to_pandas())
 
 
 @pytest.mark.slow
