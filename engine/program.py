@@ -147,7 +147,7 @@ class Program:
                 pass
             elif step.side is not None:
                 side = load_side(self.store, self.backend, step.side, self.store.stamp(step.side))
-            elif step.kinds:
+            elif isinstance(step.operation, Union):
                 side = self.backend.empty(dict(step.kinds))
             elif step.side_kinds:
                 side = self.backend.empty(dict(step.side_kinds))

@@ -13,9 +13,21 @@ from treadle.engine.context import Context
 from treadle.engine.exchange import Partitions, bucket_count, exchange, merged, roles_of
 from treadle.engine.gathering import Grouping, GroupTable, as_source, group_tables, sample_bound
 from treadle.engine.inputs import Inspected, row_bytes
-from treadle.engine.operation import ROW_ORDER
+from treadle.engine.operation import ROW_ORDER, Operation
 from treadle.engine.program import Program, Step
-from treadle.engine.relational import Aggregate, Dedupe, Join, Pivot, Rename, Sample, TableOperation, Union, Window
+from treadle.engine.relational import (
+    Aggregate,
+    Dedupe,
+    Drop,
+    Join,
+    Pivot,
+    Rename,
+    Sample,
+    Select,
+    TableOperation,
+    Union,
+    Window,
+)
 from treadle.errors import RequestError
 
 if TYPE_CHECKING:
@@ -37,10 +49,12 @@ class Walk:
     start: int
     rows: int
     """Rows of the partitions; filters may leave fewer."""
+    numbered: int
+    """Row numbers that are given so far; exchanged rows keep theirs."""
     held: frozenset[str] | None = None
     """Columns whose equal values lie in one partition each; none of them when all rows do."""
-    waiting: list[tuple[Step, Program]] = field(default_factory=list)
-    """Aggregates whose group tables are still to be gathered, with the programs that make their columns."""
+    waiting: list[tuple[Step, GroupTable]] = field(default_factory=list)
+    """Aggregates whose group tables are still to be gathered, and what is to be gathered for each."""
     files: list[Part] = field(default_factory=list)
     """Of exchanged rows and converted tables."""
     side_files: list[Part] = field(default_factory=list)
@@ -50,7 +64,7 @@ class Walk:
     def of(cls, context: Context, source: Source, first: int) -> Walk:
         id_column = context.job.data.id if context.job.data.id in source.kinds else None
         program = Program(context.store, context.backend, tuple(source.kinds.items()), id_column, ())
-        return cls(context, source, source.partitions, program, program, first, first, source.rows)
+        return cls(context, source, source.partitions, program, program, first, first, source.rows, source.rows)
 
     def add(self, step: Step) -> None:
         """One more step of both programs."""
@@ -61,7 +75,11 @@ class Walk:
         operation = step.operation
         if isinstance(operation, Rename):
             self.held = frozenset(operation.columns.get(name, name) for name in self.held)
-        elif isinstance(operation, Union) or self.held & operation.makes(step.side_columns):
+        elif (
+            isinstance(operation, Union)
+            or self.held & operation.makes(step.side_columns)
+            or _loses(operation, self.held)
+        ):
             self.held = None
 
     def lies_together(self, keys: Sequence[str]) -> bool:
@@ -154,10 +172,12 @@ class Walk:
         kinds = operation.kinds(self.program.output(), there)
         self.gather()
         partitions, files = sides.partitions_of(
-            self.context, inspected, str(operation.with_.path), step.index, entering=True, offset=self.rows
+            self.context, inspected, str(operation.with_.path), step.index, entering=True, offset=self.numbered
         )
+        rows = sum(rows_of(partition) for partition in partitions)
         self.partitions += partitions
-        self.rows += sum(rows_of(partition) for partition in partitions)
+        self.rows += rows
+        self.numbered += rows
         self.files += files
         self.add(replace(step, side_kinds=tuple(there.items()), kinds=tuple(kinds.items())))
 
@@ -174,7 +194,7 @@ class Walk:
         if operation.broadcast:
             empty = operation.finish(operation.partial(table.program.empty()))
             step = replace(step, side_kinds=tuple(kinds_of(empty).items()))
-            self.waiting.append((step, table.program))
+            self.waiting.append((step, replace(table, operation=operation)))
             self.add(step)
             return self
         (groups,) = group_tables(self.context, [table], self.partitions)
@@ -201,11 +221,7 @@ class Walk:
         """Gathers the group tables that are waited for, in one pass over the rows."""
         if not self.waiting:
             return
-        wanted = [
-            GroupTable(step.operation, program, step.index, self.lies_together(step.operation.by))  # type: ignore[arg-type, attr-defined]
-            for step, program in self.waiting
-        ]
-        tables = group_tables(self.context, wanted, self.partitions)
+        tables = group_tables(self.context, [table for _, table in self.waiting], self.partitions)
         steps = (step for step, _ in self.waiting)
         done = {step.index: self._with_side(step, table) for step, table in zip(steps, tables, strict=True)}
         self.waiting.clear()
@@ -272,6 +288,13 @@ def keys_of_later(tables: Sequence[TableOperation], index: int, by: Sequence[str
         if isinstance(operation, (Window, Dedupe)):
             return tuple(key for key in by if key in (operation.together or ()))
     return ()
+
+
+def _loses(operation: Operation, names: frozenset[str]) -> bool:
+    """Whether some of the columns are gone after it, so that another one may come to be called like them."""
+    if isinstance(operation, Select):
+        return not names <= set(operation.columns)
+    return isinstance(operation, Drop) and bool(names & set(operation.columns))
 
 
 def _begins_anew(operation: TableOperation) -> bool:

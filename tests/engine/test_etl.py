@@ -20,6 +20,7 @@ from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events
 from treadle.engine.job import Job
+from treadle.engine.relational.keys import hash_keys
 from treadle.engine.rows import program_of
 from treadle.engine.store import Store
 from treadle.errors import DataError, TreadleError
@@ -162,10 +163,15 @@ def prepare(
 
 
 def outcome(
-    client: Client, folder: Path, frame: pd.DataFrame, tables: Sequence[Mapping[str, Any]], partitions: int
+    client: Client,
+    folder: Path,
+    frame: pd.DataFrame,
+    tables: Sequence[Mapping[str, Any]],
+    partitions: int,
+    **data: Any,
 ) -> pd.DataFrame:
     """The table `etl` of a job with these operations, as it was written."""
-    context, prepared = prepare(client, folder, frame, tables, partitions)
+    context, prepared = prepare(client, folder, frame, tables, partitions, data=data)
     assert prepared.table is not None
     parts = [BACKEND.frame(context.store.read_parquet(part.path)) for part in prepared.table]
     return pd.concat(parts, ignore_index=True)
@@ -222,6 +228,52 @@ def test_rows_that_come_in_are_training_rows_where_those_have_files(
     assert found["role"].tolist() == ["train"] * 20 + ["test"] * 7 + ["train"] * 9
     expected = found.groupby(["role", "day"]).cumcount() + 1
     assert found["number"].tolist() == expected.tolist()
+
+
+NUMBERED = {"function": "row_number"}
+
+
+def test_a_column_called_like_a_lost_key_is_another(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that lie together by a key do not by what is given its name later."""
+    monkeypatch.setattr(exchange, "BUCKET_BYTES", 300)
+    frame = rows(np.random.default_rng(6), 40)
+    for lost in ({"op": "drop", "columns": ["key"]}, {"op": "select", "columns": ["id", "day", "by_key"]}):
+        tables = [
+            {"op": "window", "by": ["key"], "outputs": {"by_key": NUMBERED}},
+            lost,
+            {"op": "rename", "columns": {"day": "key"}},
+            {"op": "window", "by": ["key"], "outputs": {"by_day": NUMBERED}},
+        ]
+        found = outcome(client, folder, frame, tables, 4).sort_values("id", ignore_index=True)
+        assert found["by_day"].tolist() == (frame.groupby("day").cumcount() + 1).tolist()
+        assert found["by_key"].tolist() == (frame.groupby("key", dropna=False).cumcount() + 1).tolist()
+
+
+@pytest.mark.parametrize("bucket", [2**25, 300])
+def test_rows_without_an_id_are_numbered_on(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch, bucket: int
+) -> None:
+    """Rows of a union come after those that were read, not after those that filters and exchanges left."""
+    monkeypatch.setattr(exchange, "BUCKET_BYTES", bucket)
+    frame = rows(np.random.default_rng(6), 40)
+    tables = [
+        {"op": "filter", "sql": "amount > 0.7"},
+        {"op": "window", "by": ["key"], "outputs": {"number": NUMBERED}},
+        {"op": "union", "with": {"path": "MORE"}, "fill": True},
+    ]
+    context, prepared = prepare(
+        client, folder, frame, tables, 4, data={"id": None, "target": "key"}, models=["decision_tree"]
+    )
+    program = program_of(context, prepared)
+    found = pd.concat([program.rows(partition) for partition in prepared.source.partitions]).sort_values("id")
+    kept = np.flatnonzero(frame["amount"] > 0.7).tolist()
+    assert found["__id__"].tolist() == [*kept, *range(40, 49)]
+    sampled = outcome(client, folder, frame, [*tables, {"op": "sample", "rows": 10}], 4, id=None)
+    by_number = dict(zip(found["__id__"], found["id"], strict=True))
+    drawn = hash_keys(pd.Series(list(by_number), dtype="Int64"), 7)
+    assert sorted(sampled["id"]) == sorted(np.array(list(by_number.values()))[np.argsort(drawn)[:10]].tolist())
 
 
 ASOF = {
