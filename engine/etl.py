@@ -25,7 +25,7 @@ from treadle.engine.store import Store
 from treadle.engine.walk import Walk
 from treadle.errors import RequestError, column_not_found
 
-REVISION = 2
+REVISION = 3
 
 
 def run(context: Context, source: Source, inspected: dict[int, Inspected]) -> Prepared:
