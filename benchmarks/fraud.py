@@ -7,20 +7,16 @@ number of trees on the same features and explain every test row.
 
 from __future__ import annotations
 
-import json
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from treadle.benchmarks.machine import described
+from treadle.benchmarks.process import measured
 from treadle.benchmarks.report import Say, written
 from treadle.benchmarks.sides import REMEDY, installed
-from treadle.errors import RequestError, TreadleError
+from treadle.errors import RequestError
 from treadle.jobs.make_data import make_transactions
 
 STEPS = {
@@ -31,29 +27,6 @@ STEPS = {
 }
 """Rows of the table: the engine's stages and the peer's steps that do the same work."""
 LIBRARIES = ("treadle", "dask", "pandas", "pyarrow", "polars", "xgboost", "numpy")
-
-
-def measured(command: list[str], seconds: float | None = None) -> dict[str, Any]:
-    """Runs a command that prints JSON as its last line; adds the wall and CPU seconds of its processes.
-
-    Raises
-    ------
-    TreadleError
-        It fails, or takes longer than so many seconds.
-    """
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
-    try:
-        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        raise TreadleError(f"python {' '.join(command)} was not done after {seconds:.0f} s") from None
-    if done.returncode:
-        raise TreadleError(f"python {' '.join(command)} failed:\n{done.stderr}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    found["process_wall_seconds"] = time.perf_counter() - started
-    found["process_cpu_seconds"] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return found
 
 
 def compare(data: Path, repeats: int, say: Say) -> list[dict[str, Any]]:

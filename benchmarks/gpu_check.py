@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from treadle.benchmarks import fraud
+from treadle.benchmarks import process
 from treadle.benchmarks.machine import described
 from treadle.benchmarks.models import chosen
 from treadle.benchmarks.report import FOLDER, LIBRARIES, Say, shown, written
@@ -169,7 +169,7 @@ def jobs(report: GpuReport, rows: int, seconds: float) -> Outcome:
         for device in ("cuda", "cpu"):
             command = ["-m", "treadle.benchmarks.fraud_job", folder, f"{folder}/{device}", device]
             try:
-                found[device] = fraud.measured(command, max(1.0, end - time.monotonic()))
+                found[device] = process.measured(command, max(1.0, end - time.monotonic()))
             except TreadleError as error:
                 found["error"] = str(error)[-4000:]
                 return Outcome("jobs", False, f"{device}: {' '.join(str(error).split())[-200:]}", details=found)

@@ -70,6 +70,8 @@ class Piece(Document):
     """Rows of another table: the operation (its place in the spec) that they are for."""
     batch: int | None = None
     """Of a file of exchanged rows: which of its record batches, of which these are all the rows."""
+    constants: dict[str, str | None] = {}
+    """Columns that are not in the file and have one value in all of its rows, as text."""
     left_out: str | None = None
     """A file of the numbers of rows that a contract set aside: these rows of the piece are not there."""
 
@@ -197,7 +199,8 @@ class Prepared(Artifact):
 class SplitRule(Artifact):
     """How a row is assigned to training or test, and what the target is."""
 
-    kind: Literal["random", "stratified", "time", "group", "path"]
+    kind: Literal["random", "stratified", "time", "group", "path", "none"]
+    """`none`: all rows are for training, in a job that makes features only."""
     seed: int
     column: str | None
     """The group or time column."""
@@ -210,6 +213,8 @@ class SplitRule(Artifact):
     test_rows: int
     dropped_rows: int
     """Rows without a target."""
+    has_target: bool = True
+    """False in a job that makes features and does not look at a target: `task` and `classes` say nothing then."""
 
 
 class Features(Artifact):
@@ -220,10 +225,12 @@ class Features(Artifact):
     inputs: dict[str, Kind]
     """The columns that the operations start from."""
     operations: tuple[AnyFitted, ...]
+    level_files: tuple[Part, ...] = ()
+    """Where operations keep levels that are too many for a document."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        return self.table
+        return (*self.table, *self.level_files)
 
 
 class Trained(Artifact):

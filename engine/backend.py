@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from treadle.errors import RequestError, did_you_mean, listed
 
@@ -88,11 +89,15 @@ def kind_of_arrow(type_: pa.DataType) -> str | None:
 
 
 def converted(column: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
-    """A column in the Arrow type of its kind; of a time, microseconds in UTC are kept.
+    """A column in the Arrow type of its kind; of a time, microseconds in UTC are kept. NaN becomes no int, but null.
 
     ArrowException when a value does not fit.
     """
     type_ = ARROW_TYPES[kind]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if kind == "int" and pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     return column if column.type == type_ else column.cast(type_, safe=not pa.types.is_timestamp(type_))
 
 

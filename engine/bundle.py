@@ -2,6 +2,7 @@
 
 <root>/models/<name>/<version>/bundle.json     written last: without it the version does not exist
                                model.*         the model (see treadle.engine.models)
+                               levels-*.parquet  levels of feature operations that have many
                                side-<n>.parquet  group and join tables of the relational operations
 """
 
@@ -17,7 +18,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from treadle.engine.artifacts import Document, Part
 from treadle.engine.backend import Backend, conform
-from treadle.engine.encoders import AnyFitted, apply, to_matrix
+from treadle.engine.encoders import AnyFitted, Fitted, Shelf, apply, to_matrix
 from treadle.engine.expectations import EachRow, broken_rows
 from treadle.engine.models.base import Model, Task, load_model
 from treadle.engine.operation import ROW_ID
@@ -104,11 +105,16 @@ class Bundle:
                 adapter.validate_python(step.operation),
                 f"{self.folder}/{step.side}" if step.side else None,
                 tuple(step.side_kinds.items()),
-                tuple(step.kinds.items()),
+                kinds=tuple(step.kinds.items()),
             )
             for step in self.document.steps
         )
         return Program(self.store, Backend(), tuple(self.document.inputs.items()), self.document.id, steps)
+
+    @functools.cached_property
+    def operations(self) -> list[Fitted]:
+        """The feature operations, with all their levels."""
+        return Shelf(self.store, self.folder).opened(self.document.operations)
 
     def predict(self, frame: pd.DataFrame, explain: bool = False) -> pd.DataFrame:
         """Predictions of raw rows: id, score, margin, class; with `explain` also one column a feature, and `bias`.
@@ -182,12 +188,15 @@ class Bundle:
             rows.insert(0, ROW_ID, pd.Series(range(start, start + len(rows)), dtype="Int64"))
         prepared = self.program.apply(self.program.with_id(rows))
         d = self.document
-        matrix = to_matrix(apply(prepared, d.operations, d.feature_inputs), d.features, len(prepared))
+        matrix = to_matrix(apply(prepared, self.operations, d.feature_inputs), d.features, len(prepared))
         return self.program.backend.table(prepared[[ROW_ID]]).column(0).combine_chunks(), matrix
 
 
 def replayable(program: Program, feature_inputs: Mapping[str, Any], target: str) -> tuple[Program, list[Step]]:
-    """The part of a job's program that makes feature columns of raw rows without a target, and the filters left out."""
+    """The part of a job's program that makes feature columns of raw rows without a target, and what is left out.
+
+    These are filters and dedupes that look at the target: a row to predict has none to be left out by.
+    """
     pruned = program.pruned(list(feature_inputs))
     names = [target]
     for step in reversed(program.steps):
@@ -197,8 +206,8 @@ def replayable(program: Program, feature_inputs: Mapping[str, Any], target: str)
     return without.pruned(list(feature_inputs)), left_out
 
 
-def write_bundle(store: Store, document: BundleDocument, model_files: tuple[Part, ...], program: Program) -> Bundle:
-    """Copies the model and the small tables into the version's folder, and bundle.json last."""
+def write_bundle(store: Store, document: BundleDocument, files: tuple[Part, ...], program: Program) -> Bundle:
+    """Copies the files of model and features and the small tables into the version's folder, and bundle.json last."""
     folder = f"models/{document.name}/{document.version}"
     steps = []
     for step in program.steps:
@@ -216,7 +225,7 @@ def write_bundle(store: Store, document: BundleDocument, model_files: tuple[Part
                 kinds=dict(step.kinds),
             )
         )
-    for part in model_files:
+    for part in files:
         _copy(store, part.path, f"{folder}/{part.path.rsplit('/', 1)[-1]}")
     document = document.model_copy(update={"steps": tuple(steps), "inputs": dict(program.kinds)})
     store.write_json(f"{folder}/bundle.json", document.model_dump(mode="json"))

@@ -36,7 +36,9 @@ __all__ = [
     "TableVersion",
     "commit_table",
     "data_files",
+    "explained",
     "open_table",
+    "order_of",
     "read_arrow",
     "table_schema",
 ]
@@ -89,7 +91,7 @@ def commit_table(
     """
     table = _locate(fs, table_path, storage_options)
     wanted = table_schema(schema)
-    with _explained(table.uri):
+    with explained(table.uri):
         head = table.head()
         if head is not None and table.fingerprint(head.version()) == fingerprint:
             return table.described(head)
@@ -114,7 +116,7 @@ def open_table(
         RequestError: there is no such table or version; the message names those that there are.
     """
     table = _locate(fs, table_path, storage_options)
-    with _explained(table.uri):
+    with explained(table.uri):
         head = table.head()
         if head is None:
             raise _no_table(table)
@@ -134,7 +136,7 @@ def data_files(table: DeltaTable) -> list[str]:
     `%20`, where no reader finds it.
     """
     local = _is_local(table)
-    return sorted((unquote(uri) if local else uri for uri in table.file_uris()), key=_part)
+    return sorted((unquote(uri) if local else uri for uri in table.file_uris()), key=order_of)
 
 
 def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Table:
@@ -150,12 +152,12 @@ def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Ta
     # Through deltalake's own file system, which is Python, Arrow's threads may abort a process that
     # ends soon after ("terminate called without an active exception").
     native = filesystem.SubTreeFileSystem(path, filesystem.LocalFileSystem()) if local else None
-    with _explained(label):
+    with explained(label):
         whole = table.to_pyarrow_dataset(filesystem=native)
         for column in columns or ():
             if column not in whole.schema.names:
                 raise column_not_found(column, label, whole.schema.names)
-        fragments = sorted(whole.get_fragments(), key=lambda fragment: _part(fragment.path))
+        fragments = sorted(whole.get_fragments(), key=lambda fragment: order_of(fragment.path))
         ordered = dataset.FileSystemDataset(fragments, whole.schema, whole.format, whole.filesystem)
         try:
             return ordered.to_table(columns=None if columns is None else list(columns))
@@ -229,7 +231,7 @@ def _place_all(
         number, file = numbered
         stem = f"part-{number:05d}-{fingerprint[:12]}"
         name, spare = f"{stem}.parquet", f"{stem}-{token}.parquet"
-        with _explained(f"{table.path}/{name}"):
+        with explained(f"{table.path}/{name}"):
             return place(table.fs, file, table.path, schema, spare if name in in_use else name, spare)
 
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -306,7 +308,7 @@ def _no_table(table: _Table) -> RequestError:
     return RequestError(f"There is no table '{table.name}' in {folder}. {there}{near}")
 
 
-def _part(path: str) -> tuple[int, str]:
+def order_of(path: str) -> tuple[int, str]:
     """The key that puts files into the order of their rows; files of other writers come last."""
     name = path.rsplit("/", 1)[-1]
     found = re.match(r"part-(\d+)-", name)
@@ -314,7 +316,7 @@ def _part(path: str) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def _explained(path: str) -> Iterator[None]:
+def explained(path: str) -> Iterator[None]:
     """Turns what the file system or deltalake raises into one message with the remedy."""
     try:
         with storage_errors(path):

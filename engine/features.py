@@ -8,6 +8,7 @@ waits for the next round.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,20 +17,22 @@ import pyarrow as pa
 from treadle.engine.artifacts import Features, Part, Prepared, SplitRule
 from treadle.engine.blocks import PROTECTED, Block
 from treadle.engine.context import Context
-from treadle.engine.encoders import Fitted, FittedImpute, Impute, Kind, Operation, apply, numbers, to_matrix
+from treadle.engine.encoders import Fitted, FittedTarget, Kind, Operation, Shelf, Training, apply, needs, to_matrix
 from treadle.engine.job import Job
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID
-from treadle.engine.rows import Rows, assign
+from treadle.engine.rows import Rows, assign, split_keys
+from treadle.engine.statistics import Request, gather, merge
 from treadle.engine.store import Store
+from treadle.engine.target import Class, TargetCounts, count_target, merge_targets, task_of
 from treadle.errors import DataError, RequestError, listed
-from treadle.kernels.moments import merge as merge_moments
-from treadle.kernels.moments import moments
-from treadle.kernels.sketch import merge_all, sketch_floats
 
 if TYPE_CHECKING:
     import pandas as pd
 
-REVISION = 1
+    from treadle.engine.encoders.columns import Columns
+    from treadle.engine.models.base import Task
+
+REVISION = 2
 KIND_OF: Mapping[str, Kind] = {
     "int": "number",
     "float": "number",
@@ -37,8 +40,6 @@ KIND_OF: Mapping[str, Kind] = {
     "text": "text",
     "timestamp": "timestamp",
 }
-Request = tuple[str, str]
-"""A column and the statistic that is gathered of it."""
 
 
 def inputs_of(job: Job, kinds: Mapping[str, str]) -> dict[str, Kind]:
@@ -67,14 +68,10 @@ def check(job: Job, kinds: Mapping[str, str]) -> list[str]:
     """
     current = inputs_of(job, kinds)
     for i, operation in enumerate(job.features):
-        names = operation.resolve(current, f"features.{i} ({operation.op})")
-        statistics = {name: {"?": 1} for name in names} if operation.statistic() == "levels" else None
-        if statistics is not None and not isinstance(operation, Impute):
-            current = operation.fit(names, statistics).kinds(current)
-        elif operation.statistic() is None:
-            current = operation.fit(names, {}).kinds(current)
-        elif isinstance(operation, Impute):
-            current = FittedImpute(values=dict.fromkeys(names, 0.0), indicator=operation.indicator).kinds(current)
+        where = f"features.{i} ({operation.op})"
+        if operation.statistic() == "targets" and job.data.target is None:
+            raise RequestError(f"{where}: it needs a target; name the column in data.target.")
+        current = operation.outline(operation.resolve(current, where)).kinds(current)
     _all_numbers(current)
     _check_names(job, list(current))
     return list(current)
@@ -90,7 +87,7 @@ def _all_numbers(kinds: Mapping[str, Kind]) -> None:
             else f"{{op: date_parts, columns: [{listed(left)}]}}"
         )
         raise RequestError(
-            f"Models need numbers, and no feature operation encodes {listed(f'{n} ({k})' for n, k in left.items())}; "
+            f"Features are numbers, and no feature operation encodes {listed(f'{n} ({k})' for n, k in left.items())}; "
             f"add {remedy}, or drop the columns in tables."
         )
     if not kinds:
@@ -121,22 +118,27 @@ def _check_names(job: Job, names: Sequence[str]) -> None:
         seen[folded] = name
 
 
-def run(context: Context, prepared: Prepared, rule: SplitRule) -> Features:
-    """Fits, applies and writes; leaves the blocks on the workers for the stages that follow."""
-    job = context.job
+def run(context: Context, prepared: Prepared, rule: SplitRule | None) -> Features:
+    """Fits, applies and writes; blocks stay on the workers for the stages that follow, if there are models.
+
+    Without a rule, all rows are for training.
+    """
+    job, store, shelf = context.job, context.store, Shelf(context.store, context.folder)
     rows = Rows.of(context, prepared)
+    rule = rule or whole(rows, job, prepared)
     inputs = inputs_of(job, prepared.kinds)
-    fitted, kinds = fit(rows, job, rule, inputs)
+    fitted, kinds = fit(rows, job, rule, inputs, shelf)
     _all_numbers(kinds)
     names = tuple(kinds)
     _check_names(job, names)
-    blocks = rows.map(make_block, job, rule, fitted, tuple(inputs), names)
+    recipe = Recipe(job, rule, tuple(inputs), tuple(fitted), shelf)
+    blocks = rows.map(make_block if job.models else make_table, recipe, names)
     tasks = [
         context.client.submit(
             write_block,
             block,
             f"{context.folder}/part-{i:05d}.parquet",
-            context.store,
+            store,
             names,
             job.data.target,
             rule,
@@ -144,30 +146,68 @@ def run(context: Context, prepared: Prepared, rule: SplitRule) -> Features:
         )
         for i, block in enumerate(blocks)
     ]
+    if job.models:
+        context.live["blocks"] = blocks
+    del blocks
     parts = context.gather(tasks, rows=lambda part: part.rows)
     rows.release()
-    context.live["blocks"] = blocks
-    return Features(table=tuple(parts), names=names, inputs=inputs, operations=tuple(fitted))  # type: ignore[arg-type]
+    kept = [o.at_prediction() if isinstance(o, FittedTarget) else o for o in fitted]
+    return Features(
+        table=tuple(parts),
+        names=names,
+        inputs=inputs,
+        operations=tuple(kept),  # type: ignore[arg-type]
+        level_files=shelf.parts(kept),
+    )
 
 
-def fit(rows: Rows, job: Job, rule: SplitRule, inputs: Mapping[str, Kind]) -> tuple[list[Fitted], dict[str, Kind]]:
-    """The fitted operations in order, and the columns after the last."""
+def whole(rows: Rows, job: Job, prepared: Prepared) -> SplitRule:
+    """The rule of a job without a split; one pass over the target, if anything looks at it."""
+    task: Task = "regression"
+    classes: tuple[Class, ...] = ()
+    counted = TargetCounts({}, 0, 0)
+    if job.looks_at_target:
+        counted = rows.context.reduce(rows.map(count_target, job), merge_targets)
+        task, classes = task_of(job, prepared.kinds[job.data.target or ""], counted)
+    return SplitRule(
+        kind="none",
+        seed=job.seed,
+        column=None,
+        bounds=(),
+        task=task,
+        classes=classes,
+        train_rows=counted.rows - counted.nulls,
+        test_rows=0,
+        dropped_rows=counted.nulls,
+        has_target=job.looks_at_target,
+    )
+
+
+def fit(
+    rows: Rows, job: Job, rule: SplitRule, inputs: Mapping[str, Kind], shelf: Shelf | None = None
+) -> tuple[list[Fitted], dict[str, Kind]]:
+    """The fitted operations in order, with many levels on the shelf if there is one; and the columns after the last."""
     fitted: list[Fitted] = []
     waiting: list[tuple[Operation, tuple[str, ...]]] = []
     kinds = dict(inputs)
 
-    def gather() -> None:
+    def gather_and_fit() -> None:
         nonlocal kinds
-        requests = [(name, s) for operation, names in waiting if (s := operation.statistic()) for name in names]
+        requests = {
+            (i, name): Request(name, statistic, getattr(operation, "folds", 0))
+            for i, (operation, names) in enumerate(waiting)
+            if (statistic := operation.statistic())
+            for name in names
+        }
         found: dict[Request, Any] = {}
         if requests:
-            futures = rows.map(statistics_of, job, rule, tuple(fitted), tuple(inputs), tuple(requests))
+            asked = tuple(dict.fromkeys(requests.values()))
+            futures = rows.map(statistics_of, Recipe(job, rule, tuple(inputs), tuple(fitted), shelf), asked)
             found = rows.context.reduce(futures, merge)
-        for operation, names in waiting:
-            fitted.append(
-                operation.fit(names, {name: found.get((name, operation.statistic() or "")) for name in names})
-            )
-            kinds = fitted[-1].kinds(kinds)
+        for i, (operation, names) in enumerate(waiting):
+            made = operation.fit(names, {n: found[requests[i, n]] for n in names if (i, n) in requests})
+            kinds = made.kinds(kinds)
+            fitted.append(made if shelf is None else shelf.keep(made, len(fitted)))
         waiting.clear()
 
     for i, operation in enumerate(job.features):
@@ -177,76 +217,77 @@ def fit(rows: Rows, job: Job, rule: SplitRule, inputs: Mapping[str, Kind]) -> tu
             or changing & set(operation.columns)
             or set(operation.columns) - set(kinds)
         ):
-            gather()
+            gather_and_fit()
         names = operation.resolve(kinds, f"features.{i} ({operation.op})")
         waiting.append((operation, names))
-    gather()
+    gather_and_fit()
     return fitted, kinds
 
 
-def statistics_of(
-    frame: pd.DataFrame,
-    role: str,
-    job: Job,
-    rule: SplitRule,
-    fitted: Sequence[Fitted],
-    inputs: Sequence[str],
-    requests: Sequence[Request],
-) -> dict[Request, Any]:
+@dataclass(frozen=True)
+class Recipe:
+    """How the prepared rows of a job become features, as far as its operations are fitted."""
+
+    job: Job
+    rule: SplitRule
+    inputs: tuple[str, ...]
+    operations: tuple[Fitted, ...] = ()
+    shelf: Shelf | None = None
+    """Where operations have their many levels."""
+
+    def columns(self, frame: pd.DataFrame, training: np.ndarray, wanted: set[str] | None = None) -> Columns:
+        """The columns after the operations, or the wanted ones; `training` says which rows are for that."""
+        return apply(frame, self.opened, self.inputs, self.training(frame, training), wanted)
+
+    @property
+    def opened(self) -> Sequence[Fitted]:
+        """The operations with all their levels."""
+        return self.operations if self.shelf is None else self.shelf.opened(self.operations)
+
+    def training(self, frame: pd.DataFrame, rows: np.ndarray) -> Training | None:
+        """By what operations that look at the target are cross-fitted, if there are any; groups stay together."""
+        if all(operation.statistic() != "targets" for operation in self.job.features):
+            return None
+        kind = "group" if self.rule.kind == "group" else "random"
+        return Training(rows, split_keys(frame, self.job, kind))
+
+
+def statistics_of(frame: pd.DataFrame, role: str, recipe: Recipe, requests: Sequence[Request]) -> dict[Request, Any]:
     """On a worker: the requested statistics of the training rows of one partition."""
-    target, test = assign(frame, role, job, rule)
-    columns = apply(frame[~test & ~np.isnan(target)], fitted, inputs)
-    found: dict[Request, Any] = {}
-    for name, statistic in requests:
-        series = columns[name]
-        if statistic == "levels":
-            # Else 0.0 and -0.0 would be one level with two names.
-            series = series + 0.0 if series.dtype.kind == "f" else series
-            counts = series.dropna().value_counts()
-            found[name, statistic] = dict(zip(counts.index.tolist(), counts.tolist(), strict=True))
-        else:
-            values = numbers(series).to_numpy()
-            found[name, statistic] = moments(values) if statistic == "moments" else sketch_floats(values)
-    return found
+    target, test = assign(frame, role, recipe.job, recipe.rule)
+    wanted = {request.column for request in requests}
+    used = ~test & ~(np.isnan(target) & bool(recipe.job.models))
+    if not used.all():
+        needed = needs(recipe.opened, wanted) | {ROW_ID, getattr(recipe.job.split, "column", "")}
+        frame, target = frame[[name for name in frame if name in needed]][used], target[used]
+    every = np.ones(len(frame), dtype=bool)
+    columns = recipe.columns(frame, every, wanted)
+    return gather(columns, requests, target, recipe.rule, recipe.training(frame, every))
 
 
-def merge(partials: list[dict[Request, Any]]) -> dict[Request, Any]:
-    """Statistics of several partitions as one."""
-    merged: dict[Request, Any] = {}
-    for request in partials[0]:
-        found = [partial[request] for partial in partials]
-        if request[1] == "moments":
-            total = found[0]
-            for other in found[1:]:
-                total = merge_moments(total, other)
-        elif request[1] == "sketch":
-            total = merge_all(found)
-        else:
-            total = {}
-            for counts in found:
-                for level, n in counts.items():
-                    total[level] = total.get(level, 0) + n
-        merged[request] = total
-    return merged
-
-
-def make_block(
-    frame: pd.DataFrame,
-    role: str,
-    job: Job,
-    rule: SplitRule,
-    fitted: Sequence[Fitted],
-    inputs: Sequence[str],
-    names: Sequence[str],
-) -> Block:
-    """On a worker: the features of one partition."""
-    target, test = assign(frame, role, job, rule)
+def make_block(frame: pd.DataFrame, role: str, recipe: Recipe, names: Sequence[str]) -> Block:
+    """On a worker: the features of one partition's rows that have a target."""
+    target, test = assign(frame, role, recipe.job, recipe.rule)
     known = ~np.isnan(target)
     if not known.all():
         frame, target, test = frame[known], target[known], test[known]
-    matrix = to_matrix(apply(frame, fitted, inputs), names, len(frame))
-    protected = {name: pa.array(frame[name], from_pandas=True) for name in job.data.protected}
+    matrix = to_matrix(recipe.columns(frame, ~test), names, len(frame))
+    protected = {name: pa.array(frame[name], from_pandas=True) for name in recipe.job.data.protected}
     return Block(_array(frame[ROW_ID]), test, target, matrix, protected)
+
+
+def make_table(frame: pd.DataFrame, role: str, recipe: Recipe, names: Sequence[str]) -> pa.Table:
+    """On a worker: one partition's rows of the table `features` of a job without models, the target as it is."""
+    job, rule = recipe.job, recipe.rule
+    _, test = assign(frame, role, job, rule)
+    matrix = to_matrix(recipe.columns(frame, ~test), names, len(frame))
+    fields: dict[str, Any] = {"id": _array(frame[ROW_ID])}
+    if rule.kind != "none":
+        fields["split"] = pa.array(np.where(test, "test", "train"), pa.string())
+    if job.data.target is not None:
+        fields[job.data.target] = _array(frame[job.data.target])
+    fields.update({f"{PROTECTED}{name}": _array(frame[name]) for name in job.data.protected})
+    return pa.table({**fields, **{name: pa.array(matrix[:, i]) for i, name in enumerate(names)}})
 
 
 def _array(series: pd.Series) -> pa.Array:
@@ -255,6 +296,8 @@ def _array(series: pd.Series) -> pa.Array:
     return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
 
 
-def write_block(block: Block, path: str, store: Store, names: Sequence[str], target: str, rule: SplitRule) -> Part:
+def write_block(
+    rows: Block | pa.Table, path: str, store: Store, names: Sequence[str], target: str | None, rule: SplitRule
+) -> Part:
     """On a worker: one file of the table `features`."""
-    return store.write_parquet(path, block.table(names, target, rule))
+    return store.write_parquet(path, rows.table(names, target or "", rule) if isinstance(rows, Block) else rows)

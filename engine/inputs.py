@@ -6,34 +6,57 @@ Only footers and heads are read here, so that planning a job on any amount of da
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from treadle.engine.artifacts import Piece, Role
-from treadle.engine.backend import kind_of_arrow
 from treadle.engine.store import stamp
-from treadle.errors import DataError, RequestError, did_you_mean, listed
+from treadle.errors import RequestError, did_you_mean, listed
 
 if TYPE_CHECKING:
-    from treadle.engine.csv import CsvOptions
+    from treadle.engine.readers.options import TextOptions
 
 HASHED_WHOLE = 32 * 2**20
 """Files up to this size (bytes) are identified by all of their content, larger ones by their ends, size and stamp."""
 PARTITION_BYTES = 100 * 2**20
 """Memory of one partition's rows: large enough that tasks are few, small enough for several a worker."""
 BYTES_OF_KIND = {"int": 9, "float": 8, "bool": 2, "timestamp": 8, "text": 24}
+_PACKED = ("", ".gz", ".bz2", ".zst", ".xz")
 SUFFIXES = {
     "parquet": (".parquet", ".pq"),
-    "csv": (".csv", ".csv.gz", ".csv.bz2", ".csv.zst", ".tsv", ".txt"),
+    "csv": tuple(f"{name}{packed}" for name in (".csv", ".tsv", ".txt") for packed in _PACKED),
+    "jsonl": tuple(f"{name}{packed}" for name in (".jsonl", ".ndjson") for packed in _PACKED),
 }
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file, or a Delta table's folder, that a path names."""
+
+    path: str
+    folders: tuple[str, ...]
+    """Those between what the path names and the file, outermost first; of a glob, from its first wildcard on."""
+    format: str | None = None
+    """When it is no matter of the name."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the paths of an input name."""
+
+    format: str
+    files: tuple[FoundFile, ...]
+
+    @property
+    def paths(self) -> list[str]:
+        return [file.path for file in self.files]
 
 
 @dataclass(frozen=True)
@@ -46,6 +69,8 @@ class InputFile:
     rows: int | None = None
     groups: tuple[int, ...] = ()
     """Rows of each Parquet row group."""
+    constants: tuple[tuple[str, str | None], ...] = ()
+    """Columns that are not in the file and have one value in all of its rows, as text."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +80,26 @@ class Inspected:
     format: str
     files: tuple[InputFile, ...]
     kinds: dict[str, str]
-    options: CsvOptions | None = None
-    """How a CSV input is read."""
+    options: TextOptions | None = None
+    """How a text input is read."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Columns that the engine does not take -> their types."""
+    version: int | None = None
+    """Of a Delta table."""
+    notes: tuple[str, ...] = ()
+    """What a user should know about the schema that was found."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The notes, and which columns are left out."""
+        named = ", ".join(f"{name} ({type_})" for name, type_ in self.left_out.items())
+        left_out = [f"columns of types that Treadle does not take are left out: {named}"] if named else []
+        return (*self.notes, *left_out)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the files are written once as Parquet before they are read."""
+        return self.options is not None
 
     @property
     def rows(self) -> int | None:
@@ -69,7 +112,10 @@ class Inspected:
 
     @property
     def digest(self) -> str:
-        return hashlib.blake2b("".join(f.digest for f in self.files).encode(), digest_size=16).hexdigest()
+        """Of the content, the values that folders stand for, and the version."""
+        parts = [f.digest + (json.dumps(f.constants) if f.constants else "") for f in self.files]
+        parts += [] if self.version is None else [f"version {self.version}"]
+        return hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest()
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -86,48 +132,77 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise RequestError(f"'{path}' cannot be opened: {error}.") from error
 
 
-def find_files(paths: str | Sequence[str], format_: str | None = None) -> tuple[str, list[str]]:
-    """Format and files, sorted, of paths that are files, folders, globs or URLs.
+def find_files(paths: str | Sequence[str], format_: str | None = None) -> Found:
+    """Format and files, in order, of paths that are files, folders, globs or URLs.
 
     Raises
     ------
     RequestError
         A path that does not exist, a glob that matches nothing, files of several formats.
     """
-    files: list[str] = []
+    found: list[FoundFile] = []
     if not paths:
         raise RequestError("The input's path is empty; name a file, folder, glob or URL.")
     for path in [paths] if isinstance(paths, str) else paths:
         fs, bare = filesystem(path)
-        if any(c in bare for c in "*?[") and not fs.exists(bare):
-            found = sorted(p for p in fs.glob(bare) if fs.isfile(p))
-            if not found:
-                raise RequestError(f"Nothing matches the glob '{path}'; look at the folder part and the ending.")
-        elif fs.isdir(bare):
-            if fs.exists(f"{bare}/_delta_log"):
-                raise RequestError(
-                    f"'{path}' is a Delta table, whose folder also keeps files of older versions; "
-                    "write the version that you want as Parquet elsewhere, and read that."
-                )
-            found = sorted(p for p in fs.find(bare) if not _is_hidden(p.removeprefix(bare)))
-            wanted = SUFFIXES.get(format_ or "", sum(SUFFIXES.values(), ()))
-            found = [p for p in found if p.lower().endswith(wanted)]
-            if not found:
-                raise RequestError(f"The folder '{path}' holds no {format_ or 'Parquet or CSV'} file.")
-        elif fs.exists(bare):
-            found = [bare]
-        else:
-            raise RequestError(f"Input '{path}' was not found.{_near(fs, bare)}")
-        files += [fs.unstrip_protocol(p) if "file" not in fs.protocol else p for p in found]
-    formats = {format_} if format_ else {_guess(path) for path in files}
+        # What lay there when this process looked last is not what lies there now.
+        fs.invalidate_cache()
+        if fs.isdir(bare) and fs.exists(f"{bare}/_delta_log"):
+            found.append(_delta_table(path, paths, format_))
+            continue
+        if format_ == "delta" and fs.exists(bare):
+            raise RequestError(f"'{path}' is no Delta table: it has no folder _delta_log.")
+        base, names = _listed(fs, bare, path, format_)
+        for name in names:
+            folders = tuple(name.removeprefix(base).strip("/").split("/")[:-1])
+            found.append(FoundFile(fs.unstrip_protocol(name) if "file" not in fs.protocol else name, folders))
+    formats = {format_} if format_ else {file.format or _guess(file.path) for file in found}
     if len(formats) > 1:
         raise RequestError(f"The input mixes formats ({listed(sorted(map(str, formats)))}); set data.format.")
-    return formats.pop() or "parquet", files
+    seen: set[str] = set()
+    for file in found:
+        if file.path in seen:
+            raise RequestError(f"The input names '{file.path}' twice; its rows would count twice.")
+        seen.add(file.path)
+    return Found(formats.pop() or "parquet", tuple(found))
+
+
+def _delta_table(path: str, paths: str | Sequence[str], format_: str | None) -> FoundFile:
+    if format_ not in (None, "delta"):
+        raise RequestError(
+            f"'{path}' is a Delta table, whose folder also keeps files of older versions; "
+            f"leave data.format out, or set it to delta instead of {format_}."
+        )
+    if not isinstance(paths, str) and len(paths) > 1:
+        raise RequestError(f"'{path}' is a Delta table, which is an input by itself; name no other paths beside it.")
+    return FoundFile(path, (), "delta")
+
+
+def _listed(fs: fsspec.AbstractFileSystem, bare: str, path: str, format_: str | None) -> tuple[str, list[str]]:
+    """The files that a path names, and the part of their names that the user has written out."""
+    if any(c in bare for c in "*?[") and not fs.exists(bare):
+        found = sorted(p for p in fs.glob(bare) if fs.isfile(p))
+        if not found:
+            raise RequestError(f"Nothing matches the glob '{path}'; look at the folder part and the ending.")
+        return re.split(r"[^/]*[*?\[]", bare)[0], found
+    if fs.isdir(bare):
+        inside = sorted(fs.find(bare))
+        tables = sorted({p.partition("/_delta_log/")[0] for p in inside if "/_delta_log/" in p})
+        if tables:
+            raise RequestError(f"The folder '{path}' holds Delta tables; name one of them: [{listed(tables)}].")
+        wanted = SUFFIXES.get(format_ or "", sum(SUFFIXES.values(), ()))
+        found = [p for p in inside if not _is_hidden(p.removeprefix(bare)) and p.lower().endswith(wanted)]
+        if not found:
+            raise RequestError(f"The folder '{path}' holds no {format_ or 'Parquet, CSV or JSON lines'} file.")
+        return bare, found
+    if not fs.exists(bare):
+        raise RequestError(f"Input '{path}' was not found.{_near(fs, bare)}")
+    return bare.rpartition("/")[0], [bare]
 
 
 def _is_hidden(path: str) -> bool:
-    """Whether a path inside a folder is for other programs: `_SUCCESS`, `_delta_log/...`, `.ipynb_checkpoints/...`."""
-    return any(part.startswith(("_", ".")) for part in path.split("/"))
+    """Whether a path inside a folder is for other programs: `_SUCCESS`, `.ipynb_checkpoints/...`, not `_key=1/...`."""
+    return any(part.startswith(".") or (part.startswith("_") and "=" not in part) for part in path.split("/"))
 
 
 def _near(fs: fsspec.AbstractFileSystem, path: str) -> str:
@@ -141,77 +216,17 @@ def _guess(path: str) -> str:
     for name, suffixes in SUFFIXES.items():
         if path.lower().endswith(suffixes):
             return name
-    raise RequestError(f"The format of '{path}' cannot be told from its name; set data.format to parquet or csv.")
-
-
-def inspect_parquet(files: Sequence[str]) -> Inspected:
-    """Footers of Parquet files whose schemas agree.
-
-    Raises
-    ------
-    DataError
-        A corrupt file, a nested column, or files whose columns differ; each names file and column.
-    """
-    with ThreadPoolExecutor(8) as pool:
-        read = list(pool.map(_footer, files))
-    kinds = dict(read[0][1])
-    holders = dict.fromkeys(kinds, files[0])
-    for file, other in read[1:]:
-        _same_columns(holders, kinds, file.path, other)
-        # A column that is null throughout some files has its type from the others.
-        for name in [name for name, kind in kinds.items() if kind == "null"]:
-            kinds[name], holders[name] = other[name], file.path
-    kinds = {name: "text" if kind == "null" else kind for name, kind in kinds.items()}
-    return Inspected("parquet", tuple(file for file, _ in read), kinds)
-
-
-def _footer(path: str) -> tuple[InputFile, dict[str, str]]:
-    fs, bare = filesystem(path)
-    try:
-        with fs.open(bare, "rb") as file:
-            metadata = pq.read_metadata(file)
-            schema = metadata.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).rstrip(".")
-        raise DataError(f"'{path}' is no readable Parquet file: {reason}. Replace it or leave it out.") from error
-    kinds: dict[str, str] = {}
-    for field in schema:
-        if field.name in kinds:
-            raise DataError(f"'{path}' has two columns called '{field.name}'; rename one of them in the file.")
-        kind = "null" if pa.types.is_null(field.type) else kind_of_arrow(field.type)
-        if kind is None:
-            raise DataError(
-                f"Column '{field.name}' of '{path}' has type {field.type}, which Treadle does not take; "
-                "flatten or drop it in the file."
-            )
-        if field.name in kinds:
-            raise DataError(f"'{path}' has two columns called '{field.name}'; rename one of them in the file.")
-        kinds[field.name] = kind
-    groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    return InputFile(path, fs.size(bare), _digest(fs, bare), metadata.num_rows, groups), kinds
-
-
-def _same_columns(holders: dict[str, str], kinds: dict[str, str], path: str, other: dict[str, str]) -> None:
-    """Compares a file's columns with those found so far; `holders` are the files that the kinds are from."""
-    for name in [*kinds, *other]:
-        if name not in other or name not in kinds:
-            first = next(iter(holders.values()))
-            holder, lacker = (holders[name], path) if name in kinds else (path, first)
-            raise DataError(f"The input's files differ: '{lacker}' has no column '{name}', which '{holder}' has.")
-        if kinds[name] != other[name] and "null" not in (kinds[name], other[name]):
-            raise DataError(
-                f"The input's files differ: column '{name}' is {kinds[name]} in '{holders[name]}' and {other[name]} in "
-                f"'{path}'; write both with one type."
-            )
+    raise RequestError(f"The format of '{path}' cannot be told from its name; set data.format (parquet, csv or jsonl).")
 
 
 def file_of_text(path: str) -> InputFile:
-    """A CSV file; its rows are not known before it is read."""
+    """A text file; its rows are not known before it is read."""
     fs, bare = filesystem(path)
-    return InputFile(path, fs.size(bare), _digest(fs, bare))
+    return InputFile(path, fs.size(bare), digest_of(fs, bare))
 
 
-def _digest(fs: fsspec.AbstractFileSystem, path: str) -> str:
+def digest_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
+    """Identifies a file by its content, a large one by its ends, size and stamp."""
     size = fs.size(path)
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     with fs.open(path, "rb") as file:
@@ -281,6 +296,7 @@ def cut(
                         stop=last,
                         offset=offset + start + first,
                         role=role,
+                        constants=dict(file.constants),
                     )
                 )
             start += n

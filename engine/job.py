@@ -38,8 +38,10 @@ class Data(Section):
 
     path: str | tuple[str, ...]
     """File, folder, glob or fsspec URL, or a list of them; relative to the spec's file, then to the working folder."""
-    format: Literal["parquet", "csv"] | None = None
-    """Guessed from the file names when absent."""
+    format: Literal["parquet", "csv", "jsonl", "delta"] | None = None
+    """Guessed from the names when absent."""
+    version: Annotated[int, Field(ge=0)] | None = None
+    """Of a Delta table; the newest when absent."""
     target: str | None = None
     positive_class: str | int | float | bool | None = None
     """Of a two-class target; the last in sorted order when absent."""
@@ -55,6 +57,8 @@ class Data(Section):
     quote: Annotated[str, Field(min_length=1, max_length=1)] = '"'
     encoding: str = "utf-8"
     decimal: Annotated[str, Field(min_length=1, max_length=1)] = "."
+    thousands: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Mark between groups of three digits of numbers in CSV files."""
     null_tokens: tuple[str, ...] = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
     date_formats: tuple[str, ...] = ()
     """strptime formats of dates and times in text, tried in order and before ISO 8601."""
@@ -62,7 +66,7 @@ class Data(Section):
     names: tuple[str, ...] = ()
     """Column names of a CSV file without a header."""
     types: dict[str, Literal["int", "float", "bool", "timestamp", "date", "text"]] = Field(default_factory=dict)
-    """Column types of a CSV file that are not to be inferred."""
+    """Column types that are not to be inferred, or that a file's own are changed to."""
     bad_rows: BadRows = BadRows()
 
     @model_validator(mode="after")
@@ -136,6 +140,9 @@ ClassMetric = Literal[
 NumberMetric = Literal["rmse", "mae", "r2"]
 CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassMetric)
 REGRESSION_METRICS: tuple[str, ...] = get_args(NumberMetric)
+MAX_CLASSES = 100
+NUMBERS_ARE_CLASSES_UP_TO = 20
+"""Distinct whole numbers of a target that count as classes when the spec does not say."""
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
 
 
@@ -217,10 +224,9 @@ class Job(Section):
             )
         if self.models and self.data.target is None:
             raise PydanticCustomError("target", "data.target: missing; models need a column to predict")
-        if self.features and not self.models:
+        if self.features and self.data.target is None and self.split is not None and self.split.kind == "stratified":
             raise PydanticCustomError(
-                "features",
-                "features: they are fitted for models, and this spec has none; add models: or move the work to tables:",
+                "target", "data.target: missing; split: {{kind: stratified}} needs one, use random without it"
             )
         return self
 
@@ -231,8 +237,21 @@ class Job(Section):
 
     @property
     def is_etl(self) -> bool:
-        """Without models a job only makes the table `etl`."""
-        return not self.models
+        """Without models and features a job only makes the table `etl`."""
+        return not self.models and not self.features
+
+    @property
+    def keeps_no_tables(self) -> bool:
+        """Whether group tables and joined tables are for this run only: no model takes them along to predict."""
+        return not self.models and (self.split is None or self.split.kind != "path")
+
+    @property
+    def looks_at_target(self) -> bool:
+        """Whether anything depends on the target's values; features alone mostly do not."""
+        if self.data.target is None:
+            return False
+        stratified = self.split is not None and self.split.kind == "stratified"
+        return bool(self.models) or stratified or any(o.statistic() == "targets" for o in self.features)
 
     def metric_for(self, task: str) -> str:
         """The metric that chooses the best model of a task."""

@@ -48,7 +48,6 @@ from treadle.engine.artifacts import (
 )
 from treadle.engine.bundle import replayable
 from treadle.engine.context import Context
-from treadle.engine.csv import CsvOptions
 from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Job
@@ -115,17 +114,17 @@ class Record:
 def inspect(job: Job) -> Inputs:
     """Looks at every input of a job without reading its rows."""
     test = getattr(job.split, "path", None)
-    options = text_input.csv_options(job.data)
+    options = text_input.text_options(job.data)
     return Inputs(
-        main=text_input.inspect(job.data.path, job.data.format, options),
+        main=text_input.inspect(job.data.path, job.data.format, options, job.data.version),
         test=text_input.inspect(test, job.data.format, options) if test is not None else None,
         sides={
-            i: text_input.inspect(operation.with_.path, operation.with_.format, CsvOptions())
+            i: text_input.inspect(operation.with_.path, operation.with_.format)
             for i, operation in enumerate(job.tables)
             if isinstance(operation, (Join, Union))
         },
         known={
-            i: text_input.inspect(expectation.in_.path, expectation.in_.format, CsvOptions())
+            i: text_input.inspect(expectation.in_.path, expectation.in_.format)
             for i, expectation in enumerate(job.contract)
             if isinstance(expectation, Known)
         },
@@ -147,6 +146,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
         raise DataError(f"The input {job.data.path} has no rows.")
     if inputs.test is not None:
         read.check_test(inputs.main, inputs.test)
+    read.check_left_out(job, inputs.main, inputs.sides)
     contract.check(job, inputs.main, inputs.known)
     program = etl.outline(job, inputs.main, inputs.sides, store)
     kinds = program.output()
@@ -157,7 +157,8 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
         if name is not None and name not in kinds:
             raise column_not_found(name, "the rows after tables", kinds)
     check_models(job, split.check(job, kinds))
-    _check_replay(job, program, kinds)
+    if job.models:
+        _check_replay(job, program, kinds)
     return program, features.check(job, kinds)
 
 
@@ -201,8 +202,8 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     text = asdict(inputs.main.options) if inputs.main.options else {}
     digests = [inputs.main.digest, inputs.test.digest if inputs.test else None]
     # Parquet is read where it lies, and later stages go there again: elsewhere, the same content is made anew.
-    read_in_place = [found for found in (inputs.main, inputs.test) if found is not None and found.format == "parquet"]
-    places = [file.path for found in read_in_place for file in found.files]
+    read_in_place = [found for found in (inputs.main, inputs.test) if found is not None and not found.is_text]
+    places = [[found.kinds, [file.path for file in found.files]] for found in read_in_place]
     chain.add(
         "read",
         Source,
@@ -222,11 +223,13 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         "etl",
         Prepared,
         (rows,),
-        [tables, data.id, job.is_etl],
+        [tables, data.id, job.is_etl, job.keeps_no_tables],
         etl.REVISION,
         lambda c, m: etl.run(c, m["contract"].source if job.sets_aside else m["read"], inputs.sides),
     )
     if not job.is_etl:
+        _add_feature_stages(chain, job)
+    if job.models:
         _add_model_stages(chain, job)
     before = tuple(chain.stages)
     chain.add(
@@ -256,8 +259,8 @@ def _add_contract(chain: _Chain, job: Job, inputs: Inputs) -> None:
     )
 
 
-def _add_model_stages(chain: _Chain, job: Job) -> None:
-    """What a job with models has after `etl`."""
+def _add_feature_stages(chain: _Chain, job: Job) -> None:
+    """What a job with features or models has after `etl`; without models it is split only where the spec says so."""
     splitting = job.split.model_dump(mode="json", exclude={"path"}) if job.split else None
     target = [
         job.data.target,
@@ -267,16 +270,22 @@ def _add_model_stages(chain: _Chain, job: Job) -> None:
         splitting,
         job.seed,
     ]
-    chain.add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
+    is_split = bool(job.models) or job.split is not None
+    if is_split:
+        chain.add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
     operations = [operation.model_dump(mode="json") for operation in job.features]
     chain.add(
         "features",
         Features,
-        ("etl", "split"),
-        [operations, job.data.protected],
+        ("etl", "split") if is_split else ("etl",),
+        [operations, job.data.protected, bool(job.models), *([] if is_split else target)],
         features.REVISION,
-        lambda c, m: features.run(c, m["etl"], m["split"]),
+        lambda c, m: features.run(c, m["etl"], m.get("split")),
     )
+
+
+def _add_model_stages(chain: _Chain, job: Job) -> None:
+    """What a job with models has after `features`."""
     for model in job.models:
         library = importlib.metadata.version("xgboost" if model.name == "xgboost" else "scikit-learn")
         chain.add(

@@ -19,7 +19,9 @@ from treadle.engine.backend import ARROW_TYPES, Backend, converted, kinds_of
 from treadle.engine.inputs import filesystem
 from treadle.engine.left_out import row_numbers, without_left_out
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
-from treadle.engine.relational import Aggregate, Drop, Join, Rename, Select, Union
+from treadle.engine.pruning import narrowed
+from treadle.engine.readers.parts import constant
+from treadle.engine.relational import Aggregate, Dedupe, Drop, Filter, Join, Rename, Select, Union
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError, TreadleError, column_not_found
 
@@ -36,10 +38,10 @@ class Step:
     side: str | None = None
     """Path of a Parquet file, relative to the root."""
     side_kinds: tuple[tuple[str, str], ...] = ()
-    kinds: tuple[tuple[str, str], ...] = ()
-    """The columns after a union."""
     multiplies: bool = False
     """A join whose side has keys that occur more than once: leaving it out would change how many rows there are."""
+    kinds: tuple[tuple[str, str], ...] = ()
+    """The columns after a union."""
 
     @property
     def where(self) -> str:
@@ -49,6 +51,11 @@ class Step:
     def is_local(self) -> bool:
         """An aggregate of rows that all lie in the partition: it takes no group table."""
         return isinstance(self.operation, Aggregate) and self.side is None and not self.side_kinds
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The columns that it needs, whatever is wanted of its output."""
+        return (*self.operation.reads, *(self.operation.gathers if self.is_local else ()))  # type: ignore[attr-defined]
 
     @property
     def side_columns(self) -> list[str]:
@@ -82,7 +89,8 @@ class Program:
             index: self._frame([piece for piece in partition if piece.step == index], dict(steps[index].side_kinds))
             for index in sorted({piece.step for piece in partition if piece.step is not None} & set(steps))
         }
-        return self.apply(self.read(own), sides)
+        wanted = narrowed(self.store, dict(self.kinds), self.id_column, self.steps, own)
+        return self.apply(self.read(wanted), sides)
 
     def read(self, pieces: Sequence[Piece]) -> pd.DataFrame:
         """The rows of the pieces before any step, with `__id__`, exchanged ones in the order that they had before."""
@@ -131,7 +139,7 @@ class Program:
     def apply(self, frame: pd.DataFrame, sides: Mapping[int, pd.DataFrame] | None = None) -> pd.DataFrame:
         """The steps on rows in memory, with the other tables of some steps; columns are checked before each."""
         for step in self.steps:
-            for name in step.operation.reads:
+            for name in step.reads:
                 if name not in frame.columns:
                     raise column_not_found(name, f"the input of {step.where}", _visible(frame))
             side = (sides or {}).get(step.index)
@@ -177,9 +185,8 @@ class Program:
             if decides_rows or not makes or makes & needed:
                 narrowed = operation.only(needed)
                 needed = narrowed.needs(needed, step.side_columns)
+                needed |= set(step.reads) if step.is_local else frozenset()
                 steps.append(_narrowed(replace(step, operation=narrowed), needed | {self.id_column or ROW_ID}))
-            if step.is_local:
-                needed |= set(operation.gathers)  # type: ignore[attr-defined]
             if isinstance(operation, (Select, Drop)):
                 steps.pop()
             if isinstance(operation, (Select, Drop, Rename)):
@@ -190,11 +197,11 @@ class Program:
         return replace(self, kinds=kinds, steps=tuple(reversed(steps)))
 
     def without_columns(self, absent: Sequence[str]) -> tuple[Program, list[Step]]:
-        """For rows that lack the `absent` columns, read or made: without the filters that need them, and these."""
+        """For rows that lack the `absent` columns, read or made: without what leaves out rows by them, and that."""
         missing = set(absent)
         kept, left_out = [], []
         for step in self.steps:
-            if step.operation.op == "filter" and missing & set(step.operation.reads):  # type: ignore[attr-defined]
+            if isinstance(step.operation, (Filter, Dedupe)) and missing & set(step.operation.reads):
                 left_out.append(step)
                 continue
             made = step.operation.makes(step.side_columns)
@@ -222,13 +229,16 @@ def read_piece(store: Store, piece: Piece, kinds: dict[str, str]) -> pa.Table:
     local = "file" in fs.protocol
     try:
         with pq.ParquetFile(bare if local else fs.open(bare, "rb"), memory_map=local) as file:
-            table, start = _row_groups(file, piece, list(kinds))
+            table, start = _row_groups(file, piece, [name for name in kinds if name not in piece.constants])
     except (pa.ArrowException, OSError) as error:
         reason = str(error).rstrip(".")
         raise DataError(f"'{path}' cannot be read: {reason}. Replace it or leave it out.") from error
     table = table.slice(piece.start - start, piece.rows)
     columns = {}
     for name, kind in kinds.items():
+        if name in piece.constants:
+            columns[name] = constant(piece.constants[name], kind, piece.rows)
+            continue
         column = table.column(name)
         try:
             columns[name] = converted(column, kind)

@@ -33,7 +33,7 @@ from treadle.engine.events import now
 from treadle.engine.expectations import EachRow, named
 from treadle.engine.program import Program
 from treadle.engine.rows import replay_of
-from treadle.engine.text_input import csv_options
+from treadle.engine.text_input import text_options
 
 REVISION = 1
 LIBRARIES = ("treadle", "xgboost", "scikit-learn", "numpy", "pandas", "pyarrow", "dask", "deltalake")
@@ -54,11 +54,14 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
     if prepared.table is not None:
         commit("etl", prepared.table, "etl")
         return Publication(tables=tuple(tables), model=None)
-    features, evaluation, rule = made["features"], made["evaluate"], made["split"]
+    features = made["features"]
     assert isinstance(features, Features)
+    commit("features", features.table, "features")
+    if "evaluate" not in made:
+        return Publication(tables=tuple(tables), model=None)
+    evaluation, rule = made["evaluate"], made["split"]
     assert isinstance(evaluation, Evaluation)
     assert isinstance(rule, SplitRule)
-    commit("features", features.table, "features")
     commit("leaderboard", [_leaderboard(context, evaluation)], "evaluate")
     if isinstance(predictions := made.get("predict"), Predictions):
         commit("predictions", predictions.table, "predict")
@@ -119,10 +122,11 @@ def _bundle(
     fingerprint: str,
 ) -> str:
     store, job = context.store, context.job
+    files = (*best.files, *features.level_files)
     existing = versions(store, job.name)
     if existing and fingerprint_of(store, job.name, existing[-1]) == fingerprint:
         folder = f"models/{job.name}/{existing[-1]}"
-        copies = [part.model_copy(update={"path": f"{folder}/{part.path.rsplit('/', 1)[-1]}"}) for part in best.files]
+        copies = [part.model_copy(update={"path": f"{folder}/{part.path.rsplit('/', 1)[-1]}"}) for part in files]
         if all(store.has(copy) for copy in copies):
             return f"{job.name}:{existing[-1]}"
     program, left_out = replayable(replay_of(context, prepared), features.inputs, job.data.target or "")
@@ -136,7 +140,7 @@ def _bundle(
         classes=rule.classes,
         target=job.data.target or "",
         id=program.id_column,
-        csv=asdict(csv_options(job.data)),
+        csv=asdict(text_options(job.data)),
         inputs={},
         steps=(),
         left_out=tuple(step.where for step in left_out),
@@ -148,7 +152,7 @@ def _bundle(
         metrics=_metrics(evaluation, best.name),
         libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
     )
-    return write_bundle(store, document, best.files, program).reference
+    return write_bundle(store, document, files, program).reference
 
 
 def _contract(context: Context, prepared: Prepared, program: Program) -> dict[str, EachRow]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pyarrow as pa
 
 from treadle.engine.artifacts import Origin, Part, Piece, Role, Source
 from treadle.engine.context import Context
 from treadle.engine.inputs import InputFile, Inspected, cut, partition_count, row_bytes
+from treadle.engine.job import Job
 from treadle.engine.text_input import convert_file, rejected
 from treadle.errors import DataError, RequestError, column_not_found
 
@@ -23,7 +26,7 @@ def run(context: Context, inspected: Inspected, test: Inspected | None) -> Sourc
     origins: dict[str, Origin] = {}
     offset = 0
     for source, role in zip(sources, roles, strict=True):
-        own = source.format == "csv"
+        own = source.is_text
         inputs = list(source.files)
         if own:
             inputs = []
@@ -45,7 +48,9 @@ def run(context: Context, inspected: Inspected, test: Inspected | None) -> Sourc
     quarantine, bad_rows = _set_aside(context, bad)
     if not partitions:
         raise DataError(f"The input {context.job.data.path} has no rows.")
-    warnings = (f"{bad_rows} broken rows were set aside in the table `quarantine`",) if bad_rows else ()
+    warnings = [f"data: {note}" for source in sources for note in source.warnings]
+    if bad_rows:
+        warnings.append(f"{bad_rows} broken rows were set aside in the table `quarantine`")
     return Source(
         kinds=inspected.kinds,
         partitions=tuple(partitions),
@@ -53,7 +58,7 @@ def run(context: Context, inspected: Inspected, test: Inspected | None) -> Sourc
         quarantine=quarantine,
         bad_rows=bad_rows,
         origins=origins,
-        warnings=warnings,
+        warnings=tuple(warnings),
     )
 
 
@@ -77,4 +82,43 @@ def check_test(train: Inspected, test: Inspected) -> None:
             raise RequestError(
                 f"Column '{name}' is {kind} in {train.files[0].path} and {test.kinds[name]} in {test.files[0].path}; "
                 "the training and test inputs must agree."
+            )
+
+
+def check_left_out(job: Job, inspected: Inspected, sides: Mapping[int, Inspected]) -> None:
+    """Refuses a column that is left out for its type where the spec names it; others are no loss.
+
+    Raises
+    ------
+    DataError
+        The first one, with its place in the spec.
+    """
+    named: list[tuple[str, Sequence[str | None]]] = [("data.id", [job.data.id])]
+    made: set[str] = set()
+    for index, operation in enumerate(job.tables):
+        where = f"tables.{index} ({operation.op})"
+        named.append((where, [name for name in operation.reads if name not in made]))
+        side_columns: Sequence[str] = ()
+        if index in sides:
+            _refuse_left_out(where, getattr(operation, "on", ()), sides[index])
+            side_columns = list(sides[index].kinds)
+        made |= operation.makes(side_columns)
+    later = [job.data.target, *job.data.protected, getattr(job.split, "column", None)]
+    named.append(("data or split", [name for name in later if name not in made]))
+    for index, feature in enumerate(job.features):
+        columns = getattr(feature, "columns", ())
+        if not isinstance(columns, str):
+            named.append((f"features.{index} ({feature.op})", [name for name in columns if name not in made]))
+    for where, names in named:
+        _refuse_left_out(where, names, inspected)
+
+
+def _refuse_left_out(where: str, names: Sequence[str | None], inspected: Inspected) -> None:
+    for name in names:
+        if name is not None and name in inspected.left_out:
+            keep = f", or keep its JSON with data.types: {{{name}: text}}" if inspected.format == "jsonl" else ""
+            raise DataError(
+                f"{where}: column '{name}' of '{inspected.files[0].path}' has type {inspected.left_out[name]}, which "
+                f"Treadle does not take; flatten it in the file{keep}. Such columns are left out where no one names "
+                "them."
             )

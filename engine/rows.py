@@ -46,8 +46,8 @@ def _program(context: Context, prepared: Prepared, kinds: Mapping[str, str], sta
             record.operation,
             record.side,
             tuple(record.side_kinds.items()),
-            tuple(record.kinds.items()),
             record.multiplies,
+            tuple(record.kinds.items()),
         )
         for record in prepared.steps
         if record.index >= start
@@ -115,9 +115,9 @@ def split_keys(frame: pd.DataFrame, job: Job, kind: str) -> np.ndarray:
 
 
 def assign(frame: pd.DataFrame, role: str, job: Job, rule: SplitRule) -> tuple[np.ndarray, np.ndarray]:
-    """Target (class code or value; NaN where null) and whether each row is a test row."""
-    target = target_codes(frame[job.data.target], rule)
-    if rule.kind == "path":
+    """Target (class code or value; NaN where null or not looked at) and whether each row is a test row."""
+    target = target_codes(frame[job.data.target], rule) if rule.has_target else np.full(len(frame), np.nan)
+    if rule.kind in ("none", "path"):
         return target, np.full(len(frame), role == "test")
     keys = split_keys(frame, job, rule.kind)
     if rule.kind == "time":

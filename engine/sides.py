@@ -68,10 +68,11 @@ def partitions_of(
 ) -> tuple[Partitions, tuple[Part, ...]]:
     """The rows of another table as partitions, text converted first, and the files that were made.
 
-    `entering` marks them as rows that come in at the operation `index`, numbered from `offset`.
+    `entering` marks them as rows that come in at the operation `index`, numbered from `offset`; where training and
+    test rows are files of their own, they are training rows.
     """
     files, made = list(inspected.files), []
-    if inspected.format == "csv":
+    if inspected.is_text:
         tasks = [(number, file.path) for number, file in enumerate(files)]
         prefix = f"{context.folder}/side-{index}"
         converted = context.gather(context.submit(convert_file, tasks, context.store, inspected, prefix))
@@ -80,7 +81,8 @@ def partitions_of(
         files = [InputFile(part.path, part.bytes, "", part.rows) for part in made]
     rows = sum(file.rows or 0 for file in files)
     count = partition_count(rows, row_bytes(inspected.kinds), 1)
-    partitions = cut(files, count, own=bool(made), offset=offset)
+    by_path = entering and context.job.split is not None and context.job.split.kind == "path"
+    partitions = cut(files, count, own=bool(made), offset=offset, role="train" if by_path else "any")
     if entering:
         partitions = tuple(tuple(p.model_copy(update={"step": index}) for p in pieces) for pieces in partitions)
     return partitions, tuple(made)

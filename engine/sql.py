@@ -75,7 +75,7 @@ def compile_expression(text: str) -> Expression:
 
 @lru_cache(maxsize=1024)
 def _program(text: str) -> tuple[Evaluate, tuple[str, ...]]:
-    tree = _parsed(text)
+    tree = parsed(text)
     mark_starts(tree)
     evaluate = compile_node(tree, text)
     columns = sorted(tree.find_all(exp.Column), key=start_of)
@@ -113,7 +113,7 @@ _REFUSED_TOKENS = {
 }
 
 
-def _parsed(text: str) -> exp.Expr:
+def parsed(text: str) -> exp.Expr:
     if not text.strip():
         raise RequestError("The expression is empty. Write, for example, x > 0.")
     try:

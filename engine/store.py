@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 ROW_GROUP = 131_072
 """Most rows of a row group: small enough to read a part of a file."""
+SAMPLED = 4096
+"""Rows that tell whether the values of a column repeat."""
 OUTCOME = "stage.json"
 """What says that a stage is done, beside its files."""
 UNFINISHED = ".tmp"
@@ -127,7 +129,9 @@ class Store:
         with self.writing(relative) as file, contextlib.ExitStack() as closing:
             writer: pq.ParquetWriter | None = None
             for table in tables:
-                writer = writer or closing.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
+                writer = writer or closing.enter_context(
+                    pq.ParquetWriter(file, table.schema, compression="zstd", use_dictionary=repeating(table))
+                )
                 writer.write_table(table, row_group_size=ROW_GROUP)
                 rows += table.num_rows
                 del table
@@ -164,6 +168,16 @@ class Store:
         except FileNotFoundError:
             return []
         return sorted(name for name in names if not name.endswith(UNFINISHED))
+
+
+def repeating(table: pa.Table) -> list[str]:
+    """The columns whose values repeat in a stretch of the rows: a dictionary of the others only costs time."""
+    import pyarrow.compute as pc
+
+    start = max((table.num_rows - SAMPLED) // 2, 0)
+    stretch = table.slice(start, SAMPLED)
+    distinct = ((name, pc.count_distinct(stretch.column(name)).as_py()) for name in table.column_names)
+    return [name for name, count in distinct if 2 * count <= stretch.num_rows or table.num_rows < SAMPLED]
 
 
 def stamp(fs: fsspec.AbstractFileSystem, path: str) -> str:

@@ -100,7 +100,7 @@ class Walk:
         context, path = self.context, f"{operation.with_.path}"
         kinds = sides.kinds_of_side(operation, inspected)
         size, limit = sides.size_of(inspected, kinds), sides.broadcast_limit(context)
-        if size > limit and (not context.job.is_etl or not operation.on):
+        if size > limit and not (self.context.job.keeps_no_tables and operation.on):
             raise RequestError(
                 f"join with {path}: about {size / 2**30:.1f} GiB in memory, more than the {limit / 2**30:.2g} GiB that "
                 "is sent to every worker and kept with a model; aggregate or filter it first, or join it in a job "
@@ -163,8 +163,7 @@ class Walk:
 
     def group(self, step: Step, operation: Grouping) -> Walk:
         """A group table for the rows to take along, or in their place."""
-        etl = self.context.job.is_etl
-        if operation.broadcast and etl:
+        if operation.broadcast and self.context.job.keeps_no_tables:
             keys = keys_of_later(self.context.job.tables, step.index, operation.by)
             if keys:
                 self.bring_together(keys, step.index)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def warm_up() -> float:
-    """Compiles the kernels that predict and explain, unless they are on disk already; seconds that took."""
+    """Compiles the kernels of features, predictions and explanations, unless they are on disk; seconds that took."""
     from treadle.kernels.warmup import warm_up as warm_up_kernels
 
     return warm_up_kernels()

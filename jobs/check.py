@@ -38,14 +38,17 @@ def check_spec(source: str | Path | JobSpec, root: str | None = None, overrides:
         "files": len(inputs.main.files),
         "format": inputs.main.format,
         "rows": inputs.main.rows,
+        "version": inputs.main.version,
         "columns": dict(inputs.main.kinds),
+        "warnings": list(inputs.main.warnings),
         "rows_after_tables": program.output(),
         "contract": [name for name, _ in named(spec.contract)],
         "features": features,
         "target": None,
     }
     target = spec.data.target
-    if target is not None and inputs.main.format == "parquet" and target in inputs.main.kinds:
+    looked_at = spec.job.is_etl or spec.job.looks_at_target
+    if target is not None and looked_at and not inputs.main.is_text and target in inputs.main.kinds:
         found["target"] = _target(spec, inputs, store)
     return found
 

@@ -194,7 +194,10 @@ def show_plan(plan: Plan) -> None:
         f"Job {plan.spec.name}, on {plan.device} ({plan.device_reason}), artifacts in {plan.root}",
     )
     rows = "rows not counted yet" if plan.rows is None else f"{plan.rows:,} rows in {plan.partitions} partitions"
-    out.print(f"Input: {len(plan.inputs.main.files)} {plan.inputs.main.format} files, {rows}")
+    found = plan.inputs.main
+    out.print(f"Input: {_files(len(found.files), found.format, found.version)}, {rows}")
+    for text in found.warnings:
+        out.print(f"warning: {text}")
     table = Table("stage", "fingerprint", "status")
     for stage in described["stages"]:
         table.add_row(stage["stage"], stage["fingerprint"], stage["status"])
@@ -209,12 +212,19 @@ def show_plan(plan: Plan) -> None:
         )
 
 
+def _files(count: int, format_: str, version: int | None) -> str:
+    return f"{count} {format_} files" + ("" if version is None else f" of version {version}")
+
+
 def show_check(found: Mapping[str, Any]) -> None:
     """A spec that fits its input."""
     rows = f"{found['rows']:,} rows" if found["rows"] is not None else "rows not counted"
     out.print(
-        f"{found['spec']}: the spec fits its input ({found['files']} {found['format']} files, {rows})",
+        f"{found['spec']}: the spec fits its input "
+        f"({_files(found['files'], found['format'], found['version'])}, {rows})",
     )
+    for text in found["warnings"]:
+        out.print(f"warning: {text}")
     table = Table("column", "kind in the input", "kind after tables")
     for name in dict.fromkeys([*found["columns"], *found["rows_after_tables"]]):
         table.add_row(name, found["columns"].get(name, ""), found["rows_after_tables"].get(name, ""))

@@ -13,10 +13,10 @@ from treadle.engine import text_input
 from treadle.engine.artifacts import Part, Piece
 from treadle.engine.backend import conform
 from treadle.engine.bundle import Bundle, load_bundle
-from treadle.engine.csv import CsvOptions
 from treadle.engine.events import Listener
 from treadle.engine.inputs import InputFile, cut, partition_count, row_bytes
 from treadle.engine.program import Program
+from treadle.engine.readers.options import TextOptions
 from treadle.engine.store import Store
 from treadle.engine.text_input import convert_file, rejected
 from treadle.errors import DataError, RequestError
@@ -47,7 +47,7 @@ def predict_files(
     workers: int | None = None,
     listener: Listener | None = None,
 ) -> dict[str, Any]:
-    """Predicts every row of Parquet or CSV files and writes `output`.
+    """Predicts every row of files of any input format and writes `output`.
 
     As `parquet`, `output` becomes a folder of files, whole or absent; as `delta`, it gets a new
     version. With `explain`, contributions go to `<output>-explanations` in the same format.
@@ -64,11 +64,9 @@ def predict_files(
     if format_ not in FORMATS:
         raise RequestError(f"--format: '{format_}' is not known. Allowed: [{', '.join(FORMATS)}].")
     bundle = find_model(model, root)
-    inspected = text_input.inspect(list(inputs), None, CsvOptions(**{**bundle.document.csv, "types": {}}))
-    if inspected.format == "csv":
-        # Types are the model's: a column that happens to look otherwise in these files is still read as trained.
-        known = {name: kind for name, kind in bundle.program.kinds if name in inspected.kinds}
-        inspected = replace(inspected, kinds={**inspected.kinds, **known})
+    # Types are the model's: a column that happens to look otherwise in these files is still read as trained.
+    options = TextOptions(**{**bundle.document.csv, "types": {}})
+    inspected = text_input.inspect(list(inputs), options=options, hints=dict(bundle.program.kinds))
     program = _program(bundle, inspected.kinds)
     store = Store(root_of(output))
     beside = Store(f"{store.url}-explanations")
@@ -88,7 +86,7 @@ def predict_files(
                 return results
 
             files, pieces_of = list(inspected.files), bundle.store
-            if inspected.format == "csv":
+            if inspected.is_text:
                 made = each(convert_file, [(n, file.path) for n, file in enumerate(files)], scratch, inspected, "rows")
                 rejected([table for _, bad in made for table in bad], 0, "Mend them in the input.")
                 files = [InputFile(part.path, part.bytes, "", part.rows) for parts, _ in made for part in parts]
@@ -97,7 +95,7 @@ def predict_files(
             if rows == 0:
                 raise DataError(f"The input {', '.join(inputs)} has no rows; there is nothing to predict.")
             count = _partitions(bundle, rows, row_bytes(inspected.kinds), workers or 2)
-            tasks = list(enumerate(cut(files, count, own=inspected.format == "csv")))
+            tasks = list(enumerate(cut(files, count, own=inspected.is_text)))
             reading = replace(program, store=pieces_of)
             parts = each(predict_partition, tasks, bundle.store, bundle.reference, reading, scratch, explain)
         predicted = [part for part, _, _ in parts if part is not None]

@@ -172,7 +172,8 @@ def _shared(plan: Plan, store: Store) -> list[str]:
     """Files of this machine that workers must see: one of the root, and the first of each input."""
     root = [store.path(f"runs/{store.run}/events.jsonl")] if "file" in store.fs.protocol else []
     found = [plan.inputs.main, plan.inputs.test, *plan.inputs.sides.values(), *plan.inputs.known.values()]
-    return root + [inspected.files[0].path for inspected in found if inspected and "://" not in inspected.files[0].path]
+    first = [inspected.files[0].path for inspected in found if inspected and inspected.files]
+    return root + [path for path in first if "://" not in path]
 
 
 def _inputs(plan: Plan) -> list[dict[str, Any]]:
@@ -184,6 +185,7 @@ def _inputs(plan: Plan) -> list[dict[str, Any]]:
             "section": name,
             "digest": found.digest,
             "format": found.format,
+            "version": found.version,
             "files": [asdict(file) for file in found.files],
         }
         for name, found in named.items()

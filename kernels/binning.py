@@ -14,14 +14,12 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core import types
-from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
 from treadle.kernels.forest import LEAF, ZERO_BOUND, Forest
 from treadle.kernels.rows import Rows
 from treadle.kernels.simd import aligned, count, load, splat
+from treadle.kernels.strides import strided
 
 LOW, HIGH, MISSING = 0, 1, 2
 KINDS = 3
@@ -162,21 +160,6 @@ def bin_rows(bins: Bins, rows: Rows) -> NDArray[Any]:
     return out
 
 
-@intrinsic
-def _strided(typingctx: Any, address: Any, count: Any, step: Any, number: Any) -> Any:
-    """The one-dimensional array of `count` numbers from an address on, `step` bytes apart; it owns nothing."""
-    array = types.Array(number.dtype, 1, "A")
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        made = context.make_array(array)(context, builder)
-        size = context.get_constant(types.intp, number.dtype.bitwidth // 8)
-        data = builder.inttoptr(args[0], made.data.type)
-        populate_array(made, data=data, shape=[args[1]], strides=[args[2]], itemsize=size, meminfo=None)
-        return made._getvalue()
-
-    return array(types.intp, types.intp, types.intp, number), codegen
-
-
 @numba.njit(nogil=True, cache=True, forceinline=True)
 def _bin_numeric(values, i, numeric, search, level_start, stride, out):  # type: ignore[no-untyped-def]
     """Bins the values of the feature in line `i` of `Bins.numeric` into its columns of `out`.
@@ -244,14 +227,14 @@ def _bin_columns(place, first, rows, stride, numeric, search, level_start, coded
         step = place[numeric[i, 0], 1]
         address = place[numeric[i, 0], 0] + first * step
         if place[numeric[i, 0], 2] == 4:
-            _bin_numeric(_strided(address, rows, step, np.float32), i, numeric, search, level_start, stride, out)
+            _bin_numeric(strided(address, rows, step, np.float32), i, numeric, search, level_start, stride, out)
         else:
-            _bin_numeric(_strided(address, rows, step, np.float64), i, numeric, search, level_start, stride, out)
+            _bin_numeric(strided(address, rows, step, np.float64), i, numeric, search, level_start, stride, out)
     for i in range(len(coded)):
         step = place[coded[i, 0], 1]
         address = place[coded[i, 0], 0] + first * step
         if place[coded[i, 0], 2] == 4:
-            _bin_coded(_strided(address, rows, step, np.float32), i, coded, number, tables, stride, out)
+            _bin_coded(strided(address, rows, step, np.float32), i, coded, number, tables, stride, out)
         else:
-            _bin_coded(_strided(address, rows, step, np.float64), i, coded, number, tables, stride, out)
+            _bin_coded(strided(address, rows, step, np.float64), i, coded, number, tables, stride, out)
     _pad(rows, stride, out)

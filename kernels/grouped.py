@@ -20,6 +20,45 @@ def grouped_rows(codes, groups):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True)
+def number_keys(keys):  # type: ignore[no-untyped-def]
+    """Numbers distinct int64 keys as they first occur: the number of each row's key, and the first row of each key.
+
+    Open addressing with linear probing over a table of rows, at most half full; Fibonacci hashing (Knuth, The Art
+    of Computer Programming 3, section 6.4).
+    """
+    bits = 4
+    while (1 << bits) < 2 * len(keys):
+        bits += 1
+    mask, shift = (1 << bits) - 1, np.uint64(64 - bits)
+    table = np.full(1 << bits, -1, np.int64)
+    codes = np.empty(len(keys), np.int64)
+    first = np.empty(len(keys), np.int64)
+    count = 0
+    for row in range(len(keys)):
+        key = keys[row]
+        slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> shift)
+        while table[slot] >= 0 and keys[first[table[slot]]] != key:
+            slot = (slot + 1) & mask
+        if table[slot] < 0:
+            table[slot] = count
+            first[count] = row
+            count += 1
+        codes[row] = table[slot]
+    return codes, first[:count].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def first_and_count(codes, groups):  # type: ignore[no-untyped-def]
+    """The first row of each group, and how many rows it has; int64."""
+    first, count = np.empty(groups, np.int64), np.zeros(groups, np.int64)
+    for row in range(len(codes)):
+        if count[codes[row]] == 0:
+            first[codes[row]] = row
+        count[codes[row]] += 1
+    return first, count
+
+
+@numba.njit(cache=True, nogil=True)
 def grouped_count(codes, known, groups):  # type: ignore[no-untyped-def]
     """Known values of each group, int64."""
     count = np.zeros(groups, np.int64)

@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from treadle.kernels.counting import read_only
 
 # A row-major matrix is copied to columns this many at a time: a cache line of float64 holds 8.
 _COLUMNS_AT_ONCE = 16
@@ -50,25 +53,72 @@ def moments(values: NDArray[Any]) -> Moments:
     removes the rounding of the first mean. Source: Chan, Golub and LeVeque, "Algorithms for
     computing the sample variance", The American Statistician 37 (1983), equation 1.7.
     """
-    numbers = np.asarray(values, dtype=np.float64)
-    missing = np.isnan(numbers)
-    nulls = int(np.count_nonzero(missing))
-    if nulls:
-        numbers = numbers[~missing]
-    count = numbers.size
+    numbers = np.ascontiguousarray(values, dtype=np.float64)
+    out = np.empty_like(numbers)
+    found, ends = gather(numbers, out)
+    return moments_of(found, *ends, len(numbers))
+
+
+def gather(
+    values: NDArray[np.float64], out: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], tuple[float, float, float]]:
+    """The values of a contiguous array that are not NaN, at the start of `out`; their minimum, maximum and sum."""
+    count, minimum, maximum, total = _gather(read_only(values), out)
+    return out[:count], (minimum, maximum, total)
+
+
+def moments_of(numbers: NDArray[np.float64], minimum: float, maximum: float, total: float, rows: int) -> Moments:
+    """Moments from what `gather` gives of an array of so many rows."""
+    count = len(numbers)
+    nulls = rows - count
     if count == 0:
         return Moments(0, nulls, EMPTY.mean, EMPTY.m2, EMPTY.minimum, EMPTY.maximum)
-    minimum, maximum = float(numbers.min()), float(numbers.max())
     if math.isinf(minimum) or math.isinf(maximum):
         # One infinity decides the sum; Python's float addition gives NaN for both signs, silently.
         return Moments(count, nulls, minimum + maximum, math.nan, minimum, maximum)
     if minimum == maximum:
         return Moments(count, nulls, minimum, 0.0, minimum, maximum)
-    rough = float(numbers.mean())
-    deviations = numbers - rough
-    drift = float(deviations.sum())
-    m2 = float(np.dot(deviations, deviations)) - drift * drift / count
-    return Moments(count, nulls, rough + drift / count, max(m2, 0.0), minimum, maximum)
+    rough = total / count
+    drift, squares = _deviations(read_only(numbers), rough)
+    return Moments(count, nulls, rough + drift / count, max(squares - drift * drift / count, 0.0), minimum, maximum)
+
+
+@numba.njit(nogil=True, cache=True)
+def _gather(values, out):  # type: ignore[no-untyped-def]
+    """What is not NaN, at the start of `out`; count, minimum, maximum, sum."""
+    count = 0
+    for i in range(len(values)):
+        out[count] = values[i]
+        count += not math.isnan(values[i])
+    minimum, maximum = math.inf, -math.inf
+    # Four sums: an addition need not wait for the one before.
+    a = b = c = d = 0.0
+    whole = count // 4 * 4
+    for i in range(0, whole, 4):
+        p, q, r, s = out[i], out[i + 1], out[i + 2], out[i + 3]
+        a, b, c, d = a + p, b + q, c + r, d + s
+        minimum = min(minimum, min(min(p, q), min(r, s)))
+        maximum = max(maximum, max(max(p, q), max(r, s)))
+    for i in range(whole, count):
+        a += out[i]
+        minimum, maximum = min(minimum, out[i]), max(maximum, out[i])
+    return count, minimum, maximum, (a + b) + (c + d)
+
+
+@numba.njit(nogil=True, cache=True)
+def _deviations(numbers, centre):  # type: ignore[no-untyped-def]
+    """The sum of the deviations from `centre`, and of their squares."""
+    a = b = c = d = 0.0
+    e = f = g = h = 0.0
+    whole = len(numbers) // 4 * 4
+    for i in range(0, whole, 4):
+        p, q, r, s = numbers[i] - centre, numbers[i + 1] - centre, numbers[i + 2] - centre, numbers[i + 3] - centre
+        a, b, c, d = a + p, b + q, c + r, d + s
+        e, f, g, h = e + p * p, f + q * q, g + r * r, h + s * s
+    for i in range(whole, len(numbers)):
+        p = numbers[i] - centre
+        a, e = a + p, e + p * p
+    return (a + b) + (c + d), (e + f) + (g + h)
 
 
 def merge(a: Moments, b: Moments) -> Moments:

@@ -27,10 +27,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.kernels.counting import Scratch, count_floats, count_keys, merge_tables
+
 DEFAULT_LIMIT = 2**17
 
 _SIGN = np.uint64(1 << 63)
-_ALL = (1 << 64) - 1
 # The keys beyond those of -inf and +inf decode to NaN; the lower end of -inf's bucket is such a key.
 _LOWEST_FLOAT_KEY = 0x000F_FFFF_FFFF_FFFF
 
@@ -94,7 +95,11 @@ class QuantileSketch:
         return int(self.counts[: np.searchsorted(self.keys, lower, side="left")].sum())
 
     def quantile_float(self, q: float) -> float:
-        """The q-quantile, 0 <= q <= 1, of a sketch of floats; NaN when it is empty.
+        """The q-quantile, 0 <= q <= 1, of a sketch of floats; NaN when it is empty. See `quantiles_float`."""
+        return float(self.quantiles_float(np.array([q]))[0])
+
+    def quantiles_float(self, q: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The quantiles of a sketch of floats, each 0 <= q <= 1; NaN when it is empty.
 
         With shift 0, and finite values: numpy.median for q = 0.5 (the mean of the two middle values)
         and else numpy.quantile's default method 'linear', bit for bit. With shift s up to 52, each of
@@ -102,40 +107,51 @@ class QuantileSketch:
         and binary exponent with |u - v| < 2**(s - 52) * |v| (subnormal v: less than 2**(s - 1074)).
         The default limit keeps s <= 47 for any data, and near (bits in which values differ) - 17.
         """
-        if not 0.0 <= q <= 1.0:
+        if not ((q >= 0.0) & (q <= 1.0)).all():
             raise ValueError(f"a quantile lies between 0 and 1, not {q}")
-        total = self.total
-        if total == 0:
-            return math.nan
-        position = q * (total - 1)
-        before = math.floor(position)
-        lower = self._ranked_float(before + 1)
-        upper = self._ranked_float(min(before + 2, total))
+        cumulative = np.cumsum(self.counts)
+        if cumulative.size == 0:
+            return np.full(q.shape, math.nan)
+        position = q * (cumulative[-1] - 1)
+        before = np.floor(position)
+        lower, upper = (
+            self._floats(np.searchsorted(cumulative, np.minimum(rank, cumulative[-1]), side="left"))
+            for rank in (before + 1, before + 2)
+        )
         weight = position - before
-        if weight == 0.0 or lower == upper:
-            return lower
-        if q == 0.5:
-            return (lower + upper) / 2
-        gap = upper - lower
-        return upper - gap * (1 - weight) if weight >= 0.5 else lower + gap * weight
+        with np.errstate(over="ignore", invalid="ignore"):
+            gap = upper - lower
+            between = np.where(weight >= 0.5, upper - gap * (1 - weight), lower + gap * weight)
+            between = np.where(q == 0.5, (lower + upper) / 2, between)
+        return np.where((weight == 0.0) | (lower == upper), lower, between)
 
-    def _ranked_float(self, k: int) -> float:
-        key = max(self.rank_key(k), _LOWEST_FLOAT_KEY)
-        return float(float64_of_key(np.array([key], dtype=np.uint64))[0])
+    def _floats(self, buckets: NDArray[np.int64]) -> NDArray[np.float64]:
+        return float64_of_key(np.maximum(self.keys[buckets], np.uint64(_LOWEST_FLOAT_KEY)))
 
 
 def sketch_keys(keys: NDArray[np.uint64], limit: int = DEFAULT_LIMIT) -> QuantileSketch:
     """The sketch of an array of keys, one a value; uint64 values such as hashes are their own keys."""
-    if limit < 1:
-        raise ValueError(f"a sketch needs room for at least 1 bucket, not {limit}")
-    distinct, counts = np.unique(np.asarray(keys, dtype=np.uint64), return_counts=True)
-    return _coarsened(distinct, counts.astype(np.int64), 0, limit)
+    return QuantileSketch(*count_keys(np.asarray(keys, dtype=np.uint64), _checked(limit)), limit)
+
+
+def sketch_counts(keys: NDArray[np.uint64], counts: NDArray[np.int64], limit: int = DEFAULT_LIMIT) -> QuantileSketch:
+    """The sketch of sorted keys, repeats allowed, each of which occurs `counts` times: `sketch_keys` when they are
+    counted already."""
+    starts = np.flatnonzero(np.r_[np.ones(min(len(keys), 1), dtype=bool), keys[1:] != keys[:-1]])
+    distinct, total = np.asarray(keys, np.uint64)[starts], np.add.reduceat(np.asarray(counts, np.int64), starts)
+    room = _checked(limit)
+    # Parts of the table are sketches of their own, which merge to that of the whole.
+    parts = [(distinct[i : i + room], total[i : i + room], 0) for i in range(0, max(len(distinct), 1), room)]
+    return QuantileSketch(*merge_tables(parts, limit), limit)
 
 
 def sketch_floats(values: NDArray[Any], limit: int = DEFAULT_LIMIT) -> QuantileSketch:
     """The sketch of a numeric array as float64; NaN are left out, infinities count."""
     numbers = np.asarray(values, dtype=np.float64)
-    return sketch_keys(key_of_float64(numbers[~np.isnan(numbers)]), limit)
+    scratch = Scratch(len(numbers))
+    numbers = numbers[~np.isnan(numbers)]
+    scratch.numbers[: len(numbers)] = numbers
+    return QuantileSketch(*count_floats(len(numbers), scratch, _checked(limit)), limit)
 
 
 def merge(a: QuantileSketch, b: QuantileSketch) -> QuantileSketch:
@@ -148,34 +164,14 @@ def merge_all(sketches: Sequence[QuantileSketch]) -> QuantileSketch:
     limits = sorted({sketch.limit for sketch in sketches})
     if len(limits) != 1:
         raise ValueError(f"sketches merge when all have one limit; these have {limits}")
-    shift = max(sketch.shift for sketch in sketches)
-    keys = np.concatenate([sketch.keys for sketch in sketches])
-    counts = np.concatenate([sketch.counts for sketch in sketches])
-    order = np.argsort(keys, kind="stable")
-    return _coarsened(keys[order], counts[order], shift, limits[0])
+    tables = [(sketch.keys, sketch.counts, sketch.shift) for sketch in sketches]
+    return QuantileSketch(*merge_tables(tables, limits[0]), limits[0])
 
 
-def _coarsened(keys: NDArray[np.uint64], counts: NDArray[np.int64], shift: int, limit: int) -> QuantileSketch:
-    """The sketch of sorted keys, repeats allowed, that drops at least `shift` bits."""
-    keys, counts = _collapsed(keys, counts, shift)
-    if keys.size > limit:
-        # Neighbours stay apart under s while the highest bit in which they differ is not below s, so
-        # 1 + #{differing bits >= 2**s} buckets remain, and the limit-th largest of them decides s.
-        differing = keys[1:] ^ keys[:-1]
-        shift = int(np.partition(differing, -limit)[-limit]).bit_length()
-        keys, counts = _collapsed(keys, counts, shift)
-    return QuantileSketch(keys, counts, shift, limit)
-
-
-def _collapsed(
-    keys: NDArray[np.uint64], counts: NDArray[np.int64], shift: int
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """Sorted keys with their low `shift` bits cleared, each once, and the counts that belong to them."""
-    if keys.size == 0:
-        return keys, counts
-    buckets = keys & np.uint64(_dropped(_ALL, shift))
-    starts = np.flatnonzero(np.r_[True, buckets[1:] != buckets[:-1]])
-    return buckets[starts], np.add.reduceat(counts, starts)
+def _checked(limit: int) -> int:
+    if limit < 1:
+        raise ValueError(f"a sketch needs room for at least 1 bucket, not {limit}")
+    return limit
 
 
 def _dropped(key: int, shift: int) -> int:

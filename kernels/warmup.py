@@ -1,4 +1,4 @@
-"""Compiling what predicts and explains ahead of time; Numba keeps the machine code on disk for later processes."""
+"""Compiling what makes features, predicts and explains ahead of time; Numba keeps the machine code on disk."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from treadle.kernels.dates import PARTS, date_parts
 from treadle.kernels.forest import Forest, Tree, build_forest
+from treadle.kernels.matrix import Numbers, Ones, fill
 from treadle.kernels.predict import predict_margin
+from treadle.kernels.sketch import merge_all, sketch_floats, sketch_keys
+from treadle.kernels.summary import Summariser
+from treadle.kernels.texts import Texts, count_tokens, find, hash_tokens, known
 from treadle.kernels.treeshap import TreeExplainer
 
 
 def warm_up() -> float:
     """Compiles the kernels for rows of all kinds, by running them on small forests; seconds that took."""
     started = time.perf_counter()
+    _make_features()
     for features, thresholds in itertools.product((2, 12, 20), (4, 300)):
         forest = _chain(features, thresholds)
         for dtype in (np.float32, np.float64):
@@ -30,6 +36,22 @@ def warm_up() -> float:
                 explainer.shap_values(rows[:1])
                 explainer.shap_values(rows)
     return time.perf_counter() - started
+
+
+def _make_features() -> None:
+    """Runs what fits and applies feature operations, on a few rows; sketches of more values than they hold, too."""
+    summariser = Summariser(20_000)
+    distinct = np.random.default_rng(1).normal(size=20_000)
+    sketches = [summariser.of(values, True, True).sketch for values in (distinct, np.zeros(9))]
+    merge_all([sketch for sketch in sketches if sketch is not None])
+    merge_all([sketch_keys(distinct.view(np.uint64), 100), sketch_floats(distinct, 100)])
+    date_parts(np.zeros(1, dtype="datetime64[us]"), PARTS)
+    texts = Texts(np.array([0, 3]), np.frombuffer(b"a b", dtype=np.uint8), np.empty(0, dtype=bool))
+    find(known(texts), texts)
+    count_tokens(texts)
+    hash_tokens(texts, 2)
+    codes = np.zeros(1, dtype=np.int32)
+    fill([Numbers(0, np.zeros(1)), Ones(1, 1, codes, 0)], np.empty((1, 2), dtype=np.float32))
 
 
 def kept_code() -> tuple[Path, int]:

@@ -90,7 +90,9 @@ def bounds_of_rows(start, rows, current):  # type: ignore[no-untyped-def]
 def bounds_of_span(start, keys, span, current):  # type: ignore[no-untyped-def]
     """Ranges of keys, in the order of the positions: (key - span, key] where `current`, else [key - span, key).
 
-    Rows of equal keys have equal ranges, whatever order they came in.
+    `keys` are float64 without NaN, or uint64, whose differences are exact; `span` is of the same type, and more
+    than 0 where `current`. Rows of equal keys have equal ranges, whatever order they came in. An infinite key has
+    only its equals within any span.
     """
     low = np.empty(len(keys), np.int64)
     high = np.empty(len(keys), np.int64)
@@ -98,13 +100,14 @@ def bounds_of_span(start, keys, span, current):  # type: ignore[no-untyped-def]
         first, last = start[g], start[g + 1]
         a = b = first
         for p in range(first, last):
+            # A key is never left behind by its equals, however small the span is beside it.
             if current:
-                while keys[a] <= keys[p] - span:
+                while keys[a] < keys[p] and keys[p] - keys[a] >= span:
                     a += 1
                 while b < last and keys[b] <= keys[p]:
                     b += 1
             else:
-                while keys[a] < keys[p] - span:
+                while keys[a] < keys[p] and keys[p] - keys[a] > span:
                     a += 1
                 while keys[b] < keys[p]:
                     b += 1
@@ -156,13 +159,18 @@ def _merged(n, mean, m2, k, other, other_m2):  # type: ignore[no-untyped-def]
     if k == 0:
         return n, mean, m2
     total = n + k
+    if not (np.isfinite(mean) and np.isfinite(other)):
+        return total, mean + other, np.nan
     delta = other - mean
     return total, mean + delta * (k / total), m2 + other_m2 + delta * delta * (n * (k / total))
 
 
 @numba.njit(cache=True, nogil=True)
 def sliding_moments(values, known, low, high):  # type: ignore[no-untyped-def]
-    """Count, mean and sum of squared deviations of the known values (float64) of each range."""
+    """Count, mean and sum of squared deviations of the known values (float64) of each range.
+
+    With an infinity among several values the mean is infinite, or NaN when both signs occur, and the deviations NaN.
+    """
     n = len(values)
     count, mean, m2 = np.empty(n, np.int64), np.empty(n), np.empty(n)
     tail_n, tail_mean, tail_m2 = np.empty(n + 1, np.int64), np.empty(n + 1), np.empty(n + 1)

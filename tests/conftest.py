@@ -9,9 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 import treadle
 from treadle.jobs.run import Run
+
+# A first call may compile a kernel, and a busy machine is slow: neither says anything of the result.
+settings.register_profile("treadle", deadline=None)
+settings.load_profile("treadle")
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 

@@ -20,9 +20,20 @@ from ruamel.yaml.error import YAMLError
 import treadle
 from treadle.cluster.profiles import AnyProfile, Local, Tls
 from treadle.engine.encoders import MAX_LEVELS, DateParts, FeatureOperation, Selector
+from treadle.engine.encoders.levels import INLINE
 from treadle.engine.expectations import AnyExpectation, OnRows
 from treadle.engine.inputs import HASHED_WHOLE, PARTITION_BYTES
-from treadle.engine.job import CLASSIFICATION_METRICS, MODEL_NAMES, REGRESSION_METRICS, BadRows, Data, Job, Split
+from treadle.engine.job import (
+    CLASSIFICATION_METRICS,
+    MAX_CLASSES,
+    MODEL_NAMES,
+    NUMBERS_ARE_CLASSES_UP_TO,
+    REGRESSION_METRICS,
+    BadRows,
+    Data,
+    Job,
+    Split,
+)
 from treadle.engine.recovery import ATTEMPTS
 from treadle.engine.relational import TableOperation
 from treadle.engine.relational.aggregate import Function
@@ -30,7 +41,6 @@ from treadle.engine.relational.cast import CastType
 from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
 from treadle.engine.sides import BROADCAST_BYTES
-from treadle.engine.split import MAX_CLASSES, NUMBERS_ARE_CLASSES_UP_TO
 from treadle.engine.sql_functions import FUNCTIONS
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
@@ -373,6 +383,9 @@ def test_the_functions_of_expressions_are_those_there_are() -> None:
 
 LIMITS = [
     ("spec.md", f"at most {MAX_LEVELS} levels"),
+    ("spec.md", f"at most {MAX_LEVELS} |"),
+    ("artifacts.md", f"more than {INLINE}, and what they are worth"),
+    ("how-it-works.md", f"levels of a column with more than {INLINE} are a Parquet file"),
     ("spec.md", f"At most {MAX_CLASSES} classes"),
     ("spec.md", f"at most {NUMBERS_ARE_CLASSES_UP_TO} values"),
     ("spec.md", f"Up to {DEFAULT_LIMIT:,} ids"),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.operation import ROW_ID, ROW_ORDER, Operation
 from treadle.engine.relational import values
-from treadle.engine.relational.keys import codes_of
-from treadle.engine.relational.states import STATES, Groups, Order, taken, total, whole
+from treadle.engine.relational.keys import codes_of, index_of, kind_of, matches, taken, with_columns
+from treadle.engine.relational.states import STATES, Groups, Order, total, whole
 from treadle.errors import RequestError
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Aggregate(Operation):
     aggregations: dict[str, Aggregation] = Field(min_length=1)
     broadcast: bool = False
     order: str | None = None
-    """What first and last go by; the order of the rows when absent."""
+    """What first and last go by, rows where it is null left out; the order of the rows when absent."""
 
     @model_validator(mode="after")
     def _names_differ(self) -> Aggregate:
@@ -71,6 +72,8 @@ class Aggregate(Operation):
                 "by and aggregations: '{name}' is there twice; every key and outcome needs a name of its own",
                 {"name": twice[0]},
             )
+        if self.order is not None and not any(a.function in ("first", "last") for a in self.aggregations.values()):
+            raise PydanticCustomError("order", "order: it is what first and last go by, and neither is asked for")
         return self
 
     @property
@@ -98,29 +101,38 @@ class Aggregate(Operation):
         """Adds the group table `side` to the rows; without one, the frame holds all rows of its groups."""
         kept = frame[[c for c in frame.columns if c not in self.aggregations]]
         if side is not None:
-            return kept.merge(side, on=list(self.by), how="left")
+            keys = index_of(side[self.by[0]]) if len(self.by) == 1 else None
+            if keys is None:
+                return kept.merge(side, on=list(self.by), how="left")
+            rows = matches(frame[self.by[0]], keys)
+            return with_columns(kept, {name: taken(side[name], rows) for name in self.aggregations})
         codes, count = codes_of(frame, self.by)
         table = self._table(self._partial(frame, Groups(codes, count)))
-        return kept.assign(**{name: taken(table[name], codes).set_axis(frame.index) for name in self.aggregations})
+        return with_columns(kept, {name: taken(table[name], codes) for name in self.aggregations})
 
     def partial(self, frame: pd.DataFrame) -> Partial:
         """What one partition contributes: `groups`, and `pairs:<column>` where all values count."""
         return self._partial(frame, Groups(*codes_of(frame, self.by)))
 
     def _partial(self, frame: pd.DataFrame, groups: Groups) -> Partial:
+        import pandas as pd
+
         self._check_types(frame)
         order = Order(None if self.order is None else frame[self.order], frame.get(ROW_ORDER))
-        table = _keys(frame, self.by, groups).assign(**{ROWS: _rows(groups)})
+        columns = {**_keys(frame, self.by, groups), ROWS: _rows(groups)}
+        known: dict[Any, dict[str, pd.Series]] = {}
         parts: Partial = {}
         for name, aggregation in self.aggregations.items():
             column, function = aggregation.column, aggregation.function
             if function in values.FUNCTIONS:
                 part = f"pairs:{column}"
-                parts[part] = parts[part] if part in parts else values.pairs_of(frame, self.by, str(column))
+                parts[part] = parts[part] if part in parts else values.pairs_of(frame[column], groups)
             elif column is not None:
-                states = STATES[function].of_rows(frame[column], order, groups)
-                table = table.assign(**{f"{name}{ROW_ID}{state}": series for state, series in states.items()})
-        return {GROUPS: table, **parts}
+                state = STATES[function]
+                if (state.kind, column) not in known:
+                    known[state.kind, column] = state.of_rows(frame[column], order, groups)
+                columns.update({f"{name}{ROW_ID}{key}": series for key, series in known[state.kind, column].items()})
+        return {GROUPS: pd.DataFrame(columns), **parts}
 
     def merge(self, partials: Sequence[Partial]) -> Partial:
         """Partials of several partitions, in their order, as one; how they are taken together does not matter."""
@@ -128,27 +140,27 @@ class Aggregate(Operation):
 
         if len(partials) == 1:
             return partials[0]
+        rows = pd.concat([partial[GROUPS] for partial in partials], ignore_index=True)
+        groups = Groups(*codes_of(rows, self.by))
+        ends = np.cumsum([len(partial[GROUPS]) for partial in partials])
+        numbers = np.split(groups.codes, ends[:-1])
         merged = {
-            part: values.merge_pairs([partial[part] for partial in partials], self.by)
+            part: values.merge_pairs([partial[part] for partial in partials], numbers, groups.count)
             for part in partials[0]
             if part != GROUPS
         }
-        rows = pd.concat([partial[GROUPS] for partial in partials], ignore_index=True)
-        groups = Groups(*codes_of(rows, self.by))
-        table = _keys(rows, self.by, groups).assign(**{ROWS: total(rows[ROWS], groups)})
+        columns = {**_keys(rows, self.by, groups), ROWS: total(rows[ROWS], groups)}
         for name, aggregation in self.aggregations.items():
             if aggregation.column is not None and aggregation.function in STATES:
                 states = STATES[aggregation.function].merge(_states(rows, name), groups)
-                table = table.assign(**{f"{name}{ROW_ID}{state}": series for state, series in states.items()})
-        return {GROUPS: table, **merged}
+                columns.update({f"{name}{ROW_ID}{key}": series for key, series in states.items()})
+        return {GROUPS: pd.DataFrame(columns), **merged}
 
     def finish(self, partial: Partial) -> pd.DataFrame:
         """The group table, sorted by its keys: the keys, then one column an aggregation."""
         return self._table(partial).sort_values(list(self.by), ignore_index=True)
 
     def _table(self, partial: Partial) -> pd.DataFrame:
-        import pandas as pd
-
         by, groups = list(self.by), partial[GROUPS]
         columns = {}
         for name, aggregation in self.aggregations.items():
@@ -158,38 +170,36 @@ class Aggregate(Operation):
             elif function in STATES:
                 columns[name] = STATES[function].finish(_states(groups, name))
             else:
-                pairs = partial[f"pairs:{column}"]
-                # The groups come first, so that their numbers are those of the table.
-                codes, _ = codes_of(pd.concat([groups[by], pairs[by]], ignore_index=True), by)
-                of_pairs = Groups(codes[len(groups) :], len(groups))
                 q = 0.5 if function == "median" else aggregation.q
-                columns[name] = values.finish_pairs(pairs, of_pairs, function, q)
+                columns[name] = values.finish_pairs(partial[f"pairs:{column}"], len(groups), function, q)
         return groups[by].assign(**columns)
 
     def _check_types(self, frame: pd.DataFrame) -> None:
         for name, aggregation in self.aggregations.items():
-            column = aggregation.column
-            if column is None or aggregation.function not in NUMERIC_FUNCTIONS:
-                continue
-            if frame[column].dtype.kind not in "biuf":
-                raise RequestError(
-                    f"aggregate '{name}': {aggregation.function} needs numbers, and column '{column}' "
-                    f"is {frame[column].dtype}; cast it first or use count, nunique, min or max."
-                )
+            if aggregation.column is not None:
+                check_number(f"aggregate '{name}'", aggregation.function, frame[aggregation.column])
         if self.order is not None and frame[self.order].dtype.kind not in "iufM":
             raise RequestError(
-                f"aggregate: order column '{self.order}' is {frame[self.order].dtype}; order by a time or a number."
+                f"aggregate: order column '{self.order}' is {kind_of(frame[self.order])}; order by a time or a number."
             )
 
 
-def _keys(frame: pd.DataFrame, by: Sequence[str], groups: Groups) -> pd.DataFrame:
-    """The keys of each group, as its first row has them."""
-    import numpy as np
+def check_number(where: str, function: str, series: pd.Series) -> None:
+    """Refuses a column that the function cannot take."""
+    kind = kind_of(series)
+    if function in NUMERIC_FUNCTIONS and kind not in ("int", "float", "bool"):
+        raise RequestError(
+            f"{where}: {function} needs numbers, and column '{series.name}' is {kind}; cast it first, or use count, "
+            "nunique, mode, first, last, min or max."
+        )
 
-    first = np.empty(groups.count, dtype=np.int64)
-    # Written back to front, so that the first row of each stays.
-    first[groups.codes[::-1]] = np.arange(len(frame))[::-1]
-    return frame[list(by)].iloc[first].reset_index(drop=True)
+
+def _keys(frame: pd.DataFrame, by: Sequence[str], groups: Groups) -> dict[str, pd.Series]:
+    """The keys of each group, as its first row has them."""
+    from treadle.kernels.grouped import first_and_count
+
+    first, _ = first_and_count(groups.codes, groups.count)
+    return {name: taken(frame[name], first) for name in by}
 
 
 def _rows(groups: Groups) -> pd.Series:

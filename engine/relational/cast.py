@@ -7,6 +7,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 from treadle.engine.operation import Operation
+from treadle.engine.relational.keys import kind_of
 from treadle.errors import DataError, RequestError, listed
 
 if TYPE_CHECKING:
@@ -50,11 +51,10 @@ def cast(series: pd.Series, kind: CastType, formats: Sequence[str] = ()) -> pd.S
     DataError
         A value has no counterpart: 3.5 is no int, '31/02/2024' no date.
     """
-    from treadle.engine.backend import kinds_of
     from treadle.engine.sql_values import CONVERSIONS, DTYPES, RESULT_DTYPES, Kind
 
     known = {"int": Kind.INTEGER, "float": Kind.DOUBLE, "bool": Kind.BOOLEAN, "text": Kind.TEXT}
-    (found,) = kinds_of(series.to_frame()).values()
+    found = kind_of(series)
     source, target = known.get(found, Kind.TIMESTAMP), known.get(kind, Kind.TIMESTAMP)
     values = series.astype(DTYPES[source])  # type: ignore[call-overload]
     if source is target:

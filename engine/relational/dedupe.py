@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID, Operation
-from treadle.engine.relational.keys import codes_of, hash_keys, values_of
+from treadle.engine.relational.keys import codes_of, hash_keys, kind_of, values_of
 from treadle.errors import RequestError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Dedupe(Operation):
         if self.order is not None:
             if frame[self.order].dtype.kind not in "iufM":
                 raise RequestError(
-                    f"dedupe: order column '{self.order}' is {frame[self.order].dtype}; order by a time or a number."
+                    f"dedupe: order column '{self.order}' is {kind_of(frame[self.order])}; order by a time or a number."
                 )
             values, known = values_of(frame[self.order])
             keys = _dense(values, known)

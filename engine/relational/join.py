@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.operation import ROW_ID, Operation
+from treadle.engine.relational.keys import index_of, kind_of, matches, taken, with_columns
 from treadle.engine.relational.window import microseconds
 from treadle.errors import DataError, RequestError
 
@@ -67,7 +68,7 @@ class Join(Operation):
     """asof: the times to match, one column of each table."""
     direction: Literal["backward", "forward", "nearest"] = "backward"
     """asof: the last row at or before the time, the first at or after it, or the nearer of both."""
-    tolerance: str | float | None = None
+    tolerance: str | Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     """asof: the longest time between the two, such as 7d; a number where times are numbers."""
 
     @field_validator("tolerance")
@@ -86,6 +87,8 @@ class Join(Operation):
             wrong = "direction and tolerance are for how: asof"
         elif self.how != "asof" and not self.on:
             wrong = "on: missing; name the columns that both tables have in common"
+        elif self.times and set(self.times) & set(self.on):
+            wrong = f"time: '{min(set(self.times) & set(self.on))}' is in on, too; leave it out there"
         if wrong:
             raise PydanticCustomError("join", "{wrong}", {"wrong": wrong})
         return self
@@ -126,12 +129,25 @@ class Join(Operation):
             return self._by_time(frame, known)
         if self.how in ("semi", "anti"):
             known = known[list(self.on)].drop_duplicates()
+        keys = index_of(known[self.on[0]]) if len(self.on) == 1 else None
+        if keys is not None:
+            return self._by_position(frame, known, matches(frame[self.on[0]], keys))
         # An inner join of pandas does not keep the order of the rows; a left one does.
         joined = frame.merge(known.assign(**{MATCHED: True}), on=list(self.on), how="left")
         if self.how != "left":
             matched = joined[MATCHED].notna()
             joined = joined[~matched if self.how == "anti" else matched].reset_index(drop=True)
         return joined.drop(columns=MATCHED)
+
+    def _by_position(self, frame: pd.DataFrame, known: pd.DataFrame, rows: np.ndarray) -> pd.DataFrame:
+        """With at most one match a row, at `rows` of the other table, columns are just taken from there."""
+        if self.how != "left":
+            kept = rows < 0 if self.how == "anti" else rows >= 0
+            frame, rows = frame[kept].reset_index(drop=True), rows[kept]
+        if self.how in ("semi", "anti"):
+            return frame
+        added = {name: taken(known[name], rows) for name in known.columns if name not in self.on}
+        return with_columns(frame, added)
 
     def _by_time(self, frame: pd.DataFrame, known: pd.DataFrame) -> pd.DataFrame:
         """pandas joins by time what is sorted by time and has no null; the rest goes around it."""
@@ -179,17 +195,16 @@ class Join(Operation):
         for here, there in zip(self.reads, self.keys_there, strict=True):
             if side[there].dtype != frame[here].dtype:
                 raise RequestError(
-                    f"{where}: key '{here}' is {frame[here].dtype} here and {side[there].dtype} there; "
+                    f"{where}: key '{here}' is {kind_of(frame[here])} here and {kind_of(side[there])} there; "
                     "cast one of them before the join."
                 )
         if self.times:
-            kind = frame[self.times[0]].dtype.kind
-            if kind not in "iufM":
+            kind = kind_of(frame[self.times[0]])
+            if kind not in ("int", "float", "timestamp"):
+                raise RequestError(f"{where}: '{self.times[0]}' is {kind}; how: asof goes by times or numbers.")
+            if self.tolerance is not None and isinstance(self.tolerance, str) != (kind == "timestamp"):
+                tolerance = self.tolerance if isinstance(self.tolerance, str) else f"{self.tolerance:g}"
                 raise RequestError(
-                    f"{where}: '{self.times[0]}' is {frame[self.times[0]].dtype}; how: asof matches times or numbers."
-                )
-            if self.tolerance is not None and isinstance(self.tolerance, str) != (kind == "M"):
-                raise RequestError(
-                    f"{where}: tolerance {self.tolerance} does not fit '{self.times[0]}' "
-                    f"({frame[self.times[0]].dtype}); write 7d for timestamps, and a number for numbers."
+                    f"{where}: tolerance {tolerance} does not fit '{self.times[0]}' ({kind}); write 7d for timestamps, "
+                    "and a number for numbers."
                 )

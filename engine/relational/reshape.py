@@ -10,8 +10,9 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
-from treadle.engine.relational.aggregate import Aggregate, Function
+from treadle.engine.relational.aggregate import Aggregate, Function, check_number
 from treadle.engine.relational.join import Side
+from treadle.engine.relational.keys import kind_of
 from treadle.errors import RequestError, listed
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 SPREAD = f"{ROW_ID}of:"
 """Prefix of the columns that a pivot aggregates: a level may be called like a key's column."""
 Level = str | int | float | bool
+LEVELS = {"text": (str,), "int": (int,), "float": (int, float), "bool": (bool,), "timestamp": ()}
+"""What is a level of a column, by its kind; in Python bool is int, and here it is not."""
 
 
 class Union(Operation):
@@ -43,12 +46,12 @@ class Union(Operation):
         lacking = [name for name in here if name not in there]
         more = [name for name in there if name not in here]
         if (lacking or more) and not self.fill:
-            which = f"{self.with_.path} lacks {listed(map(repr, lacking))}" if lacking else ""
-            which += " and " if lacking and more else ""
+            which = f"it lacks {listed(map(repr, lacking))}" if lacking else ""
+            which += ", and " if lacking and more else ""
             which += f"only it has {listed(map(repr, more))}" if more else ""
             raise RequestError(
-                f"union: {which}; select the same columns on both sides (with: {{columns: [...]}}), or set fill: true "
-                "to make them null."
+                f"union with {self.with_.path}: {which}; select the same columns on both sides (with: {{columns: "
+                "[...]}), or set fill: true to make them null."
             )
         out = dict(here)
         for name, kind in there.items():
@@ -105,7 +108,7 @@ class Pivot(Operation):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        return tuple(f"{self.prefix}{level}" for level in self.levels)
+        return tuple(f"{self.prefix}{_text(level)}" for level in self.levels)
 
     @property
     def broadcast(self) -> bool:
@@ -113,7 +116,7 @@ class Pivot(Operation):
 
     @property
     def gathers(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([*self.by, self.names, *([self.values] if self.values else [])]))
+        return tuple(dict.fromkeys([*self.by, self.names, *([] if self.values is None else [self.values])]))
 
     @property
     def is_holistic(self) -> bool:
@@ -139,15 +142,19 @@ class Pivot(Operation):
         import pandas as pd
 
         names = frame[self.names]
-        kind = names.dtype.kind
+        kind = kind_of(names)
         for level in self.levels:
-            fits = isinstance(level, str) if kind in "OU" else not isinstance(level, str)
-            if not fits or kind == "M":
+            if not isinstance(level, LEVELS[kind]) or (isinstance(level, bool) and kind != "bool"):
+                remedy = "cast it to text first" if kind == "timestamp" else "write levels as the column has them"
+                shown = repr(level) if isinstance(level, str) else _text(level)
                 raise RequestError(
-                    f"pivot: level {level!r} is no value of column '{self.names}', which is {names.dtype}; "
-                    "write levels as the column has them, or cast it to text."
+                    f"pivot: level {shown} is no value of column '{self.names}', which is {kind}; {remedy}."
                 )
-        values = frame[self.values] if self.values else pd.Series(np.ones(len(frame), "int64"), dtype="Int64")
+        if self.values is not None:
+            check_number("pivot", self.function, frame[self.values])
+            values = frame[self.values]
+        else:
+            values = pd.Series(np.ones(len(frame), "int64"), dtype="Int64")
         out = frame[[*self.by, *(name for name in (ROW_ORDER,) if name in frame.columns)]]
         return out.assign(
             **{
@@ -155,3 +162,8 @@ class Pivot(Operation):
                 for name, level in zip(self.columns, self.levels, strict=True)
             }
         )
+
+
+def _text(level: Level) -> str | int | float:
+    """As texts have it: true, not True."""
+    return str(level).lower() if isinstance(level, bool) else level

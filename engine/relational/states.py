@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from treadle.engine.relational.keys import values_of
+from treadle.engine.relational.keys import taken, values_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,8 +40,10 @@ class Order:
 class State:
     """One function. The base counts rows that are not null."""
 
-    numeric = False
-    """Whether it takes numbers only."""
+    @property
+    def kind(self) -> Any:
+        """Equal for functions with the same state."""
+        return type(self)
 
     def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         from treadle.kernels.grouped import grouped_count
@@ -56,8 +58,6 @@ class State:
 
 
 class Sum(State):
-    numeric = True
-
     def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         return {"sum": total(series, groups), **super().of_rows(series, order, groups)}
 
@@ -69,7 +69,9 @@ class Sum(State):
 
 
 class Mean(State):
-    numeric = True
+    @property
+    def kind(self) -> Any:
+        return Mean
 
     def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         from treadle.kernels.grouped import grouped_moments
@@ -100,6 +102,10 @@ class Extreme(State):
     def __init__(self, largest: bool) -> None:
         self.largest = largest
 
+    @property
+    def kind(self) -> Any:
+        return Extreme, self.largest
+
     def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         from treadle.kernels.grouped import grouped_extreme
 
@@ -118,6 +124,10 @@ class End(State):
 
     def __init__(self, last: bool) -> None:
         self.last = last
+
+    @property
+    def kind(self) -> Any:
+        return End, self.last
 
     def of_rows(self, series: pd.Series, order: Order, groups: Groups) -> dict[str, pd.Series]:
         from treadle.kernels.grouped import grouped_last
@@ -171,13 +181,6 @@ def total(series: pd.Series, groups: Groups) -> pd.Series:
     values, known = values_of(series)
     sums = grouped_sum(groups.codes, values, known, groups.count)
     return pd.Series(sums) if sums.dtype.kind == "f" else whole(sums)
-
-
-def taken(series: pd.Series, rows: np.ndarray) -> pd.Series:
-    """The values of some rows, null for -1, in the column's own type."""
-    import pandas as pd
-
-    return pd.Series(series.array.take(rows, allow_fill=True))
 
 
 def sortable(series: pd.Series) -> tuple[np.ndarray, np.ndarray]:

@@ -7,67 +7,65 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treadle.engine.operation import ROW_ID
-from treadle.engine.relational.keys import codes_of, values_of
-from treadle.engine.relational.states import sortable, taken, total, whole
+from treadle.engine.relational.keys import codes_of_values, numbered, taken
+from treadle.engine.relational.states import sortable, whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from treadle.engine.relational.states import Groups
 
-COUNT = f"{ROW_ID}:count"
+GROUP, VALUE, COUNT = "group", "value", "count"
 FUNCTIONS = frozenset({"nunique", "mode", "median", "quantile"})
 
 
-def pairs_of(frame: pd.DataFrame, by: Sequence[str], column: str) -> pd.DataFrame:
-    """Each value of each group once, with its count; nulls left out.
+def pairs_of(series: pd.Series, groups: Groups, counts: np.ndarray | None = None) -> pd.DataFrame:
+    """Each value of each group once, nulls left out: the number of its group, the value, and how many rows have it.
 
-    The column is called `value` after the engine's own name, so that a key can be aggregated, too.
+    `counts` says for how many rows each value stands; one each when absent.
     """
-    known = frame[frame[column].notna().to_numpy(bool)]
-    values = known[column]
-    # Else 0.0 and -0.0 would be one value with two names.
-    values = values + 0.0 if values.dtype.kind == "f" else values
-    pairs = known[list(by)].assign(**{VALUE: values}).reset_index(drop=True)
-    return _counted(pairs.assign(**{COUNT: whole(np.ones(len(pairs), dtype=np.int64))}), by)
-
-
-VALUE = f"{ROW_ID}:value"
-
-
-def merge_pairs(parts: Sequence[pd.DataFrame], by: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
-    return parts[0] if len(parts) == 1 else _counted(pd.concat(parts, ignore_index=True), by)
+    from treadle.kernels.grouped import first_and_count, grouped_sum
+
+    known = series.notna().to_numpy(bool)
+    levels, count = codes_of_values(series)
+    codes, pairs = numbered(np.where(known, groups.codes * count + levels, -1))
+    rows, number = first_and_count(codes, pairs)
+    if counts is not None:
+        number = grouped_sum(codes, counts, np.ones(len(codes), dtype=bool), pairs)
+    kept = known[rows]
+    values = series.iloc[rows[kept]].reset_index(drop=True)
+    # Else 0.0 and -0.0 would be one value with two names.
+    values = values + 0.0 if values.dtype.kind == "f" else values
+    return pd.DataFrame({GROUP: groups.codes[rows[kept]], VALUE: values, COUNT: number[kept]})
 
 
-def _counted(pairs: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+def merge_pairs(parts: Sequence[pd.DataFrame], groups: Sequence[np.ndarray], count: int) -> pd.DataFrame:
+    """Pairs of several parts as one; `groups` are the numbers that the groups of each part have together."""
+    import pandas as pd
+
     from treadle.engine.relational.states import Groups
 
-    codes, count = codes_of(pairs, [*by, VALUE])
-    groups = Groups(codes, count)
-    first = np.full(count, -1, dtype=np.int64)
-    # Written back to front, so that the first row of each stays.
-    first[codes[::-1]] = np.arange(len(codes))[::-1]
-    kept = pairs.iloc[first].reset_index(drop=True)
-    return kept.assign(**{COUNT: total(pairs[COUNT], groups)})
+    codes = [numbers[part[GROUP].to_numpy()] for part, numbers in zip(parts, groups, strict=True)]
+    every = pd.concat(list(parts), ignore_index=True)
+    return pairs_of(every[VALUE], Groups(np.concatenate(codes), count), every[COUNT].to_numpy())
 
 
-def finish_pairs(pairs: pd.DataFrame, groups: Groups, function: str, q: float | None) -> pd.Series:
-    """The outcome of each group; `groups` has the group of each pair."""
-    counts, _ = values_of(pairs[COUNT])
+def finish_pairs(pairs: pd.DataFrame, count: int, function: str, q: float | None) -> pd.Series:
+    """The outcome of each of `count` groups."""
+    counts, codes = pairs[COUNT].to_numpy(), pairs[GROUP].to_numpy()
     if function == "nunique":
-        return whole(np.bincount(groups.codes, minlength=groups.count))
+        return whole(np.bincount(codes, minlength=count))
     keys, _ = sortable(pairs[VALUE])
     if function == "mode":
         # The most frequent last of its group, and of equals the smallest value.
-        order = np.lexsort((-keys if keys.dtype.kind == "f" else ~keys, counts, groups.codes))
-        at = np.full(groups.count, -1, dtype=np.int64)
-        at[groups.codes[order]] = order
+        order = np.lexsort((-keys if keys.dtype.kind == "f" else ~keys, counts, codes))
+        at = np.full(count, -1, dtype=np.int64)
+        at[codes[order]] = order
         return taken(pairs[VALUE], at)
-    order = np.lexsort((keys, groups.codes))
-    return _quantile(groups.codes[order], keys[order].astype("float64"), counts[order], groups.count, q or 0.0)
+    order = np.lexsort((keys, codes))
+    return _quantile(codes[order], keys[order].astype("float64"), counts[order], count, q or 0.0)
 
 
 def _quantile(codes: np.ndarray, values: np.ndarray, counts: np.ndarray, groups: int, q: float) -> pd.Series:
@@ -85,6 +83,10 @@ def _quantile(codes: np.ndarray, values: np.ndarray, counts: np.ndarray, groups:
         at = np.searchsorted(before, before[start[:-1]] + rank, side="right") - 1
         found.append(values[np.minimum(at, len(values) - 1)] if len(values) else np.full(groups, np.nan))
     weight = position - lower
-    with np.errstate(invalid="ignore"):
-        between = np.where((weight == 0) | (found[0] == found[1]), found[0], found[0] + (found[1] - found[0]) * weight)
+    low, high = found
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = high - low
+        # Numbers too far apart to be subtracted, infinities among them, are weighed one by one.
+        between = np.where(np.isfinite(apart), low + apart * weight, low * (1 - weight) + high * weight)
+    between = np.where(weight == 0, low, np.where(low == high, low, between))
     return pd.Series(np.where(rows > 0, between, np.nan))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.operation import Operation
-from treadle.engine.relational.keys import codes_of, values_of
+from treadle.engine.relational.keys import codes_of, kind_of, values_of
 from treadle.errors import DataError, RequestError
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ Function = Literal[
     "row_number", "rank", "dense_rank", "time_since_last",
 ]  # fmt: skip
 OF_ORDER = frozenset({"row_number", "rank", "dense_rank", "time_since_last"})
-"""Functions that take no column: they say where a row stands in the order."""
+"""Functions that take no column: they say where a row stands in the order.
+
+time_since_last is the distance to the row before, in seconds where the order is time.
+"""
 UNITS = {
     "us": 1,
     "ms": 10**3,
@@ -36,6 +40,8 @@ UNITS = {
     "w": 604800 * 10**6,
 }
 """Microseconds of a unit of time."""
+LONGEST = 2**63
+"""Microseconds that no two times are apart."""
 SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]+)")
 
 
@@ -49,12 +55,19 @@ class Output(BaseModel):
     """May be absent for rolling_count and cum_count, which then count rows."""
     rows: Annotated[int, Field(ge=1)] | None = None
     """The last so many rows."""
-    span: str | Annotated[float, Field(gt=0)] | None = None
+    span: str | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """The rows of the last so much time (7d), or of the order column's own unit (a number)."""
     offset: Annotated[int, Field(ge=1)] = 1
     """How many rows lag and lead look back and ahead."""
     current: bool = True
-    """Whether the row itself counts."""
+    """Whether the row itself counts, and with a span the rows of equal order."""
+
+    @field_validator("span")
+    @classmethod
+    def _is_a_span(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            microseconds(value)
+        return value
 
     @model_validator(mode="after")
     def _keys_fit_the_function(self) -> Output:
@@ -73,8 +86,6 @@ class Output(BaseModel):
             wrong = f"offset is for lag and lead, not for {self.function}"
         elif kind not in ("rolling", "cum") and not self.current:
             wrong = f"current is for rolling and cumulative functions, not for {self.function}"
-        elif isinstance(self.span, str):
-            microseconds(self.span)
         if wrong:
             raise PydanticCustomError("window", "{wrong}", {"wrong": wrong})
         return self
@@ -83,13 +94,14 @@ class Output(BaseModel):
 def microseconds(span: str) -> int:
     """A span of time such as 7d, 12h or 90s."""
     found = SPAN.fullmatch(span.strip().lower())
-    if found is None or found[2] not in UNITS or float(found[1]) == 0:
+    time = round(float(found[1]) * UNITS[found[2]]) if found and found[2] in UNITS else 0
+    if not 0 < time < LONGEST:
         raise PydanticCustomError(
             "span",
-            "span: '{span}' is no span of time; write a number and one of [{units}], such as 7d or 30min",
+            "'{span}' is no span of time; write a number and one of [{units}], such as 7d or 30min",
             {"span": span, "units": ", ".join(UNITS)},
         )
-    return round(float(found[1]) * UNITS[found[2]])
+    return time
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,8 @@ class Window(Operation):
 
         function = output.function
         if function in OF_ORDER:
-            return _by_row(self._of_order(function, layout), None, layout, frame)
+            is_time = self.order is not None and frame[self.order].dtype.kind == "M"
+            return _by_row(self._of_order(function, layout, is_time), None, layout, frame)
         if function in ("lag", "lead"):
             offset = output.offset if function == "lag" else -output.offset
             return _taken(frame[output.column], windows.shifted(layout.start, offset), layout)
@@ -182,6 +195,9 @@ class Window(Operation):
         kind = function.partition("_")[2]
         if output.column is None:
             return _by_row(high - low, None, layout, frame)
+        if kind == "count":
+            known = frame[output.column].notna().to_numpy(bool)[layout.index]
+            return _by_row(windows.sliding_count(known, low, high), None, layout, frame)
         values, known = (array[layout.index] for array in values_of(frame[output.column]))
         if kind in ("min", "max"):
             at = windows.sliding_extreme(values, known, low, high, kind == "max")
@@ -191,15 +207,14 @@ class Window(Operation):
             with np.errstate(invalid="ignore", divide="ignore"):
                 return _by_row(np.sqrt(m2 / (count - 1)), count > 1, layout, frame)
         count = windows.sliding_count(known, low, high)
-        if kind == "count":
-            return _by_row(count, None, layout, frame)
-        sums = windows.sliding_sum(values, known, low, high)
         if kind == "sum":
-            return _by_row(sums, count > 0, layout, frame)
+            return _by_row(windows.sliding_sum(values, known, low, high), count > 0, layout, frame)
+        # Sums of whole numbers wrap around, and their means must not.
+        sums = windows.sliding_sum(values.astype("float64"), known, low, high)
         with np.errstate(invalid="ignore", divide="ignore"):
             return _by_row(sums / count, count > 0, layout, frame)
 
-    def _of_order(self, function: str, layout: Layout) -> np.ndarray:
+    def _of_order(self, function: str, layout: Layout, is_time: bool) -> np.ndarray:
         from treadle.kernels.windows import ranks, shifted
 
         keys = layout.keys if layout.keys is not None else layout.index
@@ -207,29 +222,34 @@ class Window(Operation):
             number, rank, dense = ranks(layout.start, keys)
             return {"row_number": number, "rank": rank, "dense_rank": dense}[function]
         before = shifted(layout.start, 1)
-        since = (keys - keys[before]).astype("float64")
-        return np.where(before < 0, np.nan, since)
+        comparable = _differing(keys)
+        with np.errstate(invalid="ignore"):
+            since = (comparable - comparable[before]).astype("float64")
+        return np.where(before < 0, np.nan, since / UNITS["s"] if is_time else since)
 
     def _bounds(self, output: Output, layout: Layout) -> tuple[np.ndarray, np.ndarray]:
         from treadle.kernels.windows import bounds_of_rows, bounds_of_span
 
         if output.span is None:
             return bounds_of_rows(layout.start, output.rows or 0, output.current)
-        if isinstance(output.span, str):
-            return bounds_of_span(layout.start, layout.keys, microseconds(output.span), output.current)
         assert layout.keys is not None
-        return bounds_of_span(layout.start, layout.keys.astype("float64"), output.span, output.current)
+        span: Any = microseconds(output.span) if isinstance(output.span, str) else output.span
+        if layout.keys.dtype.kind == "i":
+            # Whole numbers are less than 2.5 apart when they are less than 3, and at most 2.5 when at most 2.
+            whole = math.ceil(span) if output.current else math.floor(span)
+            span = np.uint64(min(whole, 2**64 - 1))
+        return bounds_of_span(layout.start, _differing(layout.keys), span, output.current)
 
     def _check_types(self, frame: pd.DataFrame) -> None:
         order = None if self.order is None else frame[self.order].dtype.kind
         if order is not None and order not in "iufM":
             raise RequestError(
-                f"window: order column '{self.order}' is {frame[self.order].dtype}; order by a timestamp or a number."
+                f"window: order column '{self.order}' is {kind_of(frame[self.order])}; order by a time or a number."
             )
         for name, output in self.outputs.items():
             if isinstance(output.span, str) and order != "M":
                 raise RequestError(
-                    f"window '{name}': span {output.span} is time, and '{self.order}' is {frame[self.order].dtype}; "
+                    f"window '{name}': span {output.span} is time, and '{self.order}' is {kind_of(frame[self.order])}; "
                     "cast it to timestamp, or give the span as a number in its own unit."
                 )
             if output.span is not None and not isinstance(output.span, str) and order == "M":
@@ -244,8 +264,15 @@ class Window(Operation):
             if frame[output.column].dtype.kind not in allowed:
                 raise RequestError(
                     f"window '{name}': {output.function} needs numbers{' or times' * (kind in ('min', 'max'))}, and "
-                    f"column '{output.column}' is {frame[output.column].dtype}; cast it first."
+                    f"column '{output.column}' is {kind_of(frame[output.column])}; cast it first."
                 )
+
+
+def _differing(keys: np.ndarray) -> np.ndarray:
+    """Ordered keys as numbers whose differences do not overflow: float64, or uint64 for int64."""
+    from treadle.kernels.sketch import key_of_int64
+
+    return keys if keys.dtype.kind == "f" else key_of_int64(keys)
 
 
 def _by_row(values: np.ndarray, known: np.ndarray | None, layout: Layout, frame: pd.DataFrame) -> pd.Series:

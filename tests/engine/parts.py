@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from treadle.engine.artifacts import SplitRule
 from treadle.engine.backend import kinds_of
-from treadle.engine.encoders import Fitted, Kind
+from treadle.engine.encoders import Fitted, Kind, Training, apply
 from treadle.engine.features import fit, inputs_of
 from treadle.engine.job import Job
 
@@ -64,3 +65,12 @@ def fitted_on(
     inputs = inputs_of(job, kinds_of(every[0]))
     fitted, kinds = fit(Parts(every, roles), job, by_path(), inputs)  # type: ignore[arg-type]
     return fitted, kinds, list(inputs)
+
+
+def applied(
+    operations: Sequence[Fitted], inputs: Sequence[str], frame: pd.DataFrame, training: Training | None = None
+) -> pd.DataFrame:
+    """The columns after the operations, as a frame."""
+    columns = apply(frame, operations, inputs, training)
+    made = {name: c if isinstance(c, pd.Series) else np.asarray(c) for name, c in columns.items()}
+    return pd.DataFrame(made, index=frame.index)

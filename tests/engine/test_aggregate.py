@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from tests.engine.relations import duck, frames, numbered
 from treadle.engine.backend import DTYPES, kinds_of
+from treadle.engine.operation import ROW_ORDER
 from treadle.engine.relational.aggregate import Aggregate
 from treadle.errors import RequestError
 
@@ -47,8 +50,11 @@ def frame_of(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
     )
 
 
-def aggregate(by: list[str], aggregations: dict[str, Any], broadcast: bool = False) -> Aggregate:
-    return Aggregate.model_validate({"op": "aggregate", "by": by, "aggregations": aggregations, "broadcast": broadcast})
+def aggregate(
+    by: list[str], aggregations: dict[str, Any], broadcast: bool = False, order: str | None = None
+) -> Aggregate:
+    section = {"op": "aggregate", "by": by, "aggregations": aggregations, "broadcast": broadcast, "order": order}
+    return Aggregate.model_validate(section)
 
 
 def group_table(operation: Aggregate, parts: list[pd.DataFrame]) -> pd.DataFrame:
@@ -151,10 +157,147 @@ def test_a_large_offset_leaves_the_deviation_exact() -> None:
     np.testing.assert_allclose(found["s"], [np.std(x[i::3], ddof=1) for i in range(3)], rtol=1e-6)
 
 
+KINDS_OF = {"i": "int", "f": "float", "b": "bool", "w": "text", "t": "timestamp"}
+FRAMES = frames({**KINDS_OF, "x": "float"}, most=25, x=[None, 0.25, -1.5, 3.0, 1e300]).map(numbered)
+CUTS = st.lists(st.integers(0, 25), max_size=3)
+SOME_KEYS = st.lists(st.sampled_from(sorted(KINDS_OF)), min_size=1, max_size=2, unique=True)
+
+
+def by_duckdb(t: pd.DataFrame, by: list[str], columns: dict[str, str]) -> pd.DataFrame:
+    """The groups of a table; `columns` are the outcomes' names and expressions."""
+    selected = ", ".join(f'{sql} as "{name}"' for name, sql in columns.items())
+    order = ", ".join(f"{key} nulls last" for key in by)
+    return duck(f"select {', '.join(by)}, {selected} from t group by {', '.join(by)} order by {order}", t=t)
+
+
+@settings(max_examples=8, deadline=None)
+@given(FRAMES, SOME_KEYS, st.sampled_from([None, "i", "f", "t"]), CUTS, st.randoms())
+def test_first_and_last_follow_the_order(
+    t: pd.DataFrame, by: list[str], order: str | None, cuts: list[int], random: Any
+) -> None:
+    outputs = {f"{f} of {c}": {"function": f, "column": c} for f in ("first", "last") for c in KINDS_OF}
+    operation = aggregate(by, outputs, order=order)
+    lies = "n" if order is None else f"{order}, n"
+    known = "" if order is None else f" and {order} is not null"
+    columns = {
+        f"{f} of {c}": f"{f}({c} order by {lies}) filter (where {c} is not null{known})"
+        for f in ("first", "last")
+        for c in KINDS_OF
+    }
+    expected = by_duckdb(t, by, columns)
+    pd.testing.assert_frame_equal(group_table(operation, split_at(t, cuts)), expected)
+    # Exchanged rows bring their places along: then the order of the parts, and in them, is of no account.
+    placed = t.assign(**{ROW_ORDER: t["n"] + 5})
+    shuffled = placed.sample(frac=1, random_state=random.randrange(2**32), ignore_index=True)
+    parts = split_at(shuffled, cuts)
+    pd.testing.assert_frame_equal(group_table(operation, parts), expected)
+    tree = operation.merge(
+        [operation.merge([operation.partial(part) for part in parts[:2]])]
+        + [operation.partial(part) for part in parts[2:]]
+    )
+    pd.testing.assert_frame_equal(operation.finish(tree), expected)
+
+
+@settings(max_examples=10, deadline=None)
+@given(FRAMES, SOME_KEYS, st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]), CUTS)
+def test_medians_and_quantiles_are_linear_between_two_values(
+    t: pd.DataFrame, by: list[str], q: float, cuts: list[int]
+) -> None:
+    outputs = {f"median of {c}": {"function": "median", "column": c} for c in "ixb"}
+    outputs |= {f"quantile of {c}": {"function": "quantile", "column": c, "q": q} for c in "ixb"}
+    number = {"i": "i::double", "x": "x", "b": "b::int::double"}
+    columns = {name: f"quantile_cont({number[name[-1]]}, {q if name[0] == 'q' else 0.5})" for name in outputs}
+    found = group_table(aggregate(by, outputs), split_at(t, cuts))
+    pd.testing.assert_frame_equal(found, by_duckdb(t, by, columns), rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=10, deadline=None)
+@given(FRAMES, SOME_KEYS, CUTS)
+def test_the_mode_is_the_most_frequent_value_and_the_smallest_of_several(
+    t: pd.DataFrame, by: list[str], cuts: list[int]
+) -> None:
+    outputs = {f"mode of {c}": {"function": "mode", "column": c} for c in "ifbwt"}
+    found = group_table(aggregate(by, outputs), split_at(t, cuts))
+    same = " and ".join(f"o.{key} is not distinct from t.{key}" for key in by)
+    rows = "select {0} from t as o where {1} and {0} is not null group by {0} order by count(*) desc, {0} limit 1"
+    columns = {name: f"({rows.format(a['column'], same)})" for name, a in outputs.items()}
+    pd.testing.assert_frame_equal(found, by_duckdb(t, by, columns))
+
+
+@pytest.mark.parametrize(
+    ("values", "q", "expected"),
+    [
+        ([-math.inf, 5.0], 0.5, -math.inf),
+        ([-math.inf, 5.0], 0.1, -math.inf),
+        ([5.0, math.inf], 0.1, math.inf),
+        ([5.0, math.inf], 0.0, 5.0),
+        ([math.inf, math.inf], 0.5, math.inf),
+        ([-math.inf, math.inf], 0.5, math.nan),
+        ([-1.5e308, 1.5e308], 0.5, 0.0),
+        ([7.0], 0.3, 7.0),
+        ([], 0.3, math.nan),
+    ],
+)
+def test_quantiles_beside_infinities(values: list[float], q: float, expected: float) -> None:
+    frame = pd.DataFrame({"k": 1, "x": [*values, math.nan]})
+    found = group_table(aggregate(["k"], {"q": {"function": "quantile", "column": "x", "q": q}}), [frame])
+    assert found["q"].tolist() == pytest.approx([expected], nan_ok=True)
+
+
+def test_quantiles_of_many_rows_are_numpys() -> None:
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame({"k": rng.integers(0, 3, 2000), "x": rng.integers(0, 400, 2000) / 8})
+    for q in (0.0, 0.123, 0.5, 0.999, 1.0):
+        operation = aggregate(["k"], {"q": {"function": "quantile", "column": "x", "q": q}})
+        found = group_table(operation, split_at(frame, [100, 900, 901]))
+        expected = [np.quantile(frame["x"][frame["k"] == k], q) for k in range(3)]
+        np.testing.assert_allclose(found["q"], expected, rtol=1e-13)
+
+
+@settings(max_examples=5, deadline=None)
+@given(FRAMES, SOME_KEYS)
+def test_groups_in_one_frame_need_no_group_table(t: pd.DataFrame, by: list[str]) -> None:
+    """What is done where all rows of a group lie together already."""
+    outputs: dict[str, Any] = {
+        f"{f} of {c}": {"function": f, "column": c}
+        for f in ("nunique", "mode", "first", "max", "count")
+        for c in KINDS_OF
+    }
+    outputs |= {f"{f} of x": {"function": f, "column": "x"} for f in ("sum", "mean", "std", "median")}
+    operation = aggregate(by, outputs, True)
+    pd.testing.assert_frame_equal(operation.apply(t), operation.apply(t, group_table(operation, [t])))
+
+
 def test_refusals() -> None:
-    with pytest.raises(RequestError, match="'m': mean needs numbers, and column 'text' is str; cast it first"):
+    with pytest.raises(RequestError, match="'m': mean needs numbers, and column 'text' is text; cast it first, or use"):
         aggregate(["flag"], {"m": {"function": "mean", "column": "text"}}).partial(frame_of([]))
-    with pytest.raises(ValidationError, match="column: missing; only count works without one, not sum"):
-        aggregate(["k"], {"s": {"function": "sum"}})
-    with pytest.raises(ValidationError, match="'k' is there twice; every key and outcome needs a name of its own"):
-        aggregate(["k"], {"k": {"function": "count"}})
+    with pytest.raises(RequestError, match="'m': median needs numbers, and column 'time' is timestamp; cast it first"):
+        aggregate(["flag"], {"m": {"function": "median", "column": "time"}}).partial(frame_of([]))
+    first = {"f": {"function": "first", "column": "whole"}}
+    for column, kind in (("text", "text"), ("flag", "bool")):
+        with pytest.raises(RequestError, match=f"aggregate: order column '{column}' is {kind}; order by a time or a"):
+            aggregate(["flag"], first, order=column).partial(frame_of([]))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({"s": {"function": "sum"}}, "column: missing; only count works without one, not sum"),
+        ({"k": {"function": "count"}}, "'k' is there twice; every key and outcome needs a name of its own"),
+        ({"q": {"function": "quantile", "column": "x"}}, "q: it is needed with function: quantile, and only there"),
+        (
+            {"q": {"function": "median", "column": "x", "q": 0.5}},
+            "q: it is needed with function: quantile, and only there",
+        ),
+        ({"q": {"function": "quantile", "column": "x", "q": 1.5}}, "less than or equal to 1"),
+        ({}, "at least 1 item"),
+    ],
+)
+def test_refusals_of_keys(outputs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        aggregate(["k"], outputs)
+
+
+def test_an_order_is_for_first_and_last() -> None:
+    with pytest.raises(ValidationError, match="order: it is what first and last go by, and neither is asked for"):
+        aggregate(["k"], {"n": {"function": "count"}}, order="ts")

@@ -93,7 +93,7 @@ def test_rows_keep_the_order_of_the_files_past_the_padding_of_their_names(cache:
     commit(table, [write(cache / f"{n}.parquet", ints(n, -n)) for n in range(12)], "a")
     opened = delta.open_table(FS, table)
     assert delta.read_arrow(opened)["x"].to_pylist() == [s * n for n in range(12) for s in (1, -1)]
-    assert delta._part("f/part-99999-a.parquet") < delta._part("f/part-100000-a.parquet")
+    assert delta.order_of("f/part-99999-a.parquet") < delta.order_of("f/part-100000-a.parquet")
 
 
 def test_tables_without_rows_have_a_schema(cache: Path, table: str) -> None:

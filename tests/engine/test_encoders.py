@@ -15,10 +15,11 @@ from pydantic import TypeAdapter, ValidationError
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, OrdinalEncoder, StandardScaler
 
-from tests.engine.parts import fitted_on, job_of
+from tests.engine.parts import applied, fitted_on, job_of
 from treadle.engine.artifacts import Features
 from treadle.engine.backend import DTYPES
-from treadle.engine.encoders import MAX_LEVELS, AnyFitted, Fitted, FittedLevels, apply, to_matrix
+from treadle.engine.encoders import MAX_LEVELS, AnyFitted, FittedLevels, to_matrix
+from treadle.engine.encoders.columns import Indicator
 from treadle.engine.features import check
 from treadle.errors import DataError, RequestError
 
@@ -49,10 +50,6 @@ def halves(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 def one_column(frame: pd.DataFrame, name: str) -> np.ndarray:
     return frame[[name]].astype("float64").to_numpy()
-
-
-def applied(operations: list[Fitted], inputs: list[str], frame: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(apply(frame, operations, inputs), index=frame.index)
 
 
 @settings(max_examples=20, deadline=None)
@@ -172,6 +169,18 @@ OPERATIONS: list[list[dict[str, Any]]] = [
     [{"op": "one_hot", "columns": COLUMNS, "missing": "1", "unseen": "other"}],
     [{"op": "ordinal", "columns": "all", "missing": "?", "unseen": "other"}, {"op": "one_hot", "columns": ["c"]}],
     [{"op": "scale", "columns": ["f"]}, {"op": "one_hot", "columns": "categorical"}, DATES],
+    [{"op": "clip", "columns": "numeric"}, {"op": "bin", "columns": ["f"]}, {**DATES, "cyclic": True}],
+    [{"op": "scale", "columns": ["i"], "method": "robust"}, {"op": "bin", "columns": "numeric", "method": "quantile"}],
+    [
+        {"op": "interactions", "columns": "numeric", "degree": 3},
+        {"op": "scale", "columns": "all", "method": "quantile"},
+    ],
+    [{"op": "frequency", "columns": ["c", "f"]}, {"op": "ordinal", "columns": ["i", "b"], "min_count": 2}],
+    [
+        {"op": "text", "columns": ["c"], "hash_tokens": 3},
+        {"op": "hash_encode", "columns": ["i", "b", "f"], "buckets": 4},
+    ],
+    [{"op": "one_hot", "columns": ["c", "i"], "max_levels": 1}, {"op": "one_hot", "columns": ["f"], "min_share": 0.3}],
 ]
 
 
@@ -284,6 +293,32 @@ def test_infinite_features_are_refused() -> None:
         to_matrix({"x": pd.Series([1e39, -np.inf, 1.0, np.nan])}, ["x"], 4)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 15, 16, 17, 100])
+def test_the_matrix_holds_what_the_columns_do(rows: int) -> None:
+    """Numbers of any layout, and 0/1 columns in runs that are cut, turned round or of other codes."""
+    rng = np.random.default_rng(rows)
+    codes, others = (rng.integers(-1, 4, rows).astype(np.int32) for _ in range(2))
+    wide = rng.normal(size=(rows, 5)).astype(np.float32)
+    columns: dict[str, Any] = {
+        "series": pd.Series(rng.normal(size=rows)),
+        "int": pd.array(np.where(rng.random(rows) < 0.3, None, np.arange(rows)), dtype="Int64"),
+        "float32": wide[:, 3],
+        "turned": rng.normal(size=rows)[::-1],
+        "bools": rng.random(rows) < 0.5,
+        **{f"a{code}": Indicator(codes, code) for code in range(4)},
+        **{f"b{code}": Indicator(others, code) for code in range(4)},
+    }
+    columns["int"] = pd.Series(columns["int"])
+    names = [
+        *("a0", "a1", "series", "a2", "a3", "b0", "b1", "b3", "b2", "turned", "int", "float32", "b3", "a0", "bools")
+    ]
+    plain = {n: c.astype("float64") if isinstance(c, pd.Series) else np.asarray(c) for n, c in columns.items()}
+    expected = np.array([plain[name] for name in names], dtype=np.float32).T
+    found = to_matrix(columns, names, rows)
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, expected.reshape(rows, len(names)))
+
+
 def test_selectors_and_refusals_of_columns() -> None:
     kinds = {**KINDS, "y": "float"}
 
@@ -293,7 +328,9 @@ def test_selectors_and_refusals_of_columns() -> None:
     dates = {"op": "date_parts", "columns": "all", "parts": ["year"]}
     hot = {"op": "one_hot", "columns": "categorical"}
     assert features(dates, hot, {"op": "scale", "columns": "numeric"}) == ["c=?", "i", "b", "f", "t_year"]
-    with pytest.raises(RequestError, match=r"Models need numbers, and no feature operation encodes c \(text\), t \(ti"):
+    with pytest.raises(
+        RequestError, match=r"Features are numbers, and no feature operation encodes c \(text\), t \(ti"
+    ):
         features()
     with pytest.raises(
         RequestError, match=r"features.0 \(scale\): column 'c' is a text; it works on indicator, number"

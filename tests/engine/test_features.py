@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.engine.parts import Parts, by_path, fitted_on, job_of
+from tests.engine.parts import Parts, applied, by_path, fitted_on, job_of
 from treadle.engine.artifacts import SplitRule
 from treadle.engine.backend import kinds_of
-from treadle.engine.encoders import Fitted, apply
-from treadle.engine.features import fit, inputs_of, make_block
+from treadle.engine.encoders import Fitted
+from treadle.engine.features import Recipe, fit, inputs_of, make_block
 from treadle.engine.operation import ROW_ID
 from treadle.engine.rows import assign
 from treadle.errors import RequestError
@@ -98,7 +98,7 @@ def test_rounds_are_as_good_as_one_operation_at_a_time(
     train, test = people(60, 1), people(20, 2)
     fitted, kinds, inputs = fitted_on(sections, train[:25], train[25:25], train[25:], test=[test])
     assert len(fitted) == len(sections)
-    found = pd.DataFrame(apply(test, fitted, inputs))
+    found = applied(fitted, inputs, test)
     expected = one_after_the_other(train, sections, test)
     assert set(found) == set(kinds) == set(expected)
     pd.testing.assert_frame_equal(found, expected[list(found)], check_dtype=False, rtol=1e-9)
@@ -168,7 +168,7 @@ def test_a_block_holds_the_rows_with_a_target_in_their_order() -> None:
     rule = by_path("binary", ("no", "yes"))
     job = job_of([IMPUTE, SCALE], data={"protected": ["city", "old"]})
     assert list(inputs_of(job, kinds_of(frame))) == ["age", "pay", "old", "member"]
-    block = make_block(frame, "test", job, rule, [], ("age", "old"), ("old", "age"))
+    block = make_block(frame, "test", Recipe(job, rule, ("age", "old")), ("old", "age"))
     known = frame[frame["y"].notna()]
     assert block.ids.to_pylist() == known[ROW_ID].tolist()
     assert block.test.all()

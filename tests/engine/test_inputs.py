@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from treadle.engine.inputs import (
     PARTITION_BYTES,
+    Found,
+    FoundFile,
     InputFile,
     cut,
     file_of_text,
     find_files,
-    inspect_parquet,
     partition_count,
     row_bytes,
 )
-from treadle.errors import DataError, RequestError
+from treadle.errors import RequestError
 
 LAYOUTS = st.lists(st.lists(st.integers(0, 40), max_size=5), max_size=5)
 """Rows of the row groups of some files."""
@@ -102,13 +99,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def names(found: tuple[str, list[str]], folder: Path) -> list[str]:
-    return [path.removeprefix(f"{folder}/") for path in found[1]]
+def names(found: Found, folder: Path) -> list[str]:
+    return [path.removeprefix(f"{folder}/") for path in found.paths]
 
 
 def test_a_folder_is_its_data_files_in_order(folder: Path) -> None:
     found = find_files(str(folder))
-    assert found[0] == "parquet"
+    assert found.format == "parquet"
     assert names(found, folder) == ["a.PARQUET", "b.parquet", "k=1/c.pq"]
     assert find_files(f"file://{folder}") == found
     inside = folder / ".old"
@@ -120,11 +117,14 @@ def test_globs_lists_and_names_with_brackets(folder: Path) -> None:
     both = find_files([f"{folder}/k=1/c.pq", f"{folder}/b.parquet"])
     assert names(both, folder) == ["k=1/c.pq", "b.parquet"]
     (folder / "data[1].csv").write_text("a\n1\n")
-    assert find_files(str(folder / "data[1].csv")) == ("csv", [str(folder / "data[1].csv")])
-    for name in ("x.csv.gz", "x.tsv", "x.txt"):
+    bracketed = find_files(str(folder / "data[1].csv"))
+    assert (bracketed.format, bracketed.paths) == ("csv", [str(folder / "data[1].csv")])
+    for name, format_ in {
+        "x.csv.gz": "csv", "x.tsv.xz": "csv", "x.TXT": "csv", "x.jsonl": "jsonl", "x.ndjson.zst": "jsonl",
+    }.items():  # fmt: skip
         (folder / name).write_text("")
-        assert find_files(str(folder / name))[0] == "csv"
-    assert find_files(str(folder / "notes.md"), "csv") == ("csv", [str(folder / "notes.md")])
+        assert find_files(str(folder / name)).format == format_
+    assert find_files(str(folder / "notes.md"), "jsonl").paths == [str(folder / "notes.md")]
 
 
 def test_what_cannot_be_found_is_refused_in_words(folder: Path) -> None:
@@ -142,25 +142,37 @@ def test_what_cannot_be_found_is_refused_in_words(folder: Path) -> None:
     with pytest.raises(RequestError, match=r"The input mixes formats \(csv, parquet\); set data.format"):
         find_files(str(folder))
     assert names(find_files(str(folder), "csv"), folder) == ["e.csv"]
+    twice = [str(folder), str(folder / "b.parquet")]
+    with pytest.raises(RequestError, match=r"The input names '.*b.parquet' twice; its rows would count twice"):
+        find_files(twice, "parquet")
+    with pytest.raises(RequestError, match=r"'.*' is no Delta table: it has no folder _delta_log"):
+        find_files(str(folder), "delta")
+
+
+def test_a_delta_table_is_one_input(folder: Path) -> None:
     (folder / "_delta_log").mkdir()
+    (folder / "_delta_log" / "0.json").write_text("")
+    assert find_files(str(folder)) == Found("delta", (FoundFile(str(folder), (), "delta"),))
     with pytest.raises(RequestError, match="is a Delta table, whose folder also keeps files of older versions"):
-        find_files(str(folder))
+        find_files(str(folder), "parquet")
+    with pytest.raises(RequestError, match="is a Delta table, which is an input by itself; name no other paths"):
+        find_files([str(folder), str(folder / "b.parquet")])
+    with pytest.raises(RequestError, match=rf"holds Delta tables; name one of them: \[{folder}\]"):
+        find_files(str(folder.parent))
 
 
-def write(path: Path, columns: dict[str, Any], **options: Any) -> str:
-    pq.write_table(pa.table(columns), path, **options)
-    return str(path)
+def test_folders_between_what_is_named_and_the_files(folder: Path) -> None:
+    def folders(paths: str | list[str]) -> list[tuple[str, ...]]:
+        return [file.folders for file in find_files(paths, "parquet").files]
 
-
-def test_footers_give_rows_groups_and_kinds(tmp_path: Path) -> None:
-    nothing = pa.nulls(3)
-    one = write(tmp_path / "1.parquet", {"a": [1, 2, 3], "s": nothing, "n": nothing}, row_group_size=2)
-    two = write(tmp_path / "2.parquet", {"n": nothing, "s": ["x", "y", None], "a": pa.array([1, 2, 3], pa.int8())})
-    inspected = inspect_parquet([one, two])
-    assert inspected.kinds == {"a": "int", "s": "text", "n": "text"}
-    assert inspected.rows == 6
-    assert [file.groups for file in inspected.files] == [(2, 1), (3,)]
-    assert inspected.bytes == Path(one).stat().st_size + Path(two).stat().st_size
+    (folder / "k=1" / "_j=2").mkdir()
+    (folder / "k=1" / "_j=2" / "d.parquet").write_text("")
+    assert folders(str(folder)) == [(), (), ("k=1", "_j=2"), ("k=1",)]
+    assert folders(str(folder / "k=1")) == [("_j=2",), ()]
+    assert folders(str(folder / "k=1" / "c.pq")) == [()]
+    assert folders(f"{folder}/k=*/*.pq") == [("k=1",)]
+    assert folders(f"{folder}/*.parquet") == [()]
+    assert folders(f"{folder}/k=1/**/*.parquet") == [("_j=2",), ()]
 
 
 def test_the_digest_follows_the_content(tmp_path: Path) -> None:
@@ -181,27 +193,3 @@ def test_a_change_in_the_middle_of_a_large_file_is_noticed(tmp_path: Path, monke
         os.utime(path, (second // 2, second // 2))
         digests.append(file_of_text(str(path)).digest)
     assert digests[0] == digests[1] != digests[2]
-
-
-def test_files_that_differ_are_refused_by_name_and_column(tmp_path: Path) -> None:
-    one = write(tmp_path / "1.parquet", {"a": [1], "s": pa.nulls(1)})
-    two = write(tmp_path / "2.parquet", {"a": [1], "s": [2.5]})
-    three = write(tmp_path / "3.parquet", {"a": [1], "s": ["x"]})
-    with pytest.raises(DataError, match=r"column 's' is float in '.*2.parquet' and text in '.*3.parquet'; write both"):
-        inspect_parquet([one, two, three])
-    for pair in itertools.permutations([one, write(tmp_path / "4.parquet", {"a": [1]})]):
-        with pytest.raises(DataError, match=r"files differ: '.*4.parquet' has no column 's', which '.*1.parquet' has"):
-            inspect_parquet(pair)
-
-
-def test_what_is_no_flat_parquet_is_refused(tmp_path: Path) -> None:
-    nested = write(tmp_path / "n.parquet", {"a": [1], "tags": [["x"]]})
-    with pytest.raises(DataError, match=r"Column 'tags' of '.*n.parquet' has type list<.*flatten or drop it"):
-        inspect_parquet([nested])
-    twice = str(tmp_path / "t.parquet")
-    pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), twice)
-    with pytest.raises(DataError, match=r"'.*t.parquet' has two columns called 'a'; rename one of them"):
-        inspect_parquet([twice])
-    (tmp_path / "b.parquet").write_bytes(b"PAR1 this is none")
-    with pytest.raises(DataError, match=r"'.*b.parquet' is no readable Parquet file: .* Replace it or leave it out"):
-        inspect_parquet([str(tmp_path / "b.parquet")])

@@ -20,18 +20,20 @@ from tests.engine.parquet_types import TYPES
 from treadle.engine.artifacts import Piece
 from treadle.engine.backend import Backend, kinds_of
 from treadle.engine.bundle import replayable
-from treadle.engine.inputs import Inspected, cut, inspect_parquet
+from treadle.engine.inputs import Inspected, cut
 from treadle.engine.operation import ROW_ID, Operation
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import TableOperation
 from treadle.engine.relational.aggregate import Aggregate
 from treadle.engine.store import Store
+from treadle.engine.text_input import inspect
 from treadle.errors import DataError, RequestError
 
 BACKEND = Backend()
 KINDS = {"a": "int", "b": "float", "c": "text", "d": "timestamp", "k": "int"}
 NAMES = ["a", "b", "c", "d", "k", "x", "y", "s", "t"]
 ROWS = 12
+OPERATIONS = ["filter", "derive", "rename", "select", "drop", "cast", "join", "aggregate", "local", "window", "dedupe"]
 
 
 def operation(section: dict[str, Any]) -> Operation:
@@ -73,7 +75,7 @@ class Maker:
             path = f"sides/{uuid.uuid4().hex}.parquet"
             self.store.write_parquet(path, BACKEND.table(side))
             multiplies = section["op"] == "join" and bool(side.dropna().duplicated(subset=section["on"]).any())
-            step = Step(step.index, step.operation, path, tuple(kinds_of(side).items()), multiplies)
+            step = Step(step.index, step.operation, path, tuple(kinds_of(side).items()), multiplies=multiplies)
         longer = Program(self.store, BACKEND, self.program.kinds, None, (*self.program.steps, step))
         try:
             longer.empty()
@@ -87,7 +89,7 @@ class Maker:
         one = self.draw(st.sampled_from(names))
         some = self.draw(st.lists(st.sampled_from(names), min_size=1, max_size=3, unique=True))
         new = self.draw(st.sampled_from(NAMES))
-        match self.draw(st.sampled_from(["filter", "derive", "rename", "select", "drop", "cast", "join", "aggregate"])):
+        match self.draw(st.sampled_from(OPERATIONS)):
             case "filter":
                 self.add({"op": "filter", "sql": f"{one} is not null"})
             case "derive":
@@ -113,6 +115,14 @@ class Maker:
                 assert isinstance(made, Aggregate)
                 rows = self.program.pruned(made.gathers).apply(self.frame)
                 self.add(section, made.finish(made.merge([made.partial(rows)])))
+            case "local" if new not in some:
+                outcome = {new: {"function": "nunique", "column": one}}
+                self.add({"op": "aggregate", "by": some, "broadcast": True, "aggregations": outcome})
+            case "window":
+                outputs = {new: {"function": "lag", "column": one}, some[0]: {"function": "cum_count", "column": one}}
+                self.add({"op": "window", "by": some, "outputs": outputs})
+            case "dedupe":
+                self.add({"op": "dedupe", "columns": some, "keep": "last"})
 
 
 @settings(max_examples=30, deadline=None)
@@ -178,7 +188,7 @@ def test_a_join_that_multiplies_rows_stays(store: Store, keys: list[int], stays:
         f"side-{stays}.parquet", BACKEND.table(pd.DataFrame({"k": pd.array(keys, dtype="Int64"), "s": 1.0}))
     )
     join = operation({"op": "join", "with": {"path": "side.parquet"}, "on": ["k"]})
-    step = Step(0, join, f"side-{stays}.parquet", (("k", "int"), ("s", "float")), stays)
+    step = Step(0, join, f"side-{stays}.parquet", (("k", "int"), ("s", "float")), multiplies=stays)
     program = Program(store, BACKEND, tuple(KINDS.items()), None, (step,))
     frame = BACKEND.frame(input_table()).assign(**{ROW_ID: range(ROWS)})
     assert {name for name, _ in program.pruned(["b"]).kinds} == ({"b", "k"} if stays else {"b"})
@@ -191,14 +201,18 @@ TARGETS: dict[str, list[dict[str, Any]]] = {
     "read": [{"op": "filter", "sql": "c is not null"}],
     "renamed": [{"op": "filter", "sql": "c <> 'z'"}, {"op": "rename", "columns": {"c": "y"}}],
     "derived": [{"op": "derive", "name": "y", "sql": "a + b"}, {"op": "filter", "sql": "y is not null"}],
+    "deduped by": [{"op": "derive", "name": "y", "sql": "a + b"}, {"op": "dedupe", "columns": ["k", "y"]}],
+    "ordered by": [{"op": "dedupe", "columns": ["k"], "order": "y"}],
 }
 
 
 @pytest.mark.parametrize("how", TARGETS)
-def test_rows_are_replayed_without_the_filters_that_need_the_target(store: Store, how: str) -> None:
+def test_rows_are_replayed_without_what_leaves_them_out_by_the_target(store: Store, how: str) -> None:
+    made = [{"op": "derive", "name": "y", "sql": "d"}] if how == "ordered by" else []
     program = program_of(
         store,
         {"op": "cast", "columns": {"c": "text", "a": "float"}},
+        *made,
         *TARGETS[how],
         {"op": "rename", "columns": {"b": "x"}},
         {"op": "filter", "sql": "x is not null"},
@@ -207,7 +221,9 @@ def test_rows_are_replayed_without_the_filters_that_need_the_target(store: Store
     )
     target = "c" if how == "read" else "y"
     replay, left_out = replayable(program, {"x": "number", "z": "number"}, target)
-    assert [step.operation for step in left_out] == [operation(s) for s in TARGETS[how] if s["op"] == "filter"]
+    assert [step.operation for step in left_out] == [
+        operation(s) for s in TARGETS[how] if s["op"] in ("filter", "dedupe")
+    ]
     assert {name for name, _ in replay.kinds} == {"a", "b"}
     frame = BACKEND.frame(input_table()).drop(columns="c").assign(**{ROW_ID: 0})
     expected = frame[frame["b"].notna() & (frame["a"] > 0)]
@@ -222,7 +238,7 @@ def files(store: Store) -> Inspected:
     for i, (low, high) in enumerate(itertools.pairwise(borders)):
         paths.append(store.path(f"part-{i}.parquet"))
         pq.write_table(table.slice(low, high - low), paths[-1], row_group_size=7)
-    return inspect_parquet(paths)
+    return inspect(paths)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 11, 48, 100])
@@ -263,7 +279,7 @@ def test_the_id_column_names_the_rows_and_is_never_null(store: Store, files: Ins
 def test_parquet_types(tmp_path: Path, type_: pa.DataType, values: list[Any], kind: str, expected: list[Any]) -> None:
     path = str(tmp_path / "t.parquet")
     pq.write_table(pa.table({"v": pa.array(values, type_)}), path)
-    inspected = inspect_parquet([path])
+    inspected = inspect([path])
     assert inspected.kinds == {"v": kind}
     program = Program(Store(str(tmp_path)), BACKEND, tuple(inspected.kinds.items()), None, ())
     frame = program.rows(cut(inspected.files, 1)[0])

@@ -5,21 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import duckdb
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from treadle.engine.backend import DTYPES, Backend
-from treadle.engine.operation import ROW_ID, Operation
-from treadle.engine.relational import TableOperation
+from tests.engine.relations import duck, frame_of, operation
+from treadle.engine.backend import DTYPES
+from treadle.engine.operation import ROW_ID
 from treadle.engine.relational.cast import CastType, cast
 from treadle.errors import DataError, RequestError
 
-BACKEND = Backend()
 CAST_TYPES: dict[CastType, str] = {
     "int": "BIGINT",
     "float": "DOUBLE",
@@ -46,54 +44,6 @@ HALVES = [("int", "float"), ("int", "text")]
 """SQL rounds them; here they are lost values."""
 KEY = st.none() | st.integers(0, 3)
 WORD = st.none() | st.sampled_from(["", "a", "b"])
-
-
-def operation(**section: Any) -> Operation:
-    adapter: TypeAdapter[Operation] = TypeAdapter(TableOperation)
-    return adapter.validate_python(section)
-
-
-def frame_of(kinds: dict[str, str], rows: list[tuple[Any, ...]]) -> pd.DataFrame:
-    columns = list(zip(*rows, strict=True)) or [()] * len(kinds)
-    return pd.DataFrame(
-        {n: pd.Series(list(c), dtype=DTYPES[k]) for (n, k), c in zip(kinds.items(), columns, strict=True)}
-    )
-
-
-def duck(query: str, **tables: pd.DataFrame) -> pd.DataFrame:
-    with duckdb.connect() as connection:
-        for name, frame in tables.items():
-            connection.register(name, BACKEND.table(frame))
-        return BACKEND.frame(connection.sql(query).to_arrow_table())
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.lists(st.tuples(KEY, WORD), max_size=12),
-    st.lists(st.tuples(KEY, WORD), max_size=12),
-    st.sampled_from(["left", "inner"]),
-    st.sampled_from([("k",), ("w",), ("k", "w")]),
-)
-def test_joins_follow_sql(left: list[Any], right: list[Any], how: str, on: tuple[str, ...]) -> None:
-    l = frame_of({"k": "int", "w": "text", "n": "int"}, [(*row, i) for i, row in enumerate(left)])  # noqa: E741
-    r = frame_of({"k": "int", "w": "text", "m": "int"}, [(*row, i) for i, row in enumerate(right)])
-    r = r.assign(flag=(r["m"] > 1).astype("boolean"), x=r["m"] * 0.5 + 0.0).astype({"x": "float64"})
-    r = r[[*on, "m", "flag", "x"]]
-    found = operation(op="join", on=on, how=how, **{"with": {"path": "r.parquet"}}).apply(l, r)
-    match = " and ".join(f"l.{key} = r.{key}" for key in on)
-    expected = duck(f"select l.*, m, flag, x from l {how} join r on {match} order by n, m nulls first", l=l, r=r)
-    assert found["n"].is_monotonic_increasing
-    pd.testing.assert_frame_equal(found.sort_values(["n", "m"], ignore_index=True), expected)
-
-
-def test_a_join_refuses_what_it_would_have_to_guess() -> None:
-    frame = frame_of({"k": "int", "x": "float"}, [(1, 2.0)])
-    join = operation(op="join", on=["k"], **{"with": {"path": "r.parquet"}})
-    with pytest.raises(RequestError, match=r"join with r.parquet: both tables have a column 'x'; rename or drop yours"):
-        join.apply(frame, frame)
-    other = frame_of({"k": "text"}, [("1",)])
-    with pytest.raises(RequestError, match="key 'k' is Int64 here and str there; cast one of them"):
-        join.apply(frame, other)
 
 
 @settings(max_examples=8, deadline=None)

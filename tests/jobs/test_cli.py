@@ -32,6 +32,7 @@ COMMANDS = (
     "check",
     "plan",
     "predict",
+    "profile",
     "runs",
     "show",
     "schema",

@@ -13,9 +13,9 @@ import pytest
 
 from treadle.benchmarks.peers import fraud_polars
 from treadle.engine import etl, features
-from treadle.engine.inputs import find_files, inspect_parquet
 from treadle.engine.relational import Join
 from treadle.engine.store import Store
+from treadle.engine.text_input import inspect
 from treadle.errors import RequestError, StorageError
 from treadle.jobs.make_data import BLOCK, CHANNELS, COUNTRIES, SEGMENTS, TRANSACTIONS, make_transactions
 from treadle.jobs.spec import load_spec
@@ -153,8 +153,8 @@ def test_fraud_yaml_fits_the_data(data: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(data.parent)
     spec = load_spec(FRAUD_YAML)
     joins = {i: operation for i, operation in enumerate(spec.tables) if isinstance(operation, Join)}
-    sides = {i: inspect_parquet(find_files(join.with_.path)[1]) for i, join in joins.items()}
-    inspected = inspect_parquet(find_files(spec.data.path)[1])
+    sides = {i: inspect(join.with_.path) for i, join in joins.items()}
+    inspected = inspect(spec.data.path)
     program = etl.outline(spec.job, inspected, sides, Store(str(tmp_path)))
     made = set(features.check(spec.job, program.output()))
     peer = {name.split("=")[0] for name in fraud_polars.make_features(data).columns}

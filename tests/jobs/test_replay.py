@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 import treadle
-from tests.conftest import people_spec
+from tests.conftest import people_spec, write_people
+from treadle.engine import exchange
+from treadle.jobs.predict import predict_files
 
 
 def test_raw_rows_without_the_target_go_through_all_tables_operations(
@@ -53,3 +56,72 @@ def test_raw_rows_without_the_target_go_through_all_tables_operations(
     found = run.model.predict(raw[["key", "age", "city", "member", "joined"]]).sort_values(["id", "score"])
     assert found["id"].tolist() == predictions["id"].tolist()
     np.testing.assert_allclose(found["score"], predictions["score"], atol=1e-6)
+
+
+BY_CITY = {
+    "op": "window",
+    "by": ["city"],
+    "order": "joined",
+    "outputs": {
+        "before": {"function": "lag", "column": "age"},
+        "pay_30d": {"function": "rolling_mean", "column": "income", "span": "30d"},
+        "n": {"function": "cum_count", "current": False},
+        "since": {"function": "time_since_last"},
+    },
+}
+FILLED = [
+    {"op": "impute", "columns": ["income", "before", "pay_30d", "since"]},
+    {"op": "one_hot", "columns": ["city"], "missing": "?"},
+]
+
+
+def scores(table: pd.DataFrame) -> pd.Series:
+    return table.sort_values(["id", "score"]).set_index("id")["score"]
+
+
+@pytest.mark.parametrize("bucket", [2**25, 5000])
+def test_the_whole_input_predicted_gives_the_scores_of_the_run(
+    people: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch, bucket: int
+) -> None:
+    """Windows see the rows of the input, dedupe leaves the same out, the side of a union is rows to predict, too."""
+    monkeypatch.setattr(exchange, "BUCKET_BYTES", bucket)
+    rows = pd.read_parquet(people)
+    more = write_people(tmp_path / "more.parquet", rows=90, seed=8)
+    pd.read_parquet(more).assign(key=lambda f: f["key"] + 5000).to_parquet(more)
+    # The same people again under other keys.
+    pd.concat([rows, rows[::7].assign(key=lambda f: f["key"] + 9000)], ignore_index=True).to_parquet(
+        people, row_group_size=150
+    )
+    rates = pd.DataFrame({"city": ["Ulm", "Bonn", "Ulm"], "rate": [1.0, 2.0, 3.0]})
+    rates["since_rate"] = pd.to_datetime(["2024-03-01", "2024-02-01", "2024-09-01"]).astype("datetime64[us]")
+    rates.to_parquet(tmp_path / "rates.parquet")
+    tables = [
+        {"op": "union", "with": {"path": str(more)}},
+        {"op": "dedupe", "columns": ["age", "income", "city", "joined"]},
+        BY_CITY,
+        {
+            "op": "join", "how": "asof", "on": ["city"], "time": {"here": "joined", "there": "since_rate"},
+            "with": {"path": str(tmp_path / "rates.parquet")},
+        },
+        {"op": "derive", "name": "rate", "sql": "coalesce(rate, 0)"},
+        {"op": "join", "how": "anti", "on": ["age"], "with": {"path": str(ages(tmp_path, [33, 44]))}},
+        {"op": "drop", "columns": ["joined", "since_rate"]},
+        {"op": "sample", "fraction": 0.8},
+    ]  # fmt: skip
+    root = str(tmp_path / "a")
+    run = treadle.run(people_spec(people, root, scheduler, tables=tables, features=FILLED, predict={"rows": "all"}))
+    done = predict_files("people", [str(people), str(more)], str(tmp_path / "out"), root=root, workers=1)
+    assert (done["rows_read"], done["left_out"]) == (600 + 86 + 90, [])
+    of_run = scores(run.table("predictions").to_pandas())
+    found = scores(pd.read_parquet(tmp_path / "out"))
+    assert 650 < len(found) < 690
+    assert 0.7 * len(found) < len(of_run) < 0.9 * len(found)
+    np.testing.assert_allclose(found[of_run.index], of_run, atol=1e-6)
+    assert not set(found.index) & set(range(9000, 9600))
+    frame = pd.concat([pd.read_parquet(people), pd.read_parquet(more)], ignore_index=True)
+    np.testing.assert_allclose(scores(run.model.predict(frame.drop(columns="buys"))), found, atol=1e-6)
+
+
+def ages(folder: Path, values: list[int]) -> Path:
+    pd.DataFrame({"age": values}).to_parquet(folder / "ages.parquet")
+    return folder / "ages.parquet"

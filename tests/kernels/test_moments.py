@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -29,6 +29,7 @@ def scale_of(values: NDArray[Any]) -> float:
     return float(np.nanmax(np.abs(values), initial=1e-300))
 
 
+@settings(deadline=None)  # The first example compiles.
 @given(columns, st.lists(st.integers(0, 40), max_size=5))
 def test_any_split_merges_to_the_whole(values: list[float], cuts: list[int]) -> None:
     whole = np.array(values, dtype=np.float64)
@@ -37,6 +38,7 @@ def test_any_split_merges_to_the_whole(values: list[float], cuts: list[int]) -> 
     assert_close(merged, moments(whole), scale_of(whole))
 
 
+@settings(deadline=None)  # The first example compiles.
 @given(columns, columns)
 def test_merging_is_commutative_bit_for_bit(a: list[float], b: list[float]) -> None:
     one, other = moments(np.array(a)), moments(np.array(b))
@@ -44,6 +46,7 @@ def test_merging_is_commutative_bit_for_bit(a: list[float], b: list[float]) -> N
     assert merge(one, EMPTY) == one == merge(EMPTY, one)
 
 
+@settings(deadline=None)  # The first example compiles.
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40), st.integers(0, 3))
 def test_agrees_with_numpy(values: list[float], nulls: int) -> None:
     column = np.array(values + [math.nan] * nulls)

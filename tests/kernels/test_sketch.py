@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernels import reference
@@ -20,6 +20,7 @@ from treadle.kernels.sketch import (
     key_of_int64,
     merge,
     merge_all,
+    sketch_counts,
     sketch_floats,
     sketch_keys,
 )
@@ -49,6 +50,7 @@ def merged_in_a_random_tree(parts: list[QuantileSketch], pick: random.Random) ->
     return parts[0]
 
 
+@settings(deadline=None)  # The first example compiles.
 @given(st.lists(keys64, max_size=120), st.integers(1, 8), st.randoms(use_true_random=False))
 def test_any_split_and_any_merge_tree_give_the_same_table(keys: list[int], n_parts: int, pick: random.Random) -> None:
     whole = content(sketch_keys(array(keys), LIMIT))
@@ -59,6 +61,15 @@ def test_any_split_and_any_merge_tree_give_the_same_table(keys: list[int], n_par
     sketches = [sketch_keys(array(part), LIMIT) for part in parts]
     assert content(merge_all(sketches)) == whole
     assert content(merged_in_a_random_tree(sketches, pick)) == whole
+
+
+@given(st.lists(keys64, max_size=120))
+def test_keys_that_are_counted_already_give_the_same_table(keys: list[int]) -> None:
+    distinct, counts = np.unique(array(keys), return_counts=True)
+    assert content(sketch_counts(distinct, counts, LIMIT)) == content(sketch_keys(array(keys), LIMIT))
+    assert content(sketch_counts(np.sort(array(keys)), np.ones(len(keys), np.int64), LIMIT)) == content(
+        sketch_keys(array(keys), LIMIT)
+    )
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 100, 5000])
@@ -90,6 +101,7 @@ def test_int_keys_keep_the_order_and_the_value(values: list[int]) -> None:
     assert np.argsort(key_of_int64(numbers), kind="stable").tolist() == np.argsort(numbers, kind="stable").tolist()
 
 
+@settings(deadline=None)  # The first example compiles.
 @given(st.lists(finite, min_size=1, max_size=40))
 def test_median_is_numpys(values: list[float]) -> None:
     # NumPy adds the two in the middle before it halves them, which may overflow.
@@ -102,12 +114,14 @@ def test_median_of_the_largest_numbers_does_not_overflow() -> None:
     assert sketch_floats(np.array([largest, largest])).quantile_float(0.5) == largest
 
 
+@settings(deadline=None)  # The first example compiles.
 @given(st.lists(moderate, min_size=1, max_size=40), st.floats(0, 1) | st.sampled_from([0.0, 0.25, 0.75, 1.0]))
 def test_quantiles_are_numpys(values: list[float], q: float) -> None:
     expected = np.median(values) if q == 0.5 else np.quantile(values, q)
     assert sketch_floats(np.array(values)).quantile_float(q) == expected
 
 
+@settings(deadline=None)  # The first example compiles.
 @given(st.lists(keys64, min_size=1, max_size=80), st.integers(0, 2**64 - 1))
 def test_ranks_and_counts(keys: list[int], probe: int) -> None:
     sketch = sketch_keys(array(keys), LIMIT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from treadle.engine.csv_text import CsvOptions
+from treadle.engine.readers.options import TextOptions
 
 TRUE, FALSE = ("true",), ("false",)
 MORE_TRUE, MORE_FALSE = ("true", "yes", "t", "y", "1"), ("false", "no", "f", "n", "0")
@@ -27,7 +28,7 @@ FEW = 100
 """Values that are tried before a whole column is."""
 
 
-def convert(values: pa.StringArray, kind: str, options: CsvOptions, *, given: bool = False) -> pa.Array:
+def convert(values: pa.StringArray, kind: str, options: TextOptions, *, given: bool = False) -> pa.Array:
     """The values as int64, float64, bool, timestamp[us] or string; null where they are not of that kind.
 
     Times with an offset are given in UTC; fractions beyond microseconds are cut. `given` says that
@@ -35,6 +36,8 @@ def convert(values: pa.StringArray, kind: str, options: CsvOptions, *, given: bo
     """
     if kind == "bool":
         return _bools(values, given)
+    if kind in ("int", "float") and options.thousands is not None:
+        values = _unmarked(values, options.thousands, options.decimal)
     if kind == "int":
         return _ints(values)
     if kind == "float":
@@ -44,7 +47,7 @@ def convert(values: pa.StringArray, kind: str, options: CsvOptions, *, given: bo
     return values
 
 
-def infer(values: pa.StringArray, options: CsvOptions) -> str:
+def infer(values: pa.StringArray, options: TextOptions) -> str:
     """The narrowest of bool, int, float, timestamp and text that all values have; 'null' without any."""
     values = values.drop_null()
     if not len(values):
@@ -52,7 +55,7 @@ def infer(values: pa.StringArray, options: CsvOptions) -> str:
     for kind in ("bool", "int", "float", "timestamp"):
         if _all_are(kind, values.slice(0, FEW), options) and _all_are(kind, values, options):
             # Whole numbers of more than 64 bits are keys, which a float would garble.
-            return "text" if kind == "float" and _has_long_integers(values) else kind
+            return "text" if kind == "float" and _has_long_integers(values, options) else kind
     return "text"
 
 
@@ -64,17 +67,35 @@ def unite(kinds: Iterable[str]) -> str:
     return found.pop() if len(found) == 1 else "text"
 
 
-def is_integer(values: pa.StringArray) -> pa.BooleanArray:
+def is_integer(values: pa.StringArray, options: TextOptions) -> pa.BooleanArray:
     """Which values are written as whole numbers, of any length."""
+    if options.thousands is not None:
+        values = _unmarked(values, options.thousands, options.decimal)
     return pc.match_substring_regex(pc.ascii_trim_whitespace(values), INTEGER)
 
 
-def _all_are(kind: str, values: pa.StringArray, options: CsvOptions) -> bool:
+def cleared(values: pa.StringArray, tokens: Sequence[str]) -> pa.StringArray:
+    """The values with null in place of those that mean that nothing is there."""
+    return _where(pc.invert(pc.is_in(values, pa.array(tokens, pa.string()))), values)
+
+
+def _all_are(kind: str, values: pa.StringArray, options: TextOptions) -> bool:
     return convert(values, kind, options).null_count == 0
 
 
-def _has_long_integers(values: pa.StringArray) -> bool:
-    return pc.any(pc.and_(is_integer(values), pc.is_null(_ints(values)))).as_py()
+def _has_long_integers(values: pa.StringArray, options: TextOptions) -> bool:
+    return pc.any(pc.and_(is_integer(values, options), pc.is_null(convert(values, "int", options)))).as_py()
+
+
+def _unmarked(values: pa.StringArray, mark: str, decimal: str) -> pa.StringArray:
+    """Numbers without the marks between their groups of three digits; 1,2 and 12,34 have none in place."""
+    between, point = re.escape(mark), re.escape(decimal)
+    grouped = rf"^\s*[+-]?[0-9]{{1,3}}({between}[0-9]{{3}})+({point}[0-9]*)?([eE][+-]?[0-9]+)?\s*$"
+    return pc.if_else(
+        pc.fill_null(pc.match_substring_regex(values, grouped), False),
+        pc.replace_substring(pc.ascii_trim_whitespace(values), mark, ""),
+        values,
+    )
 
 
 def _bools(values: pa.StringArray, given: bool) -> pa.BooleanArray:
@@ -89,7 +110,8 @@ def _ints(values: pa.StringArray) -> pa.Int64Array:
     if _holds_only(values, b"0123456789-"):
         with contextlib.suppress(pa.ArrowInvalid):
             return pc.cast(values, pa.int64())
-    texts = pc.utf8_ltrim(_where(is_integer(values), pc.ascii_trim_whitespace(values)), "+")
+    texts = pc.ascii_trim_whitespace(values)
+    texts = pc.utf8_ltrim(_where(pc.match_substring_regex(texts, INTEGER), texts), "+")
     long = pc.greater_equal(pc.binary_length(texts), SHORTEST_OVERFLOW)
     if pc.any(long).as_py():
         fits = pa.array([text is not None and _fits_64_bits(text) for text in texts.to_pylist()])

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import fsspec
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from treadle.engine.csv_text import CsvOptions, TextReader, is_utf8, open_text
+from treadle.engine.readers.options import TextOptions
+from treadle.engine.readers.text import SAMPLE_BYTES, SAMPLE_ROWS, is_valid_utf8, open_text, shown, undecodable
 from treadle.errors import DataError, RequestError
 from treadle.kernels.csv_scan import GOOD, TEXT_AFTER_QUOTE, UNCLOSED, WRONG_COUNT, Records, scan, split
 
-SAMPLE_BYTES = 4 * 2**20
-SAMPLE_ROWS = 20_000
-RECORD_LIMIT = 64 * 2**20
-"""Bytes; a longer row is a sign that the file is something else than delimited text."""
-SHOWN_TEXT = 1000
-"""Characters of a broken row that are kept."""
+DELIMITERS = (";", "\t", ",", "|")
+"""What may be meant when a file has one column only."""
+ALIKE = 0.9
+"""Share of the rows that have the same number of fields with another delimiter, so that it is meant."""
+REMEDY = "delimited text, and data.quote"
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,7 @@ class Block:
         return self.line + int(self.records.lines[record])
 
     def text_of(self, record: int) -> str:
-        """The first characters of a record as they stand in the file, undecodable ones as U+FFFD."""
-        start, end = int(self.records.starts[record]), int(self.records.ends[record])
-        return self.data[start : min(end, start + 4 * SHOWN_TEXT)].decode("utf-8", "replace")[:SHOWN_TEXT]
+        return shown(self.data, int(self.records.starts[record]), int(self.records.ends[record]))
 
     def faults(self, fields: int, encoding: str) -> dict[int, str]:
         """Why records cannot be cut into values, by their numbers."""
@@ -51,23 +49,15 @@ class Block:
             int(record): _reason(int(records.faults[record]), int(records.counts[record]), fields)
             for record in np.flatnonzero(records.faults != GOOD)
         }
-        if _is_valid_utf8(self.data, records.consumed):
+        if is_valid_utf8(self.data, records.consumed):
             return found
         for record in records.rows.tolist():
             start, end = int(records.starts[record]), int(records.ends[record])
             try:
                 self.data[start:end].decode()
             except UnicodeDecodeError as error:
-                found[record] = self._undecodable(start + error.start, encoding)
+                found[record] = undecodable(self.data, start + error.start, self.offset, encoding)
         return found
-
-    def _undecodable(self, at: int, encoding: str) -> str:
-        if not is_utf8(encoding):
-            return f"bytes that are not {encoding}; see data.encoding"
-        return (
-            f"byte 0x{self.data[at]:02x} at offset {self.offset + at} of the file is not utf-8; "
-            "see data.encoding (latin-1, cp1252, ...)"
-        )
 
     def readable(self, faults: Mapping[int, str], *, has_header: bool) -> NDArray[np.bool_]:
         """Which of the good records (rows,) are rows of data; the first is not with `has_header`."""
@@ -106,9 +96,11 @@ class Head:
     names: tuple[str, ...]
     sample: list[pa.StringArray]
     shortest: int
+    has_rows: bool
+    """Good ones or broken ones."""
 
 
-def read_head(fs: fsspec.AbstractFileSystem, path: str, options: CsvOptions) -> Head:
+def read_head(fs: fsspec.AbstractFileSystem, path: str, options: TextOptions) -> Head:
     """The head of a file: of its first 4 MiB or 20,000 rows.
 
     Raises
@@ -120,17 +112,19 @@ def read_head(fs: fsspec.AbstractFileSystem, path: str, options: CsvOptions) -> 
     """
     data, final = _first_bytes(fs, path, options)
     fields = _field_count(data, path, options, final)
+    if fields == 1:
+        _check_delimiter(data, path, options, final)
     names = _header(data, path, options, fields) if options.header else _given_names(path, options, fields)
-    complete = _sample(data, options, fields, fields, final)
+    complete, records = _sample(data, options, fields, fields, final)
     shortest = fields
     while len(complete[0]) and shortest > 1 and complete[shortest - 1].null_count == len(complete[0]):
         shortest -= 1
-    sample = complete if shortest == fields else _sample(data, options, fields, shortest, final)
-    return Head(names, sample, shortest)
+    sample = complete if shortest == fields else _sample(data, options, fields, shortest, final)[0]
+    return Head(names, sample, shortest, records > options.header or not final)
 
 
 def blocks(
-    fs: fsspec.AbstractFileSystem, path: str, options: CsvOptions, fields: int, shortest: int, block_bytes: int
+    fs: fsspec.AbstractFileSystem, path: str, options: TextOptions, fields: int, shortest: int, block_bytes: int
 ) -> Iterator[Block]:
     """The whole file in blocks of about `block_bytes` of UTF-8; a longer record makes a longer block.
 
@@ -143,49 +137,34 @@ def blocks(
         rest, line, passed, final = b"", 1, 0, False
         while not final:
             # Reading at least as much as is left over keeps the work linear when records exceed the block.
-            data, final = _read_on(text, rest, max(block_bytes, len(rest)))
+            data, final = text.read_on(rest, max(block_bytes, len(rest)))
             records = _scan(data, options, fields, shortest, final=final)
             if records.starts.size:
                 yield Block(data, records, line, text.offset + passed)
             rest = data[records.consumed :]
             line += records.passed
             passed += records.consumed
-            _check_size(path, line, rest)
-
-
-def _read_on(text: TextReader, rest: bytes, size: int) -> tuple[bytes, bool]:
-    """`rest` and about `size` bytes more, and whether the file ends with them."""
-    more = text.read(size)
-    ahead = text.read(1)
-    return b"".join((rest, more, ahead)), not ahead
-
-
-def _check_size(path: str, line: int, rest: bytes) -> None:
-    if len(rest) > RECORD_LIMIT:
-        raise DataError(
-            f"'{path}', line {line}: a row of more than {RECORD_LIMIT // 2**20} MiB; "
-            "check that the file is delimited text, and data.quote."
-        )
+            text.check_size(line, rest, REMEDY)
 
 
 def _scan(
-    data: bytes, options: CsvOptions, fields: int, shortest: int, *, final: bool, most: int | None = None
+    data: bytes, options: TextOptions, fields: int, shortest: int, *, final: bool, most: int | None = None
 ) -> Records:
     delimiter, quote = ord(options.delimiter), ord(options.quote)
     return scan(np.frombuffer(data, np.uint8), delimiter, quote, fields, shortest=shortest, final=final, most=most)
 
 
-def _first_bytes(fs: fsspec.AbstractFileSystem, path: str, options: CsvOptions) -> tuple[bytes, bool]:
+def _first_bytes(fs: fsspec.AbstractFileSystem, path: str, options: TextOptions) -> tuple[bytes, bool]:
     """The start of the file with at least one record, and whether that is all of it."""
     with open_text(fs, path, options.encoding) as text:
-        data, final = _read_on(text, b"", SAMPLE_BYTES)
+        data, final = text.read_on(b"", SAMPLE_BYTES)
         while not final and not _scan(data, options, 1, 1, final=False, most=1).starts.size:
-            data, final = _read_on(text, data, len(data))
-            _check_size(path, 1, data)
+            data, final = text.read_on(data, len(data))
+            text.check_size(1, data, REMEDY)
         return data, final
 
 
-def _field_count(data: bytes, path: str, options: CsvOptions, final: bool) -> int:
+def _field_count(data: bytes, path: str, options: TextOptions, final: bool) -> int:
     """The fields of the header, or the most frequent number in the sample of a file without one."""
     records = _scan(data, options, 1, 1, final=final, most=1 if options.header else SAMPLE_ROWS)
     if not records.starts.size:
@@ -199,7 +178,22 @@ def _field_count(data: bytes, path: str, options: CsvOptions, final: bool) -> in
     return int(numbers[frequencies.argmax()])
 
 
-def _header(data: bytes, path: str, options: CsvOptions, fields: int) -> tuple[str, ...]:
+def _check_delimiter(data: bytes, path: str, options: TextOptions, final: bool) -> None:
+    """Refuses a file of one column that has several with another delimiter, the same number in nearly all rows."""
+    for delimiter in DELIMITERS:
+        if delimiter in (options.delimiter, options.quote):
+            continue
+        other = replace(options, delimiter=delimiter, decimal=".", thousands=None)
+        counts = _scan(data, other, 1, 1, final=final, most=SAMPLE_ROWS).counts
+        most = int(np.bincount(counts).argmax())
+        if most > 1 and counts[0] >= most and np.mean(counts == most) >= ALIKE:
+            raise RequestError(
+                f"'{path}' has a single column with data.delimiter {options.delimiter!r}; "
+                f"did you mean delimiter {delimiter!r}, which makes {counts[0]}?"
+            )
+
+
+def _header(data: bytes, path: str, options: TextOptions, fields: int) -> tuple[str, ...]:
     records = _scan(data, options, fields, fields, final=True, most=1)
     block = Block(data, records, 1, 0)
     if block.faults(fields, options.encoding):
@@ -227,7 +221,7 @@ def unique_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(unique)
 
 
-def _given_names(path: str, options: CsvOptions, fields: int) -> tuple[str, ...]:
+def _given_names(path: str, options: TextOptions, fields: int) -> tuple[str, ...]:
     if not options.names:
         return tuple(f"column_{number}" for number in range(1, fields + 1))
     if len(options.names) != fields:
@@ -238,23 +232,17 @@ def _given_names(path: str, options: CsvOptions, fields: int) -> tuple[str, ...]
     return options.names
 
 
-def _sample(data: bytes, options: CsvOptions, fields: int, shortest: int, final: bool) -> list[pa.StringArray]:
+def _sample(
+    data: bytes, options: TextOptions, fields: int, shortest: int, final: bool
+) -> tuple[list[pa.StringArray], int]:
+    """The values of the good rows in `data` by column, and how many records there are."""
     records = _scan(data, options, fields, shortest, final=final, most=SAMPLE_ROWS)
     block = Block(data, records, 1, 0)
     keep = block.readable(block.faults(fields, options.encoding), has_header=options.header)
-    return block.columns(keep, options.quote, options.null_tokens)
+    return block.columns(keep, options.quote, options.null_tokens), records.starts.size
 
 
 def _reason(fault: int, found: int, fields: int) -> str:
     if fault == WRONG_COUNT:
         return f"{found} field{'s' if found != 1 else ''} where {fields} are expected"
     return {UNCLOSED: "a quote is not closed", TEXT_AFTER_QUOTE: "text follows a closing quote"}[fault]
-
-
-def _is_valid_utf8(data: bytes, size: int) -> bool:
-    offsets = np.array([0, size], np.int32)
-    try:
-        pa.StringArray.from_buffers(1, pa.py_buffer(offsets), pa.py_buffer(data)).validate(full=True)
-    except pa.ArrowInvalid:
-        return False
-    return True

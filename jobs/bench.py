@@ -1,0 +1,110 @@
+"""The commands `treadle bench ...`."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from treadle.jobs.options import Debug, Json, messages, whole
+
+bench = typer.Typer(help="Measure Treadle beside other libraries.", no_args_is_help=True, rich_markup_mode=None)
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", metavar="TEXT", help="Only models whose name contains TEXT; may be given several times."),
+]
+Repeats = Annotated[int, typer.Option(min=1, help="Turns, of which medians are taken.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Write the result as JSON; else a checkout's results/, if all ran."),
+]
+
+
+@bench.command("treeshap")
+def bench_treeshap(
+    model: Models = None, repeats: Repeats = 3, out: Out = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Contributions, beside XGBoost, LightGBM, shap and woodelf."""
+    with messages(debug, as_json):
+        from treadle.benchmarks.treeshap import BENCHMARK
+
+        _measured(BENCHMARK.run(model or (), repeats, out, _say(as_json)), as_json)
+
+
+@bench.command("predict")
+def bench_predict(
+    model: Models = None, repeats: Repeats = 3, out: Out = None, as_json: Json = False, debug: Debug = False
+) -> None:
+    """Margins, beside XGBoost, LightGBM, treelite and scikit-learn."""
+    with messages(debug, as_json):
+        from treadle.benchmarks.predict import BENCHMARK
+
+        _measured(BENCHMARK.run(model or (), repeats, out, _say(as_json)), as_json)
+
+
+@bench.command("fraud")
+def bench_fraud(
+    rows: Annotated[str, typer.Option(help="Number of rows, e.g. 1e6.")] = "1e6",
+    repeats: Repeats = 3,
+    data: Annotated[Path | None, typer.Option(help="Folder of make-data transactions; else made anew.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A whole job, beside Polars and XGBoost by hand."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import fraud
+
+        _measured(fraud.run(whole(rows), repeats, data, out, _say(as_json)), as_json)
+
+
+@bench.command("etl")
+def bench_etl(
+    rows: Annotated[str, typer.Option(help="Number of rows, e.g. 1e6.")] = "1e6",
+    repeats: Repeats = 3,
+    data: Annotated[Path | None, typer.Option(help="Folder of make-data transactions; else made anew.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Limit of each worker, e.g. 2GB.")] = None,
+    peer: Annotated[list[str] | None, typer.Option(help="polars, duckdb or dask; all when absent.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Raw transactions to features, beside Polars, DuckDB and plain Dask."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import etl
+
+        peers = etl.PEERS if peer is None else peer
+        _measured(etl.run(whole(rows), repeats, data, memory, peers, out, _say(as_json)), as_json)
+
+
+@bench.command("gpu")
+def bench_gpu(
+    model: Models = None,
+    minutes: Annotated[float, typer.Option(min=1.0, help="Time for all of it.")] = 8.0,
+    rows: Annotated[str, typer.Option(help="Number of rows of the job, e.g. 1e7.")] = "1e6",
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """All that only a GPU can show: the kernels' tests, and their speed beside XGBoost's CUDA code."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import gpu_check
+
+        result = gpu_check.run(minutes, tuple(model or ()), whole(rows), out, _say(as_json))
+        _measured(result, as_json)
+    if not result["right"]:
+        raise typer.Exit(1)
+
+
+def _say(as_json: bool) -> Callable[[str], None]:
+    return (lambda _: None) if as_json else functools.partial(print, flush=True)
+
+
+def _measured(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
