@@ -19,7 +19,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from treadle.engine.artifacts import Document, Part
 from treadle.engine.backend import Backend, conform
 from treadle.engine.encoders import AnyFitted, Fitted, Shelf, apply, to_matrix
-from treadle.engine.expectations import EachRow
+from treadle.engine.expectations import EachRow, broken_rows
 from treadle.engine.models.base import Model, Task, load_model
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
@@ -170,7 +170,7 @@ class Bundle:
         if not self.document.contract:
             return {}
         rows = conform(frame, dict(self.program.kinds), "the input")
-        return {name: int(expectation.broken(rows).sum()) for name, expectation in self.document.contract.items()}
+        return {name: int(broken_rows(name, found, rows).sum()) for name, found in self.document.contract.items()}
 
     @property
     def scoring(self) -> Scoring:

@@ -22,6 +22,7 @@ from treadle.engine.expectations import (
     Range,
     TypeIs,
     Unique,
+    broken_rows,
     named,
 )
 from treadle.engine.left_out import write_left_out
@@ -30,7 +31,7 @@ from treadle.engine.program import Program, load_side, read_piece
 from treadle.engine.relational.keys import codes_of
 from treadle.engine.store import Store
 from treadle.engine.text_input import QUARANTINE
-from treadle.errors import TreadleError, shortened
+from treadle.errors import shortened
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,10 +112,10 @@ def check_partition(share: Share, checks: Checks) -> Checked:
     aside: dict[str, np.ndarray] = {}
     for index, (name, expectation) in enumerate(named(checks.expectations)):
         if isinstance(expectation, OnRows):
-            try:
-                broken = _broken(frame, numbers, expectation, index, share, checks)
-            except TreadleError as error:
-                raise type(error)(f"{name}: {error}") from error
+            if isinstance(expectation, OnEachRow):
+                broken = broken_rows(name, expectation, frame)
+            else:
+                broken = _broken_by_key(frame, numbers, expectation, index, share, checks)
             low, high = _ends(frame[expectation.column]) if isinstance(expectation, Range) else (None, None)
             examples = _examples(frame, numbers, broken, expectation.reads)
             tallies[index] = Tally(int(broken.sum()), examples, low, high)
@@ -135,13 +136,10 @@ def check_partition(share: Share, checks: Checks) -> Checked:
     )
 
 
-def _broken(
-    frame: pd.DataFrame, numbers: np.ndarray, expectation: OnRows, index: int, share: Share, checks: Checks
+def _broken_by_key(
+    frame: pd.DataFrame, numbers: np.ndarray, expectation: Unique | Known, index: int, share: Share, checks: Checks
 ) -> np.ndarray:
-    """Which rows of a partition break an expectation, (rows,) bool."""
-    if isinstance(expectation, OnEachRow):
-        return expectation.broken(frame)
-    assert isinstance(expectation, (Unique, Known))
+    """Which rows of a partition break an expectation on their keys, (rows,) bool."""
     keys = list(dict.fromkeys(expectation.columns))
     there = frame[keys].notna().all(axis=1).to_numpy(bool)
     complete = frame[there]

@@ -26,8 +26,8 @@ from treadle.engine.expectations import (
     TypeIs,
     check_columns,
     named,
-    time_of,
 )
+from treadle.engine.expectations.constants import time_of
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Job
 from treadle.errors import ContractBroken, DataError

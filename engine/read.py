@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from treadle.engine.artifacts import Origin, Part, Piece, Role, Source
 from treadle.engine.context import Context
+from treadle.engine.expectations import place_of
 from treadle.engine.inputs import InputFile, Inspected, cut, partition_count, row_bytes
 from treadle.engine.job import Job
 from treadle.engine.text_input import convert_file, rejected
@@ -94,6 +95,7 @@ def check_left_out(job: Job, inspected: Inspected, sides: Mapping[int, Inspected
         The first one, with its place in the spec.
     """
     named: list[tuple[str, Sequence[str | None]]] = [("data.id", [job.data.id])]
+    named += [(place_of(index, expectation), expectation.reads) for index, expectation in enumerate(job.contract)]
     made: set[str] = set()
     for index, operation in enumerate(job.tables):
         where = f"tables.{index} ({operation.op})"

@@ -23,7 +23,8 @@ from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events
 from treadle.engine.job import Job
-from treadle.engine.program import Program
+from treadle.engine.program import Program, Step
+from treadle.engine.relational import Filter
 from treadle.engine.store import Store
 from treadle.errors import ContractBroken, DataError, RequestError, TreadleError
 
@@ -318,6 +319,25 @@ def test_both_sides_of_a_split_by_path_are_one_input(client: Client, folder: Pat
     assert aside[["file", "line"]].to_numpy().tolist() == [[str(folder / "test"), 1], [str(folder / "test"), 2]]
     assert left["n"].tolist() == list(range(8))
     assert [partition[0].role for partition in found.source.partitions] == ["train", "train", "test", "test"]
+
+
+def test_row_groups_that_a_filter_leaves_unread_change_nothing(client: Client, folder: Path) -> None:
+    pd.DataFrame({"n": range(40)}).to_parquet(folder / "groups.parquet", row_group_size=4)
+    rule = {"expect": "sql", "sql": "n % 7 <> 2", "otherwise": "quarantine"}
+    job = job_of(folder / "groups.parquet", [rule], data={"partitions": 3})
+    store, found = outcome(client, folder, job)
+    step = Step(0, Filter(op="filter", sql="n >= 21"))
+    program = Program(store, BACKEND, (("n", "int"),), None, (step,))
+    frame = pd.concat([program.rows(partition) for partition in found.source.partitions])
+    expected = [n for n in range(21, 40) if n % 7 != 2]
+    assert frame["__id__"].tolist() == frame["n"].tolist() == expected
+
+
+def test_a_column_that_is_left_out_for_its_type_is_named(folder: Path) -> None:
+    pd.DataFrame({"n": [1, 2], "nested": [[1], [2]]}).to_parquet(folder / "nested.parquet")
+    job = job_of(folder / "nested.parquet", [{"expect": "not_null", "column": "nested"}])
+    with pytest.raises(DataError, match=r"contract.0 \(not_null\): column 'nested' of .* has type list"):
+        pipeline.check(job, pipeline.inspect(job), Store(str(folder / "root")))
 
 
 def fingerprints(path: Path, *expectations: dict[str, Any]) -> dict[str, str]:
