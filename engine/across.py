@@ -8,19 +8,27 @@ many rows it has. What a bucket finds goes back to the partitions that the rows 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
 
 from treadle.engine import sides
 from treadle.engine.artifacts import Part, Piece, rows_of
-from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
-from treadle.engine.exchange import Partitions, bucket_count, exchange, pieces_of, write_batches
+from treadle.engine.exchange import (
+    Partitions,
+    bucket_count,
+    exchange,
+    exchange_both,
+    exchanged,
+    pieces_of,
+    width_of,
+    write_batches,
+)
 from treadle.engine.expectations import Known, Unique, place_of
-from treadle.engine.inputs import Inspected, row_bytes
-from treadle.engine.operation import ROW_ID, ROW_ORDER
+from treadle.engine.inputs import Inspected
+from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Dedupe, Filter
 from treadle.errors import RequestError
@@ -89,11 +97,10 @@ def _repeated(
     expectation: Unique,
 ) -> None:
     program = _first_of_each(context, kinds, expectation.columns)
-    of_keys = _exchanged_kinds(program)
-    count = bucket_count(sum(map(rows_of, partitions)), row_bytes(of_keys))
+    count = bucket_count(sum(map(rows_of, partitions)), width_of(program))
     buckets, files = exchange(context, program, partitions, expectation.columns, count, index, "keys")
-    after = Program(context.store, context.backend, tuple(of_keys.items()), None, ())
-    _find(context, made, partitions, index, after, [bucket for bucket in buckets if bucket], expectation.columns)
+    kept = [bucket for bucket in buckets if bucket]
+    _find(context, made, partitions, index, exchanged(program), kept, expectation.columns)
     context.store.remove(*files)
 
 
@@ -109,20 +116,11 @@ def _strangers(
     join, keys = expectation.join, expectation.columns
     there, converted = sides.partitions_of(context, inspected, str(expectation.in_.path), index)
     here, side = _first_of_each(context, kinds, keys), sides.program_of(context, join, inspected)
-    of_keys, of_side = _exchanged_kinds(here), sides.kinds_of_side(join, inspected)
-    count = max(
-        bucket_count(sum(map(rows_of, partitions)), row_bytes(of_keys)),
-        bucket_count(sum(map(rows_of, there)), row_bytes(of_side)),
-    )
-    rows, files = exchange(context, here, partitions, keys, count, index, "keys")
-    others, of_others = exchange(context, side, there, keys, count, index, "known") if there else ((), ())
+    both, files = exchange_both(context, (here, partitions), (side, there), keys, index, ("keys", "known"))
     context.store.remove(*converted)
-    step = Step(index, join, side_kinds=tuple(of_side.items()))
-    after = Program(context.store, context.backend, tuple(of_keys.items()), None, (step,))
-    marked = [tuple(piece.model_copy(update={"step": index}) for piece in bucket) for bucket in others]
-    both = [(*own, *other) for own, other in zip(rows, marked or [()] * len(rows), strict=True) if own]
-    _find(context, made, partitions, index, after, both, ())
-    context.store.remove(*files, *of_others)
+    step = Step(index, join, side_kinds=tuple(sides.kinds_of_side(join, inspected).items()))
+    _find(context, made, partitions, index, replace(exchanged(here), steps=(step,)), both, ())
+    context.store.remove(*files)
 
 
 def _first_of_each(context: Context, kinds: Mapping[str, str], keys: Sequence[str]) -> Program:
@@ -131,10 +129,6 @@ def _first_of_each(context: Context, kinds: Mapping[str, str], keys: Sequence[st
     first = Dedupe(op="dedupe", columns=tuple(keys))
     own = tuple((key, kinds[key]) for key in dict.fromkeys(keys))
     return Program(context.store, context.backend, own, None, (Step(0, known), Step(1, first)))
-
-
-def _exchanged_kinds(program: Program) -> dict[str, str]:
-    return {**kinds_of(program.empty()), ROW_ORDER: "int"}
 
 
 def _find(

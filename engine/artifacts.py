@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from treadle.engine.encoders import AnyFitted, Kind
 from treadle.engine.relational import TableOperation
@@ -168,7 +168,7 @@ class StepRecord(Document):
     operation: TableOperation
     side: str | None = None
     side_kinds: dict[str, str]
-    kinds: dict[str, str]
+    kinds: dict[str, str] = Field(default_factory=dict)
     multiplies: bool = False
 
 

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
-from treadle.engine.artifacts import Document, Part
+from treadle.engine.artifacts import Document, Part, StepRecord
 from treadle.engine.backend import Backend, conform
 from treadle.engine.encoders import AnyFitted, Fitted, Shelf, apply, to_matrix
 from treadle.engine.expectations import EachRow, broken_rows
 from treadle.engine.models.base import Model, Task, load_model
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
-from treadle.engine.relational import Rename, TableOperation
+from treadle.engine.relational import Rename
 from treadle.engine.scoring import Scored, Scoring, Target, write_scores
 from treadle.engine.store import Store
 from treadle.errors import RequestError, StorageError, did_you_mean, listed
@@ -32,16 +32,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-
-
-class BundledStep(Document):
-    """A relational operation and the file of its small table."""
-
-    index: int
-    operation: dict[str, Any]
-    side: str | None
-    side_kinds: dict[str, str]
-    kinds: dict[str, str] = Field(default_factory=dict)
 
 
 class BundleDocument(Document):
@@ -61,7 +51,8 @@ class BundleDocument(Document):
     """How the job's text files are read; batch prediction reads others in the same way."""
     inputs: dict[str, str]
     """Columns of a raw row, with their kinds."""
-    steps: tuple[BundledStep, ...]
+    steps: tuple[StepRecord, ...]
+    """Their files lie beside the document."""
     left_out: tuple[str, ...]
     """Operations that need the target and are not replayed."""
     contract: dict[str, Annotated[EachRow, Field(discriminator="expect")]] = Field(default_factory=dict)
@@ -98,17 +89,7 @@ class Bundle:
     @functools.cached_property
     def program(self) -> Program:
         """The relational operations, replayed on raw rows."""
-        adapter: TypeAdapter[Any] = TypeAdapter(TableOperation)
-        steps = tuple(
-            Step(
-                step.index,
-                adapter.validate_python(step.operation),
-                f"{self.folder}/{step.side}" if step.side else None,
-                tuple(step.side_kinds.items()),
-                kinds=tuple(step.kinds.items()),
-            )
-            for step in self.document.steps
-        )
+        steps = tuple(Step.of(record, f"{self.folder}/") for record in self.document.steps)
         return Program(self.store, Backend(), tuple(self.document.inputs.items()), self.document.id, steps)
 
     @functools.cached_property
@@ -215,20 +196,11 @@ def write_bundle(store: Store, document: BundleDocument, files: tuple[Part, ...]
         if step.side is not None:
             side = f"side-{step.index}.parquet"
             _copy(store, step.side, f"{folder}/{side}")
-        operation = step.operation.model_dump(mode="json", by_alias=True)
-        steps.append(
-            BundledStep(
-                index=step.index,
-                operation=operation,
-                side=side,
-                side_kinds=dict(step.side_kinds),
-                kinds=dict(step.kinds),
-            )
-        )
+        steps.append(step.record().model_copy(update={"side": side}))
     for part in files:
         _copy(store, part.path, f"{folder}/{part.path.rsplit('/', 1)[-1]}")
     document = document.model_copy(update={"steps": tuple(steps), "inputs": dict(program.kinds)})
-    store.write_json(f"{folder}/bundle.json", document.model_dump(mode="json"))
+    store.write_json(f"{folder}/bundle.json", document.model_dump(mode="json", by_alias=True))
     return Bundle(store, document)
 
 

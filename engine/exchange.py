@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from treadle.engine.artifacts import Part, Piece, Role
+from treadle.engine.artifacts import Part, Piece, Role, rows_of
 from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
 from treadle.engine.inputs import row_bytes
@@ -130,8 +130,42 @@ def exchange(
         written = context.gather(futures, rows=lambda result: result[0].rows)
         files += [part for part, _ in written]
         made += pieces_of(written, count, role)
-    _refuse_skew(made, row_bytes(kinds_of(program.empty())), keys)
+    largest = max((rows_of(partition) for partition in made), default=0)
+    refuse_too_many(largest, row_bytes(kinds_of(program.empty())), keys)
     return tuple(made), tuple(files)
+
+
+def exchanged(program: Program) -> Program:
+    """What reads the rows of a program after an exchange, and does nothing with them yet.
+
+    They bring `__id__` along, even where an operation dropped the column that it is from.
+    """
+    kinds = {**kinds_of(program.empty()), ROW_ORDER: "int"}
+    id_column = program.id_column if program.id_column in kinds else None
+    return Program(program.store, program.backend, tuple(kinds.items()), id_column, ())
+
+
+def exchange_both(
+    context: Context,
+    here: tuple[Program, Partitions],
+    there: tuple[Program, Partitions],
+    keys: Sequence[str],
+    step: int,
+    names: tuple[str, str],
+) -> tuple[Partitions, tuple[Part, ...]]:
+    """Rows of two tables by the same keys: partitions with rows of `here`, and those of `there` marked for `step`."""
+    count = max(bucket_count(sum(map(rows_of, partitions)), width_of(program)) for program, partitions in (here, there))
+    rows, files = exchange(context, *here, keys, count, step, names[0])
+    others, of_others = exchange(context, *there, keys, count, step, names[1])
+    marked = [tuple(piece.model_copy(update={"step": step}) for piece in bucket) for bucket in others]
+    # The training and the test rows of a split by path have all buckets each, and another table has no such sides.
+    every = marked * len(roles_of(here[1])) or [()] * len(rows)
+    return tuple((*own, *other) for own, other in zip(rows, every, strict=True) if own), (*files, *of_others)
+
+
+def width_of(program: Program) -> int:
+    """Bytes of a row in memory, as it is read or as it becomes, whichever is more."""
+    return max(row_bytes(dict(program.kinds)), row_bytes(kinds_of(program.empty())))
 
 
 def merged(partitions: Partitions) -> Partitions:
@@ -147,11 +181,18 @@ def roles_of(partitions: Partitions) -> list[Role]:
     return list(dict.fromkeys(partition[0].role for partition in partitions))
 
 
-def _refuse_skew(partitions: Sequence[Sequence[Piece]], bytes_a_row: int, keys: Sequence[str]) -> None:
-    largest = max((sum(piece.rows for piece in partition) for partition in partitions), default=0)
-    if largest * bytes_a_row > LARGEST_BUCKET * max(BUCKET_BYTES, 1) and len(partitions) > 1:
+def refuse_too_many(rows: int, bytes_a_row: int, keys: Sequence[str]) -> None:
+    """DataError where rows that must lie together are more than a worker has room for."""
+    size = rows * bytes_a_row
+    if size <= LARGEST_BUCKET * BUCKET_BYTES:
+        return
+    if not keys:
         raise DataError(
-            f"Rows with equal {list(keys)} must lie together, and one group of them has up to {largest} rows "
-            f"({largest * bytes_a_row / 2**30:.1f} GiB), too many for one worker: a few values of the key are most of "
-            "the data. Filter those values out (null among them), or group by more columns."
+            f"Without `by`, all {rows} rows ({size / 2**30:.1f} GiB) must lie together, too many for one worker; name "
+            "columns in `by`, or aggregate the rows before."
         )
+    raise DataError(
+        f"Rows with equal {list(keys)} must lie together, and one group of them has up to {rows} rows "
+        f"({size / 2**30:.1f} GiB), too many for one worker: a few values of the key are most of the data. Filter "
+        "those values out (null among them), or group by more columns."
+    )

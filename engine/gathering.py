@@ -11,9 +11,8 @@ import numpy as np
 from treadle.engine.artifacts import Piece, Source, rows_of
 from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
-from treadle.engine.exchange import Partitions, bucket_count, exchange
+from treadle.engine.exchange import Partitions, bucket_count, exchange, exchanged
 from treadle.engine.inputs import InputFile, cut, partition_count, row_bytes
-from treadle.engine.operation import ROW_ORDER
 from treadle.engine.program import Program
 from treadle.engine.relational import Aggregate, Pivot, Sample
 from treadle.engine.sides import BROADCAST_BYTES
@@ -96,10 +95,7 @@ def _by_exchange(context: Context, table: GroupTable, partitions: Partitions, co
     """Where partials would be as large as the rows, the columns that are needed are exchanged by the keys."""
     operation, program = table.operation, table.program
     buckets, files = exchange(context, program, partitions, operation.by, count, table.index, "groups")
-    kinds = tuple({**kinds_of(program.empty()), ROW_ORDER: "int"}.items())
-    complete = GroupTable(
-        operation, Program(context.store, context.backend, kinds, None, ()), table.index, complete=True
-    )
+    complete = GroupTable(operation, exchanged(program), table.index, complete=True)
     futures = context.submit(partials_of, [bucket for bucket in buckets if bucket], (complete,))
     (found,) = context.reduce(futures, _Merge((complete,)))
     context.store.remove(*files)

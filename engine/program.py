@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from treadle.engine.artifacts import Piece
+from treadle.engine.artifacts import Piece, StepRecord
 from treadle.engine.backend import ARROW_TYPES, Backend, converted, kinds_of
 from treadle.engine.inputs import filesystem
 from treadle.engine.left_out import row_numbers, without_left_out
@@ -42,6 +42,29 @@ class Step:
     """A join whose side has keys that occur more than once: leaving it out would change how many rows there are."""
     kinds: tuple[tuple[str, str], ...] = ()
     """The columns after a union."""
+
+    @classmethod
+    def of(cls, record: StepRecord, folder: str = "") -> Step:
+        """The step of a record, whose small table lies in a folder (with a slash at its end)."""
+        return cls(
+            record.index,
+            record.operation,
+            None if record.side is None else f"{folder}{record.side}",
+            tuple(record.side_kinds.items()),
+            record.multiplies,
+            tuple(record.kinds.items()),
+        )
+
+    def record(self) -> StepRecord:
+        """The step as it is kept."""
+        return StepRecord(
+            index=self.index,
+            operation=self.operation,  # type: ignore[arg-type]
+            side=self.side,
+            side_kinds=dict(self.side_kinds),
+            multiplies=self.multiplies,
+            kinds=dict(self.kinds),
+        )
 
     @property
     def where(self) -> str:

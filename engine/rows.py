@@ -40,18 +40,7 @@ def replay_of(context: Context, prepared: Prepared) -> Program:
 
 def _program(context: Context, prepared: Prepared, kinds: Mapping[str, str], start: int) -> Program:
     job = context.job
-    steps = tuple(
-        Step(
-            record.index,
-            record.operation,
-            record.side,
-            tuple(record.side_kinds.items()),
-            record.multiplies,
-            tuple(record.kinds.items()),
-        )
-        for record in prepared.steps
-        if record.index >= start
-    )
+    steps = tuple(Step.of(record) for record in prepared.steps if record.index >= start)
     id_column = job.data.id if job.data.id in kinds else None
     return Program(context.store, context.backend, tuple(kinds.items()), id_column, steps)
 

@@ -7,13 +7,22 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from treadle.engine import sides
-from treadle.engine.artifacts import Part, Prepared, Source, StepRecord, rows_of
+from treadle.engine.artifacts import Part, Prepared, Source, rows_of
 from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
-from treadle.engine.exchange import Partitions, bucket_count, exchange, merged, roles_of
+from treadle.engine.exchange import (
+    Partitions,
+    bucket_count,
+    exchange,
+    exchange_both,
+    exchanged,
+    merged,
+    refuse_too_many,
+    width_of,
+)
 from treadle.engine.gathering import Grouping, GroupTable, as_source, group_tables, sample_bound
-from treadle.engine.inputs import Inspected, row_bytes
-from treadle.engine.operation import ROW_ORDER, Operation
+from treadle.engine.inputs import Inspected
+from treadle.engine.operation import Operation
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import (
     Aggregate,
@@ -92,37 +101,37 @@ class Walk:
             return
         self.gather()
         keys = shared_keys(self.context.job.tables, index, keys)
-        kinds = kinds_of(self.program.empty())
-        width = max(row_bytes(dict(self.program.kinds)), row_bytes(kinds))
+        width = width_of(self.program)
         count = bucket_count(self.rows, width) if keys else 1
+        if not keys:
+            refuse_too_many(self.rows, width, keys)
         if count == 1 and not any(partition[0].step is not None for partition in self.partitions):
             self.partitions = merged(self.partitions)
         else:
             buckets, files = exchange(self.context, self.program, self.partitions, keys, count, index, "rows")
-            self._go_on_from(tuple(bucket for bucket in buckets if bucket), kinds, files, index)
+            self._go_on_from(tuple(bucket for bucket in buckets if bucket), files, index)
         self.held = frozenset(keys)
 
-    def _go_on_from(self, partitions: Partitions, kinds: dict[str, str], files: Iterable[Part], index: int) -> None:
+    def _go_on_from(self, partitions: Partitions, files: Iterable[Part], index: int) -> None:
         """Exchanged rows are what is left to be read; the program begins anew."""
         self.partitions = partitions
         self.files += files
         self.rows = sum(rows_of(partition) for partition in partitions)
         self.start = index
-        # The rows bring `__id__` along, even where an operation dropped the column that it is from.
-        id_column = self.program.id_column if self.program.id_column in kinds else None
-        kinds = {**kinds, ROW_ORDER: "int"}
-        self.program = Program(self.context.store, self.context.backend, tuple(kinds.items()), id_column, ())
+        self.program = exchanged(self.program)
 
     def join(self, step: Step, operation: Join, inspected: Inspected) -> None:
         """The other table goes to every worker when it is small, else rows of both are exchanged by their keys."""
         context, path = self.context, f"{operation.with_.path}"
         kinds = sides.kinds_of_side(operation, inspected)
         size, limit = sides.size_of(inspected, kinds), sides.broadcast_limit(context)
+        remedy = " and kept with a model; aggregate or filter it first, or join it in a job without models."
+        if not operation.on:
+            remedy = "; aggregate or filter it first, or name columns in `on`, by which rows of both can be exchanged."
         if size > limit and not (self.context.job.keeps_no_tables and operation.on):
             raise RequestError(
                 f"join with {path}: about {size / 2**30:.1f} GiB in memory, more than the {limit / 2**30:.2g} GiB that "
-                "is sent to every worker and kept with a model; aggregate or filter it first, or join it in a job "
-                "without models."
+                f"is sent to every worker{remedy}"
             )
         partitions, made = sides.partitions_of(context, inspected, path, step.index)
         program = sides.program_of(context, operation, inspected)
@@ -135,19 +144,9 @@ class Walk:
     def _join_by_exchange(self, step: Step, operation: Join, program: Program, there: Partitions) -> None:
         self.gather()
         keys = shared_keys(self.context.job.tables, step.index, operation.on)
-        kinds = kinds_of(self.program.empty())
-        count = max(
-            bucket_count(self.rows, max(row_bytes(dict(self.program.kinds)), row_bytes(kinds))),
-            bucket_count(sum(rows_of(partition) for partition in there), row_bytes(dict(step.side_kinds))),
-        )
-        rows, files = exchange(self.context, self.program, self.partitions, keys, count, step.index, "rows")
-        others, of_others = (
-            exchange(self.context, program, there, keys, count, step.index, "side") if there else ((), ())
-        )
-        marked = [tuple(p.model_copy(update={"step": step.index}) for p in bucket) for bucket in others]
-        every = marked * len(roles_of(self.partitions)) or [()] * len(rows)
-        matched = tuple((*own, *other) for own, other in zip(rows, every, strict=True) if own)
-        self._go_on_from(matched, kinds, (*files, *of_others), step.index)
+        here = self.program, self.partitions
+        matched, files = exchange_both(self.context, here, (program, there), keys, step.index, ("rows", "side"))
+        self._go_on_from(matched, files, step.index)
         self.held = frozenset(keys)
         self.add(replace(step, multiplies=operation.how == "left"))
 
@@ -238,23 +237,12 @@ class Walk:
                 "files": (*self.source.files, *self.files) if table is None else (),
             }
         )
-        records = [
-            StepRecord(
-                index=step.index,
-                operation=step.operation,  # type: ignore[arg-type]
-                side=step.side,
-                side_kinds=dict(step.side_kinds),
-                kinds=dict(step.kinds),
-                multiplies=step.multiplies,
-            )
-            for step in self.replay.steps
-        ]
         return Prepared(
             source=source,
             start=self.start,
             origin=dict(self.replay.kinds),
             first=self.first,
-            steps=tuple(records),
+            steps=tuple(step.record() for step in self.replay.steps),
             sides=tuple(self.side_files),
             kinds=self.program.output(),
             table=table,

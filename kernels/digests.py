@@ -1,12 +1,10 @@
-"""64-bit digests: of texts, read where Arrow keeps them; of whole columns, and of whole rows.
+"""64-bit digests of whole columns, and of whole rows.
 
 They compare values of one kind, are the same on every machine, and are no protection against values
 that are made to collide.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import numba
 import numpy as np
@@ -16,15 +14,6 @@ _START = np.uint64(0x9E3779B97F4A7C15)
 _FACTOR = np.uint64(0xD6E8FEB86659FD93)
 _LENGTH = np.uint64(0xA0761D6478BD642F)
 _NULL = np.uint64(0xE7037ED1A0B428DB)
-
-
-def hash_texts(data: NDArray[np.uint8], offsets: NDArray[Any]) -> NDArray[np.uint64]:
-    """Hashes (n,) of the texts `data[offsets[i]:offsets[i + 1]]`, from n + 1 whole numbers.
-
-    The same bytes give the same hash on every machine. Eight bytes at a time are mixed in by steps that are
-    bijections, so that texts of one length that differ in one such word never collide.
-    """
-    return _hash_texts(np.ascontiguousarray(data), np.ascontiguousarray(offsets, dtype=np.int64))
 
 
 def fold(keys: NDArray[np.uint64], known: NDArray[np.bool_], first_row: int, rows: NDArray[np.uint64]) -> np.uint64:
@@ -57,20 +46,3 @@ def _mixed(state):  # type: ignore[no-untyped-def]
     state *= _FACTOR
     state ^= state >> np.uint64(32)
     return state
-
-
-@numba.njit(cache=True)
-def _hash_texts(data, offsets):  # type: ignore[no-untyped-def]
-    found = np.empty(offsets.size - 1, np.uint64)
-    for i in range(found.size):
-        start, end = offsets[i], offsets[i + 1]
-        state = _START + np.uint64(end - start) * _LENGTH
-        at = start
-        while at < end:
-            word = np.uint64(0)
-            for k in range(min(8, end - at)):
-                word |= np.uint64(data[at + k]) << np.uint64(8 * k)
-            state = _mixed(state ^ word)
-            at += 8
-        found[i] = _mixed(state)
-    return found

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,9 @@ from hypothesis import settings
 
 import treadle
 from treadle.jobs.run import Run
+
+if TYPE_CHECKING:
+    from distributed import LocalCluster
 
 # A first call may compile a kernel, and a busy machine is slow: neither says anything of the result.
 settings.register_profile("treadle", deadline=None)
@@ -32,6 +36,13 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a cluster of two worker processes that all tests of a session share."""
+    with two_workers(tmp_path_factory.mktemp("dask")) as cluster:
+        yield cluster.scheduler_address
+
+
+@contextlib.contextmanager
+def two_workers(folder: Path) -> Iterator[LocalCluster]:
+    """A cluster of two worker processes, whose nannies start them again, with its files in a folder."""
     from distributed import LocalCluster
 
     with LocalCluster(
@@ -39,9 +50,9 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         threads_per_worker=1,
         host="127.0.0.1",
         dashboard_address="127.0.0.1:0",
-        local_directory=str(tmp_path_factory.mktemp("dask")),
+        local_directory=str(folder),
     ) as cluster:
-        yield cluster.scheduler_address
+        yield cluster
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ import treadle
 from treadle.cluster.profiles import AnyProfile, Local, Tls
 from treadle.engine.encoders import MAX_LEVELS, DateParts, FeatureOperation, Selector
 from treadle.engine.encoders.levels import INLINE
+from treadle.engine.exchange import BUCKET_BYTES, LARGEST_BUCKET
 from treadle.engine.expectations import AnyExpectation, OnRows
 from treadle.engine.inputs import HASHED_WHOLE, PARTITION_BYTES
 from treadle.engine.job import (
@@ -391,6 +392,9 @@ LIMITS = [
     ("spec.md", f"at most {NUMBERS_ARE_CLASSES_UP_TO} values"),
     ("spec.md", f"Up to {DEFAULT_LIMIT:,} ids"),
     ("spec.md", f"at most {BROADCAST_BYTES // 2**30} GiB in memory"),
+    ("spec.md", f"more than about {BUCKET_BYTES // 2**20} MiB they exchange rows"),
+    ("how-it-works.md", f"A bucket of exchanged rows is about {BUCKET_BYTES // 2**20} MiB"),
+    ("how-it-works.md", f"one of {LARGEST_BUCKET} times that"),
     ("spec.md", f"about {PARTITION_BYTES // 2**20} MiB of rows"),
     ("how-it-works.md", f"Files up to {HASHED_WHOLE // 2**20} MiB"),
     ("how-it-works.md", f"less than {HELD_SHARE:.0%}".replace("%", " %")),

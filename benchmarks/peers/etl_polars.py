@@ -17,6 +17,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "2")
 import polars as pl
 
 from treadle.benchmarks.peers.etl_result import described
+from treadle.benchmarks.peers.transactions import per_customer
 
 IMPUTED = ("amount", "log_amount", "amount_ratio", "customer_std", "sum_7d", "age")
 LEVELS = ("channel", "segment")
@@ -28,16 +29,9 @@ def main(data: Path, out: Path) -> dict[str, float]:
     out.mkdir(parents=True, exist_ok=True)
     transactions = pl.scan_parquet(data / "transactions" / "*.parquet")
     customers = pl.scan_parquet(data / "customers" / "*.parquet")
-    per_customer = transactions.group_by("customer_id").agg(
-        customer_mean=pl.col("amount").mean(),
-        customer_std=pl.col("amount").std(),
-        customer_max=pl.col("amount").max(),
-        customer_count=pl.len(),
-        customer_merchants=pl.col("merchant").n_unique(),
-    )
     seven_days = pl.col("amount").rolling_sum_by("ts", window_size="7d").over("customer_id")
     frame = (
-        transactions.join(customers.join(per_customer, on="customer_id"), on="customer_id", how="left")
+        transactions.join(customers.join(per_customer(transactions), on="customer_id"), on="customer_id", how="left")
         .sort("customer_id", "ts")
         .with_columns(
             log_amount=pl.col("amount").log1p(),

@@ -23,6 +23,8 @@ import numpy as np
 import polars as pl
 import xgboost as xgb
 
+from treadle.benchmarks.peers.transactions import per_customer
+
 THREADS = 2
 TREES = 100
 PARAMS = {"objective": "binary:logistic", "tree_method": "hist", "max_depth": 6, "eta": 0.1, "seed": 7}
@@ -64,18 +66,11 @@ def make_features(data: Path) -> pl.DataFrame:
     """
     transactions = pl.scan_parquet(data / "transactions" / "*.parquet")
     customers = pl.scan_parquet(data / "customers" / "*.parquet")
-    per_customer = transactions.group_by("customer_id").agg(
-        customer_mean=pl.col("amount").mean(),
-        customer_std=pl.col("amount").std(),
-        customer_max=pl.col("amount").max(),
-        customer_count=pl.len(),
-        customer_merchants=pl.col("merchant").n_unique(),
-    )
-    per_customer = customers.join(per_customer, on="customer_id")
+    known = customers.join(per_customer(transactions), on="customer_id")
     ts = pl.col("ts")
     # XGBoost's cuts depend on the order of the rows, and with them the AUC's third decimal.
     frame = (
-        transactions.join(per_customer, on="customer_id", how="left", maintain_order="left")
+        transactions.join(known, on="customer_id", how="left", maintain_order="left")
         .with_columns(
             test=pl.col("transaction_id").hash(SEED) % 100 < TEST_PERCENT,
             amount_missing=pl.col("amount").is_null(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,9 +29,9 @@ class Expectation(BaseModel):
         return ()
 
     @property
+    @abstractmethod
     def said(self) -> str:
         """What is expected, in a few words."""
-        raise NotImplementedError
 
     def check(self, kinds: Mapping[str, str]) -> None:
         """RequestError where its constants do not fit the kinds of its columns, all of which are there."""
@@ -63,6 +64,6 @@ class OnRows(Expectation):
 class OnEachRow(OnRows):
     """One that a row meets or breaks by itself."""
 
+    @abstractmethod
     def broken(self, frame: pd.DataFrame) -> np.ndarray:
         """Which rows break it, (rows,) bool."""
-        raise NotImplementedError

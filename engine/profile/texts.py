@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from treadle.engine.encoders.columns import texts as bytes_of
 from treadle.engine.sql_values import CONVERSIONS, Kind
-from treadle.kernels.digests import hash_texts
 from treadle.kernels.sketch import QuantileSketch, key_of_int64, merge_all, sketch_counts
+from treadle.kernels.texts import hash_texts
 
 if TYPE_CHECKING:
     from treadle.kernels.frequent import Frequent
@@ -65,12 +66,7 @@ def encoded(series: pd.Series) -> tuple[pa.StringArray, NDArray[np.int64], NDArr
     both = array.cast(pa.large_string()).dictionary_encode()
     texts = both.dictionary
     codes = both.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    _, offsets, data = texts.buffers()
-    if len(texts) == 0:
-        return texts, codes, np.zeros(0, dtype=np.uint64)
-    ends = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    raw = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, dtype=np.uint8)
-    return texts, codes, hash_texts(raw, ends)
+    return texts, codes, hash_texts(bytes_of(texts))
 
 
 def gather_texts(texts: pa.StringArray, hashes: NDArray[np.uint64], counts: NDArray[np.int64], top: Frequent) -> Texts:

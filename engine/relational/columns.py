@@ -40,10 +40,9 @@ class Rename(Operation):
         return frame.rename(columns=self.columns)
 
 
-class Select(Operation):
-    """Keeps the named columns, in that order."""
+class _Kept(Operation):
+    """Takes columns away, and needs those that it names only to refuse a name that is not there."""
 
-    op: Literal["select"]
     columns: tuple[str, ...]
 
     @property
@@ -52,23 +51,21 @@ class Select(Operation):
 
     def needs(self, wanted: frozenset[str], side_columns: Sequence[str] = ()) -> frozenset[str]:
         return wanted
+
+
+class Select(_Kept):
+    """Keeps the named columns, in that order."""
+
+    op: Literal["select"]
 
     def apply(self, frame: pd.DataFrame, side: pd.DataFrame | None = None) -> pd.DataFrame:
         return frame[[c for c in dict.fromkeys((*OWN_COLUMNS, *self.columns)) if c in frame.columns]]
 
 
-class Drop(Operation):
+class Drop(_Kept):
     """Leaves columns out."""
 
     op: Literal["drop"]
-    columns: tuple[str, ...]
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return self.columns
-
-    def needs(self, wanted: frozenset[str], side_columns: Sequence[str] = ()) -> frozenset[str]:
-        return wanted
 
     def apply(self, frame: pd.DataFrame, side: pd.DataFrame | None = None) -> pd.DataFrame:
         return frame[[c for c in frame.columns if c not in self.columns]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,6 @@ from treadle.errors import ContractBroken, DataError, RequestError, TreadleError
 
 BACKEND = Backend()
 START = pd.Timestamp("2024-01-01")
-
-
-@pytest.fixture(scope="module")
-def client(scheduler: str) -> Iterator[Client]:
-    with Client(scheduler) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

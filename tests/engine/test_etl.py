@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +91,6 @@ GROUPS: list[list[dict[str, Any]]] = [
         }
     ],
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def client(scheduler: str) -> Iterator[Client]:
-    with Client(scheduler) as client:
-        yield client
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +184,7 @@ def test_partitions_buckets_and_broadcasts_change_nothing(
     tables = [OPERATIONS[name] for name in names] + GROUPS[last]
     frames, empty = [], []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exchange, "LARGEST_BUCKET", 10**6)
         for partitions, bucket, broadcast in ((1, 2**25, 2**30), (5, 2**25, 2**30), (5, 400, 2**30), (3, 200, 0)):
             patch.setattr(exchange, "BUCKET_BYTES", bucket)
             patch.setattr(sides, "broadcast_limit", lambda _, limit=broadcast: limit)
@@ -292,7 +287,8 @@ NOTHING = {"op": "filter", "sql": "amount > 99"}
             "join with .*SIDE: about 0.0 GiB in memory, more than the 0 GiB that is sent to every worker and kept with "
             "a model; aggregate or filter it first",
         ),
-        ([ASOF], {}, "join with .*SIDE: about 0.0 GiB in memory, more than the 0 GiB"),
+        ([ASOF], {}, "join with .*SIDE: about 0.0 GiB in memory, more than the 0 GiB.*or name columns in `on`"),
+        ([OPERATIONS["window of all"]], {}, "Without `by`, all 40 rows .* must lie together, too many for one worker"),
         (
             [OPERATIONS["sums"]], TREE,
             r"aggregate by \['key'\]: 5 groups take .* GiB, more than the .* GiB that is sent to every worker",

@@ -11,6 +11,7 @@ import psutil
 import pytest
 from distributed import LocalCluster
 
+from tests.conftest import two_workers
 from treadle.engine import exchange, sides
 from treadle.jobs.make_data import make_transactions
 from treadle.jobs.runner import run
@@ -50,14 +51,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Two workers, whose nannies start them again."""
-    with LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        host="127.0.0.1",
-        dashboard_address="127.0.0.1:0",
-        local_directory=str(tmp_path_factory.mktemp("dask")),
-    ) as cluster:
+    """One of its own, whose workers are killed."""
+    with two_workers(tmp_path_factory.mktemp("dask")) as cluster:
         yield cluster
 
 

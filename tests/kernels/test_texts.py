@@ -6,6 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from treadle.kernels.distinct import estimate, relative_error, sketch
 from treadle.kernels.texts import NULL, UNSEEN, Texts, count_tokens, find, hash_texts, hash_tokens, known
 
 MASK = 2**64 - 1
@@ -50,6 +51,17 @@ def test_hashes_do_not_change() -> None:
         *("0000000000000000", "fb761138e1e0a78c", "673562c8bbae0d1b"),
         *("9aa684486a014a85", "9e80197610e18f5b", "be27972ebdab1876"),
     ]
+
+
+def test_similar_texts_do_not_collide_and_hash_uniformly() -> None:
+    texts = [f"customer-{number:07d}" for number in range(100_000)] + [f"{number}" for number in range(100_000)]
+    found = hash_texts(texts_of([*texts], 0))
+    assert np.unique(found).size == len(texts)
+    assert abs(estimate(sketch(found)) / len(texts) - 1) < 4 * relative_error()
+    ones = np.unpackbits(found.view(np.uint8)).reshape(-1, 64).mean(axis=0)
+    assert np.abs(ones - 0.5).max() < 0.01
+    counts = np.bincount((found >> np.uint64(54)).astype(np.int64), minlength=1024)
+    assert counts.std() < 1.15 * (len(texts) / 1024) ** 0.5
 
 
 @settings(deadline=None)
