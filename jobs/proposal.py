@@ -85,6 +85,29 @@ def _data(draft: Draft, folder: Path) -> Lines:
     return lines
 
 
+def _contract(draft: Draft, _: Path) -> Lines:
+    """What the rows have in common, of the columns that are kept; a break warns, but of the id."""
+    items = []
+    for column in draft.profile.columns:
+        name = scalar(column.name)
+        if column.name in draft.dropped or column.name in draft.made_null:
+            continue
+        if column.name == draft.id:
+            otherwise = "" if column.unique == "yes" else ", otherwise: warn"
+            items.append(f"{{expect: unique, columns: [{name}]{otherwise}}}")
+        elif not column.nulls and column.rows:
+            items.append(f"{{expect: not_null, column: {name}, otherwise: warn}}")
+        if column.kind == "text" and column.exact and not column.top_error and 0 < column.distinct == len(column.top):
+            allowed = flow_list(sorted(str(top.value) for top in column.top), INDENT)
+            items.append(f"{{expect: values, column: {name}, allowed: {allowed}, otherwise: warn}}")
+        number = column.number
+        if number is not None and number.minimum is not None and not number.infinities and column.name != draft.id:
+            ends = f"min: {scalar(number.minimum)}, max: {scalar(number.maximum)}"
+            items.append(f"{{expect: range, column: {name}, {ends}, otherwise: warn}}")
+    head = "contract:  # what these rows have in common; loosen what is chance, and let what must hold fail"
+    return [head, *(f"  - {item}" for item in items)] if items else []
+
+
 def _tables(draft: Draft, _: Path) -> Lines:
     items: list[tuple[list[str], str]] = [
         ([reason], f"{{op: filter, sql: {scalar(sql)}}}") for sql, reason in draft.filtered
@@ -162,5 +185,5 @@ def _why(reason: str) -> str:
     return f"  # {_comment(reason)}" if reason else ""
 
 
-SECTIONS: Sequence[Callable[[Draft, Path], Lines]] = (_data, _tables, _features, _split, _models)
+SECTIONS: Sequence[Callable[[Draft, Path], Lines]] = (_data, _contract, _tables, _features, _split, _models)
 """In the order of the spec."""

@@ -159,7 +159,11 @@ def test_specs_proposed_for_real_data_run(
     spec.write_text(found.spec, encoding="utf-8")
     overrides = [f"artifacts.root={tmp_path / 'root'}", "cluster.profile=address", f"cluster.address={scheduler}"]
     check_spec(spec, None, overrides)
-    board = treadle.run(spec, overrides=[*overrides, *QUICK]).leaderboard.set_index("model")
+    run = treadle.run(spec, overrides=[*overrides, *QUICK])
+    verdicts = run.manifest["results"]["contract"]["verdicts"]
+    assert len(verdicts) >= 9, "the rows that it was made from keep the contract"
+    assert {verdict["status"] for verdict in verdicts} == {"passed"}
+    board = run.leaderboard.set_index("model")
     assert set(board.index) == {"xgboost", linear}
     assert board["error"].isna().all()
     assert (board[metric] > least).all()
