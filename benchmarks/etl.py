@@ -22,8 +22,6 @@ from treadle.jobs.make_data import make_transactions
 
 PEERS = ("polars", "duckdb", "dask")
 LIBRARIES = ("treadle", "dask", "distributed", "pandas", "pyarrow", "polars", "duckdb", "numpy", "numba")
-TOLERANCE = 0.01
-"""Largest relative difference of a feature's sum: Dask's medians are approximate, and Polars sums no value to 0."""
 
 
 def run(
@@ -44,7 +42,7 @@ def run(
     RequestError
         A peer is not known or not installed.
     TreadleError
-        A side did not end well, or made other features.
+        A side did not end well.
     """
     for peer in peers:
         if peer not in PEERS:
