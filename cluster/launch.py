@@ -40,6 +40,15 @@ def worker_count(profile: Profile) -> int:
     return local_workers(profile if isinstance(profile, Local) else Local())[0]
 
 
+def thread_count(profile: Profile) -> int:
+    """Tasks that each worker of a profile does at once; of a cluster that is attached to, a guess."""
+    if isinstance(profile, Local):
+        return local_workers(profile)[1]
+    if isinstance(profile, (Slurm, Kubernetes)):
+        return profile.cores
+    return getattr(profile, "threads", None) or 1
+
+
 def local_gpus(profile: LocalCuda) -> tuple[int, ...]:
     """The numbers of the GPUs that get a worker.
 

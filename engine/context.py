@@ -12,6 +12,7 @@ from treadle.engine.backend import Backend
 from treadle.engine.events import Events
 from treadle.engine.job import Job
 from treadle.engine.store import Store
+from treadle.engine.workers import Workers
 from treadle.errors import TreadleError
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ class Context:
                 )
             time.sleep(POLL_SECONDS)
 
-    def worker_memory(self) -> int:
-        """Bytes that each worker may use: the least of their limits; 16 GiB where none has a limit."""
-        info = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        return min((worker["memory_limit"] or 2**34 for worker in info), default=2**34)
+    @property
+    def room(self) -> Workers:
+        """What there is of workers now."""
+        return Workers.of(self.client)
 
     def all_workers(self) -> list[str]:
         """As `workers`, after waiting a while for those that were lost and are being started again."""

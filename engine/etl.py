@@ -18,7 +18,7 @@ from treadle.engine.backend import Backend, kinds_of
 from treadle.engine.context import Context
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Job
-from treadle.engine.operation import OWN_COLUMNS, Operation
+from treadle.engine.operation import OWN_COLUMNS
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Aggregate, Join, Pivot, Sample, Union
 from treadle.engine.store import Store
@@ -32,7 +32,7 @@ def run(context: Context, source: Source, inspected: dict[int, Inspected]) -> Pr
     """Walks the operations; for a job that makes a table, also writes it."""
     walk = Walk.of(context, source, 0)
     for index, given in enumerate(context.job.tables):
-        operation = resolved(given, walk.program)
+        operation = walk.program.resolved(given)
         step = Step(index, operation)
         if isinstance(operation, Join):
             walk.join(step, operation, inspected[index])
@@ -56,13 +56,6 @@ def run(context: Context, source: Source, inspected: dict[int, Inspected]) -> Pr
     return walk.prepared(table)
 
 
-def resolved(operation: Operation, program: Program) -> Operation:
-    """The operation with the columns that it leaves open: all there are but the id."""
-    if operation.resolved(()) == operation:
-        return operation
-    return operation.resolved([name for name in program.output() if name != program.id_column])
-
-
 def write_rows(item: tuple[int, Sequence[Piece]], program: Program, folder: str) -> Part:
     """On a worker: the prepared rows of one partition as a file of the table `etl`."""
     number, partition = item
@@ -78,13 +71,25 @@ def outline(job: Job, inspected: Inspected, others: dict[int, Inspected], store:
     RequestError
         The first operation that reads a column that is not there, or of a type it cannot take.
     """
+    return outlines(job, inspected, others, store)[-1]
+
+
+def outlines(job: Job, inspected: Inspected, others: dict[int, Inspected], store: Store) -> list[Program]:
+    """The programs before each operation, and the one after the last.
+
+    Raises
+    ------
+    RequestError
+        The first operation that reads a column that is not there, or of a type it cannot take.
+    """
     backend = Backend()
     if job.data.id is not None and job.data.id not in inspected.kinds:
         raise column_not_found(job.data.id, "the input (data.id)", inspected.kinds)
     _refuse_own_name(inspected.kinds, "the input")
     program = Program(store, backend, tuple(inspected.kinds.items()), job.data.id, ())
+    found = [program]
     for index, given in enumerate(job.tables):
-        operation = resolved(given, program)
+        operation = program.resolved(given)
         step = Step(index, operation)
         if isinstance(operation, Join):
             step = replace(step, side_kinds=tuple(sides.kinds_of_side(operation, others[index]).items()))
@@ -102,12 +107,14 @@ def outline(job: Job, inspected: Inspected, others: dict[int, Inspected], store:
             if not operation.broadcast:
                 id_column = job.data.id if job.data.id in table.columns else None
                 program = Program(store, backend, tuple(kinds_of(table).items()), id_column, ())
+                found.append(program)
                 continue
             step = replace(step, side_kinds=tuple(kinds_of(table).items()))
         _refuse_own_name([*operation.reads, *operation.makes(step.side_columns)], step.where)
         program = replace(program, steps=(*program.steps, step))
         program.empty()
-    return program
+        found.append(program)
+    return found
 
 
 def _outlined_union(step: Step, operation: Union, program: Program, inspected: Inspected) -> Step:

@@ -12,7 +12,7 @@ from treadle.engine.artifacts import Piece, Source, rows_of
 from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
 from treadle.engine.exchange import Partitions, bucket_count, exchange, exchanged
-from treadle.engine.inputs import InputFile, cut, partition_count, row_bytes
+from treadle.engine.inputs import InputFile, cut, row_bytes
 from treadle.engine.program import Program
 from treadle.engine.relational import Aggregate, Pivot, Sample
 from treadle.engine.sides import BROADCAST_BYTES
@@ -118,7 +118,7 @@ def as_source(context: Context, table: pd.DataFrame, where: str, index: int) -> 
         raise DataError(f"{where}: no row is left to group; look at the filters before it.")
     part = context.store.write_parquet(f"{context.folder}/groups-{index}.parquet", context.backend.table(table))
     kinds = kinds_of(table)
-    count = context.job.data.partitions or partition_count(part.rows, row_bytes(kinds), len(context.workers))
+    count = context.job.data.partitions or context.room.partitions(part.rows, row_bytes(kinds))
     partitions = cut([InputFile(part.path, part.bytes, "", part.rows)], count, own=True)
     return Source(kinds=kinds, partitions=partitions, files=(part,))
 

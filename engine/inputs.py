@@ -246,9 +246,9 @@ def row_bytes(kinds: dict[str, str]) -> int:
     return sum(BYTES_OF_KIND[kind] for kind in kinds.values()) + 8
 
 
-def partition_count(rows: int, bytes_a_row: int, workers: int) -> int:
-    """Partitions of about `PARTITION_BYTES`, a multiple of the workers once the rows are worth sharing."""
-    by_size = math.ceil(rows * bytes_a_row / PARTITION_BYTES)
+def partition_count(rows: int, bytes_a_row: int, workers: int, most: int = PARTITION_BYTES) -> int:
+    """Partitions of about `most` bytes, a multiple of the workers once the rows are worth sharing."""
+    by_size = math.ceil(rows * bytes_a_row / most)
     wanted = max(by_size, workers if rows >= 10_000 else 1)
     return math.ceil(wanted / workers) * workers if wanted > 1 else 1
 

@@ -131,8 +131,10 @@ def inspect(job: Job) -> Inputs:
     )
 
 
-def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
-    """Resolves every operation against the inputs' columns; returns the program and the features known so far.
+def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[str]]:
+    """Resolves every operation against the inputs' columns.
+
+    Returns the programs before each operation of `tables` and after the last, and the features known so far.
 
     Raises
     ------
@@ -148,18 +150,18 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
         read.check_test(inputs.main, inputs.test)
     read.check_left_out(job, inputs.main, inputs.sides)
     contract.check(job, inputs.main, inputs.known)
-    program = etl.outline(job, inputs.main, inputs.sides, store)
-    kinds = program.output()
+    programs = etl.outlines(job, inputs.main, inputs.sides, store)
+    kinds = programs[-1].output()
     if job.is_etl:
-        return program, []
+        return programs, []
     named = [job.data.target, *job.data.protected, getattr(job.split, "column", None)]
     for name in named:
         if name is not None and name not in kinds:
             raise column_not_found(name, "the rows after tables", kinds)
     check_models(job, split.check(job, kinds))
     if job.models:
-        _check_replay(job, program, kinds)
-    return program, features.check(job, kinds)
+        _check_replay(job, programs[-1], kinds)
+    return programs, features.check(job, kinds)
 
 
 def _check_replay(job: Job, program: Program, kinds: Mapping[str, str]) -> None:

@@ -193,6 +193,12 @@ class Program:
         kinds = kinds_of(self.empty())
         return {name: kind for name, kind in kinds.items() if name not in OWN_COLUMNS}
 
+    def resolved(self, operation: Operation) -> Operation:
+        """An operation after the last step, with the columns that it leaves open: all there are but the id."""
+        if operation.resolved(()) == operation:
+            return operation
+        return operation.resolved([name for name in self.output() if name != self.id_column])
+
     def pruned(self, wanted: Sequence[str]) -> Program:
         """The same outcome for the `wanted` columns, without the steps and inputs that only others need.
 

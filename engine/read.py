@@ -9,7 +9,7 @@ import pyarrow as pa
 from treadle.engine.artifacts import Origin, Part, Piece, Role, Source
 from treadle.engine.context import Context
 from treadle.engine.expectations import place_of
-from treadle.engine.inputs import InputFile, Inspected, cut, partition_count, row_bytes
+from treadle.engine.inputs import InputFile, Inspected, cut, row_bytes
 from treadle.engine.job import Job
 from treadle.engine.text_input import convert_file, rejected
 from treadle.errors import DataError, RequestError, column_not_found
@@ -26,6 +26,7 @@ def run(context: Context, inspected: Inspected, test: Inspected | None) -> Sourc
     bad: list[pa.Table] = []
     origins: dict[str, Origin] = {}
     offset = 0
+    room = context.room
     for source, role in zip(sources, roles, strict=True):
         own = source.is_text
         inputs = list(source.files)
@@ -43,7 +44,7 @@ def run(context: Context, inspected: Inspected, test: Inspected | None) -> Sourc
                 bad += broken
                 inputs += [InputFile(part.path, part.bytes, "", part.rows) for part in parts]
         rows = sum(file.rows or 0 for file in inputs)
-        count = context.job.data.partitions or partition_count(rows, row_bytes(source.kinds), len(context.workers))
+        count = context.job.data.partitions or room.partitions(rows, row_bytes(source.kinds))
         partitions += cut(inputs, count, own=own, offset=offset, role=role)
         offset += rows
     quarantine, bad_rows = _set_aside(context, bad)

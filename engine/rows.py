@@ -61,8 +61,8 @@ class Rows:
             context.live["rows"] = cls(context, program_of(context, prepared), prepared.source.partitions)
             rows = context.live["rows"]
             size = prepared.source.rows * row_bytes(kinds_of(rows.program.empty()))
-            info = context.client.scheduler_info(n_workers=-1)["workers"].values()
-            if size < HELD_SHARE * sum(worker["memory_limit"] or 2**34 for worker in info):
+            room = context.room
+            if size < HELD_SHARE * room.count * room.memory:
                 rows.frames = context.submit(rows.program.rows, rows.partitions)
         return context.live["rows"]
 

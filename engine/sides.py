@@ -58,9 +58,14 @@ def size_of(inspected: Inspected, kinds: Mapping[str, str]) -> int:
     return CSV_GROWTH * inspected.bytes if inspected.rows is None else inspected.rows * row_bytes(dict(kinds))
 
 
+def most_broadcast(worker_memory: int | None) -> int:
+    """The largest table, in bytes, that goes whole to every worker with so much memory."""
+    return BROADCAST_BYTES if worker_memory is None else min(BROADCAST_BYTES, int(BROADCAST_SHARE * worker_memory))
+
+
 def broadcast_limit(context: Context) -> int:
     """The largest table, in bytes, that goes to every worker whole."""
-    return min(BROADCAST_BYTES, int(BROADCAST_SHARE * context.worker_memory()))
+    return most_broadcast(context.room.limit)
 
 
 def partitions_of(
@@ -80,7 +85,7 @@ def partitions_of(
         made = [part for parts, _ in converted for part in parts]
         files = [InputFile(part.path, part.bytes, "", part.rows) for part in made]
     rows = sum(file.rows or 0 for file in files)
-    count = partition_count(rows, row_bytes(inspected.kinds), 1)
+    count = partition_count(rows, row_bytes(inspected.kinds), 1, context.room.partition_bytes)
     by_path = entering and context.job.split is not None and context.job.split.kind == "path"
     partitions = cut(files, count, own=bool(made), offset=offset, role="train" if by_path else "any")
     if entering:

@@ -111,9 +111,7 @@ def _train_on_worker(
     config: ModelConfig,
     notes: list[str],
 ) -> tuple[Model, int]:
-    info = context.client.scheduler_info(n_workers=-1)["workers"].values()
-    memory = min(worker["memory_limit"] or 2**34 for worker in info)
-    fits = int(memory * WORKER_SHARE / (8 * len(features.names)))
+    fits = int(context.room.memory * WORKER_SHARE / (8 * len(features.names)))
     share = min(1.0, fits / rule.train_rows)
     if share < 1.0:
         notes.append(

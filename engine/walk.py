@@ -79,17 +79,7 @@ class Walk:
         """One more step of both programs."""
         self.program = replace(self.program, steps=(*self.program.steps, step))
         self.replay = replace(self.replay, steps=(*self.replay.steps, step))
-        if self.held is None:
-            return
-        operation = step.operation
-        if isinstance(operation, Rename):
-            self.held = frozenset(operation.columns.get(name, name) for name in self.held)
-        elif (
-            isinstance(operation, Union)
-            or self.held & operation.makes(step.side_columns)
-            or _loses(operation, self.held)
-        ):
-            self.held = None
+        self.held = held_after(self.held, step)
 
     def lies_together(self, keys: Sequence[str]) -> bool:
         """Whether all rows with equal keys are in one partition already."""
@@ -248,6 +238,16 @@ class Walk:
             table=table,
             warnings=tuple(self.warnings),
         )
+
+
+def held_after(held: frozenset[str] | None, step: Step) -> frozenset[str] | None:
+    """The columns whose equal values lie in one partition each after a step, given those before it."""
+    operation = step.operation
+    if held is None or isinstance(operation, Union):
+        return None
+    if isinstance(operation, Rename):
+        return frozenset(operation.columns.get(name, name) for name in held)
+    return None if held & operation.makes(step.side_columns) or _loses(operation, held) else held
 
 
 def shared_keys(tables: Sequence[TableOperation], index: int, keys: Sequence[str]) -> tuple[str, ...]:

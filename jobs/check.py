@@ -32,7 +32,7 @@ def check_spec(source: str | Path | JobSpec, root: str | None = None, overrides:
     store = Store(spec.root(root))
     spec = materialise(spec, store)
     inputs = pipeline.inspect(spec.job)
-    program, features = pipeline.check(spec.job, inputs, store)
+    programs, features = pipeline.check(spec.job, inputs, store)
     found: dict[str, Any] = {
         "spec": spec.name,
         "files": len(inputs.main.files),
@@ -41,7 +41,7 @@ def check_spec(source: str | Path | JobSpec, root: str | None = None, overrides:
         "version": inputs.main.version,
         "columns": dict(inputs.main.kinds),
         "warnings": list(inputs.main.warnings),
-        "rows_after_tables": program.output(),
+        "rows_after_tables": programs[-1].output(),
         "contract": [name for name, _ in named(spec.contract)],
         "features": features,
         "target": None,

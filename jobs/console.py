@@ -205,11 +205,18 @@ def show_plan(plan: Plan) -> None:
     if plan.features:
         out.print(f"Features known so far: {len(plan.features)}")
     if plan.memory:
-        limit = f" of {_size(plan.memory.worker_limit)}" if plan.memory.worker_limit else ""
-        out.print(
-            f"Estimated memory: {_size(plan.memory.partition)} a partition, {_size(plan.memory.features)} of features, "
-            f"peak {_size(plan.memory.worker_peak)}{limit} a worker"
-        )
+        memory = plan.memory
+        parts = {
+            "a partition": memory.partition,
+            "a bucket of rows by key": memory.bucket,
+            "of tables on every worker": memory.broadcast,
+            "of features": memory.features,
+        }
+        said = ", ".join(f"{_size(size)} {what}" for what, size in parts.items() if size)
+        limit = f" of {_size(memory.worker_limit)}" if memory.worker_limit else ""
+        out.print(f"Estimated memory: {said}; peak {_size(memory.worker_peak)}{limit} a worker")
+        if memory.exchanged:
+            out.print(f"Estimated disk for rows on their way to those of the same key: {_size(memory.exchanged)}")
 
 
 def _files(count: int, format_: str, version: int | None) -> str:

@@ -6,34 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from treadle.cluster.hardware import memory_bytes
-from treadle.cluster.launch import MEMORY_SHARE, worker_count
-from treadle.cluster.profiles import is_here
-from treadle.engine import pipeline
-from treadle.engine.inputs import partition_count, row_bytes
+from treadle.cluster.launch import MEMORY_SHARE, thread_count, worker_count
+from treadle.cluster.profiles import Profile, is_here
+from treadle.engine import expected, pipeline
+from treadle.engine.expected import Memory, mib
+from treadle.engine.inputs import row_bytes
 from treadle.engine.pipeline import Inputs, Stage
 from treadle.engine.store import Store
+from treadle.engine.workers import WORKER_OWN, Workers
 from treadle.errors import RequestError
 from treadle.jobs.device import Device, choose_device, on_device
 from treadle.jobs.example_data import materialise
 from treadle.jobs.spec import JobSpec
-
-FEATURE_COPIES = 3
-"""The float32 matrix exists as blocks, once more while XGBoost bins it, and as its bins."""
-WORKER_OWN = 400 * 2**20
-"""Memory of a worker process with its libraries loaded and nothing to do; below it, none starts."""
-PEAK_PARTITIONS = 4
-"""Copies of a partition that its task holds at the peak: read, prepared, features, encoded for writing."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Estimated bytes; the worker's limit is None when the cluster is not ours to size."""
-
-    partition: int
-    rows: int
-    features: int
-    worker_peak: int
-    worker_limit: int | None
 
 
 @dataclass(frozen=True)
@@ -86,22 +70,26 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
     device, reason = choose_device(spec.device, spec.cluster)
     spec = materialise(spec, store)
     inputs = pipeline.inspect(spec.job)
-    program, features = pipeline.check(spec.job, inputs, store)
+    programs, features = pipeline.check(spec.job, inputs, store)
     stages = pipeline.stages_of(spec.job, inputs)
     cached = () if fresh else tuple(stage.name for stage in stages if pipeline.cached(store, stage) is not None)
     rows = inputs.main.rows
     if rows is not None and inputs.test is not None:
         rows += inputs.test.rows or 0
-    workers = worker_count(on_device(spec.cluster, device))
-    bytes_a_row = row_bytes(inputs.main.kinds)
-    limit = _limit(spec, workers)
     partitions = None
     memory = None
+    workers = _workers(spec, on_device(spec.cluster, device))
     if rows is not None:
-        partitions = min(spec.data.partitions or partition_count(rows, bytes_a_row, workers), max(rows, 1))
-        widest = max(bytes_a_row, row_bytes(program.output()))
-        memory = _memory(rows, partitions, workers, widest, len(features), limit)
+        chosen = spec.data.partitions or workers.partitions(rows, row_bytes(inputs.main.kinds))
+        partitions = min(chosen, max(rows, 1))
+        memory = expected.memory(spec.job, inputs, programs, partitions, len(features), workers)
     return Plan(spec, root, inputs, stages, cached, device, reason, rows, partitions, tuple(features), memory)
+
+
+def _workers(spec: JobSpec, profile: Profile) -> Workers:
+    """The workers that a profile starts; their limit is known of local ones only."""
+    count = worker_count(profile)
+    return Workers(count, thread_count(profile), _limit(spec, count))
 
 
 def _limit(spec: JobSpec, workers: int) -> int | None:
@@ -112,30 +100,10 @@ def _limit(spec: JobSpec, workers: int) -> int | None:
     limit = _bytes(given) if given else int(memory_bytes() * MEMORY_SHARE / workers)
     if limit < WORKER_OWN:
         raise RequestError(
-            f"A worker may use {_mib(limit)}{' (cluster.memory)' if given else ''}, and needs {_mib(WORKER_OWN)} "
+            f"A worker may use {mib(limit)}{' (cluster.memory)' if given else ''}, and needs {mib(WORKER_OWN)} "
             f"before it has read a row; {'raise cluster.memory' if given else 'set cluster.workers to fewer'}."
         )
     return limit
-
-
-def _memory(rows: int, partitions: int, workers: int, bytes_a_row: int, features: int, limit: int | None) -> Memory:
-    partition = -(-rows // partitions) * bytes_a_row
-    matrix = rows * features * 4
-    peak = WORKER_OWN + PEAK_PARTITIONS * partition + FEATURE_COPIES * matrix // workers
-    if limit is not None and peak > limit:
-        if WORKER_OWN + FEATURE_COPIES * matrix // workers > limit:
-            remedy = "use more workers or fewer features (select, drop)"
-        else:
-            remedy = f"set data.partitions to {partitions * 4} or more"
-        raise RequestError(
-            f"The job does not fit: a worker would need about {_mib(peak)} ({rows} rows in {partitions} partitions, "
-            f"{features} features), and may use {_mib(limit)}; {remedy}, or raise cluster.memory."
-        )
-    return Memory(partition, rows * bytes_a_row, matrix, peak, limit)
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:.0f} MiB"
 
 
 def _bytes(text: str) -> int:

@@ -215,7 +215,7 @@ def test_a_job_that_does_not_fit_the_memory_is_refused_by_the_plan(people: Publi
     needed = r"The job does not fit: a worker would need about [0-9]+ MiB \(8000000 rows in 3 partitions, 1 features\)"
     people.refuses(
         2,
-        f"{needed}, and may use 572 MiB; set data.partitions to 12 or more, or raise cluster.memory",
+        f"{needed}, and may use 572 MiB; leave data.partitions out, or set it to 12 or more, or raise cluster.memory",
         data={"path": str(path), "target": "buys", "partitions": 3},
         tables=[{"op": "select", "columns": ["a", "buys"]}],
         features=[],
