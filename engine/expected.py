@@ -9,11 +9,11 @@ from treadle.engine import sides
 from treadle.engine.exchange import bucket_count, refuse_too_many, width_of
 from treadle.engine.inputs import row_bytes
 from treadle.engine.job import Job
+from treadle.engine.lookahead import held_after, keys_of_later, only, shared_keys, still_used
 from treadle.engine.pipeline import Inputs
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Aggregate, Dedupe, Filter, Join, Pivot, Sample, Union
 from treadle.engine.rows import HELD_SHARE
-from treadle.engine.walk import held_after, keys_of_later, shared_keys
 from treadle.engine.workers import PEAK_PARTITIONS, WORKER_OWN, Workers
 from treadle.errors import DataError, RequestError
 
@@ -113,7 +113,8 @@ class _Tables:
         for index, (given, program) in enumerate(zip(job.tables, programs[:-1], strict=True)):
             operation = program.resolved(given)
             step = Step(index, operation)
-            width = width_of(program)
+            kept = still_used(program, job.tables, index)
+            width = width_of(program if kept is None else only(program, kept, index))
             keys = operation.together
             if isinstance(operation, (Aggregate, Pivot)) and operation.broadcast and job.keeps_no_tables:
                 keys = keys_of_later(job.tables, index, operation.by) or None

@@ -22,20 +22,14 @@ from treadle.engine.exchange import (
 )
 from treadle.engine.gathering import Grouping, GroupTable, as_source, group_tables, sample_bound
 from treadle.engine.inputs import Inspected
-from treadle.engine.operation import Operation
+from treadle.engine.lookahead import held_after, keys_of_later, only, shared_keys, still_used
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import (
-    Aggregate,
-    Dedupe,
     Drop,
     Join,
-    Pivot,
-    Rename,
     Sample,
     Select,
-    TableOperation,
     Union,
-    Window,
 )
 from treadle.errors import RequestError
 
@@ -67,6 +61,8 @@ class Walk:
     files: list[Part] = field(default_factory=list)
     """Of exchanged rows and converted tables."""
     side_files: list[Part] = field(default_factory=list)
+    lost: frozenset[str] = frozenset()
+    """Columns that were not exchanged, because nothing looks at them before an operation takes them away."""
     warnings: list[str] = field(default_factory=list)
 
     @classmethod
@@ -77,6 +73,11 @@ class Walk:
 
     def add(self, step: Step) -> None:
         """One more step of both programs."""
+        if self.lost and isinstance(step.operation, (Drop, Select)):
+            gone = self.lost.intersection(step.operation.columns)
+            self.lost = self.lost - gone if isinstance(step.operation, Drop) else frozenset()
+            there = tuple(name for name in step.operation.columns if name not in gone)
+            step = replace(step, operation=step.operation.model_copy(update={"columns": there}))
         self.program = replace(self.program, steps=(*self.program.steps, step))
         self.replay = replace(self.replay, steps=(*self.replay.steps, step))
         self.held = held_after(self.held, step)
@@ -91,6 +92,7 @@ class Walk:
             return
         self.gather()
         keys = shared_keys(self.context.job.tables, index, keys)
+        self._lose(index)
         width = width_of(self.program)
         count = bucket_count(self.rows, width) if keys else 1
         if not keys:
@@ -101,6 +103,14 @@ class Walk:
             buckets, files = exchange(self.context, self.program, self.partitions, keys, count, index, "rows")
             self._go_on_from(tuple(bucket for bucket in buckets if bucket), files, index)
         self.held = frozenset(keys)
+
+    def _lose(self, index: int) -> None:
+        """Takes away the columns that nothing looks at from an operation on: they need not be exchanged."""
+        kept = still_used(self.program, self.context.job.tables, index)
+        if kept is not None:
+            self.lost |= set(self.program.output()).difference(kept.columns)
+            self.program = only(self.program, kept, index)
+            self.replay = replace(self.replay, steps=(*self.replay.steps, Step(index, kept)))
 
     def _go_on_from(self, partitions: Partitions, files: Iterable[Part], index: int) -> None:
         """Exchanged rows are what is left to be read; the program begins anew."""
@@ -134,6 +144,7 @@ class Walk:
     def _join_by_exchange(self, step: Step, operation: Join, program: Program, there: Partitions) -> None:
         self.gather()
         keys = shared_keys(self.context.job.tables, step.index, operation.on)
+        self._lose(step.index)
         here = self.program, self.partitions
         matched, files = exchange_both(self.context, here, (program, there), keys, step.index, ("rows", "side"))
         self._go_on_from(matched, files, step.index)
@@ -238,55 +249,3 @@ class Walk:
             table=table,
             warnings=tuple(self.warnings),
         )
-
-
-def held_after(held: frozenset[str] | None, step: Step) -> frozenset[str] | None:
-    """The columns whose equal values lie in one partition each after a step, given those before it."""
-    operation = step.operation
-    if held is None or isinstance(operation, Union):
-        return None
-    if isinstance(operation, Rename):
-        return frozenset(operation.columns.get(name, name) for name in held)
-    return None if held & operation.makes(step.side_columns) or _loses(operation, held) else held
-
-
-def shared_keys(tables: Sequence[TableOperation], index: int, keys: Sequence[str]) -> tuple[str, ...]:
-    """Some of the keys: those that later operations have, too, so that one exchange serves several."""
-    shared = tuple(dict.fromkeys(keys))
-    for operation in tables[index + 1 :]:
-        if set(shared) & operation.makes() or _begins_anew(operation):
-            break
-        together = operation.by if isinstance(operation, Aggregate) else operation.together
-        if together is None or (isinstance(operation, Dedupe) and operation.columns is None):
-            continue
-        common = tuple(key for key in shared if key in together)
-        if not common:
-            break
-        shared = common
-    return shared
-
-
-def keys_of_later(tables: Sequence[TableOperation], index: int, by: Sequence[str]) -> tuple[str, ...]:
-    """Keys by which rows are exchanged later on in any case, and that groups by `by` can do with; else none."""
-    for operation in tables[index + 1 :]:
-        if _begins_anew(operation) or set(by) & operation.makes():
-            return ()
-        if isinstance(operation, Dedupe) and operation.columns is None:
-            return tuple(by)
-        if isinstance(operation, (Window, Dedupe)):
-            return tuple(key for key in by if key in (operation.together or ()))
-    return ()
-
-
-def _loses(operation: Operation, names: frozenset[str]) -> bool:
-    """Whether some of the columns are gone after it, so that another one may come to be called like them."""
-    if isinstance(operation, Select):
-        return not names <= set(operation.columns)
-    return isinstance(operation, Drop) and bool(names & set(operation.columns))
-
-
-def _begins_anew(operation: TableOperation) -> bool:
-    """Whether keys before it say nothing of the rows after it."""
-    return isinstance(operation, (Rename, Union, Pivot)) or (
-        isinstance(operation, Aggregate) and not operation.broadcast
-    )

@@ -21,8 +21,9 @@ from treadle.engine.context import Context
 from treadle.engine.events import Events
 from treadle.engine.job import Job
 from treadle.engine.relational.keys import hash_keys
-from treadle.engine.rows import program_of
+from treadle.engine.rows import program_of, replay_of
 from treadle.engine.store import Store
+from treadle.engine.walk import Walk
 from treadle.errors import DataError, TreadleError
 
 BACKEND = Backend()
@@ -244,6 +245,72 @@ def test_a_column_called_like_a_lost_key_is_another(
         found = outcome(client, folder, frame, tables, 4).sort_values("id", ignore_index=True)
         assert found["by_day"].tolist() == (frame.groupby("day").cumcount() + 1).tolist()
         assert found["by_key"].tolist() == (frame.groupby("key", dropna=False).cumcount() + 1).tolist()
+
+
+BY_KEY = {"op": "window", "by": ["key"], "order": "ts", "outputs": {"sum": AMOUNT}}
+BY_WORD = {"op": "window", "by": ["word"], "outputs": {"by_word": NUMBERED}}
+DROPPED = {
+    "two": [BY_KEY, {"op": "drop", "columns": ["word", "day"]}],
+    "and made anew": [
+        BY_KEY, {"op": "drop", "columns": ["word"]}, {"op": "rename", "columns": {"day": "word"}}, BY_WORD,
+        {"op": "drop", "columns": ["word"]},
+    ],
+    "and derived": [
+        BY_KEY, {"op": "derive", "name": "day", "sql": "amount"}, {"op": "drop", "columns": ["word"]},
+        BY_WORD | {"by": ["day"]},
+    ],
+    "not selected": [
+        BY_KEY, {"op": "derive", "name": "n", "sql": "day + 1"}, {"op": "select", "columns": ["sum", "n", "id"]},
+    ],
+    "all but the keys": [OPERATIONS["join"], {"op": "drop", "columns": ["word", "ts", "amount"]}, {"op": "dedupe"}],
+    "the id": [BY_KEY, {"op": "drop", "columns": ["id", "word"]}],
+    "for groups": [
+        BY_KEY, {"op": "aggregate", "by": ["day"], "aggregations": {"n": {"function": "sum", "column": "sum"}}},
+    ],
+    "for itself": [
+        BY_KEY, {"op": "union", "with": {"path": "MORE"}, "fill": True}, {"op": "drop", "columns": ["word"]},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_columns_that_nothing_looks_at_are_not_exchanged_and_nobody_notices(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    frame = rows(np.random.default_rng(7), 40)
+    expected = outcome(client, folder, frame, DROPPED[name], 1)
+    monkeypatch.setattr(exchange, "BUCKET_BYTES", 300)
+    monkeypatch.setattr(sides, "broadcast_limit", lambda _: 0)
+    written: list[set[str]] = []
+    go_on = Walk._go_on_from
+
+    def exchanged(walk: Walk, *args: Any) -> None:
+        go_on(walk, *args)
+        written.append(set(walk.program.output()))
+
+    monkeypatch.setattr(Walk, "_go_on_from", exchanged)
+    found = outcome(client, folder, frame, DROPPED[name], 4)
+    assert list(found) == list(expected)
+    assert ("word" in written[0]) == (name == "for itself")
+    by = sorted(set(found) - {"sum"})
+    pd.testing.assert_frame_equal(
+        found.sort_values(by, ignore_index=True), expected.sort_values(by, ignore_index=True), rtol=1e-12
+    )
+
+
+def test_what_was_not_exchanged_is_not_replayed_either(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "BUCKET_BYTES", 300)
+    frame = rows(np.random.default_rng(8), 40)
+    context, prepared = prepare(
+        client, folder, frame, DROPPED["and made anew"], 4, **TREE | {"data": {"target": "key"}}
+    )
+    assert "day" not in prepared.source.kinds
+    program = program_of(context, prepared)
+    found = pd.concat([program.rows(partition) for partition in prepared.source.partitions]).drop(columns="__order__")
+    replayed = replay_of(context, prepared).apply(BACKEND.frame(BACKEND.table(frame.assign(__id__=frame["id"]))))
+    pd.testing.assert_frame_equal(found.sort_values("id", ignore_index=True), replayed[list(found)])
 
 
 @pytest.mark.parametrize("bucket", [2**25, 300])

@@ -72,6 +72,7 @@ def test_of_rows_that_are_exchanged_it_says_how_many_lie_together_and_what_they_
     assert memory_of(job_of(folder, [WINDOW, AGGREGATE])).exchanged == once.exchanged
     double = {"op": "derive", "name": "key", "sql": "key * 2"}
     assert memory_of(job_of(folder, [WINDOW, double, WINDOW_AGAIN])).exchanged > 2 * once.exchanged
+    assert memory_of(job_of(folder, [WINDOW, DROP])).exchanged == ROWS * (WIDTH - row_bytes({"word": "text"}) + 8)
     assert memory_of(job_of(folder, [FILTER])).exchanged == 0
 
 
