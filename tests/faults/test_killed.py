@@ -103,6 +103,28 @@ def test_a_worker_killed_while_the_contract_is_checked(spec: Spec, scheduler: st
         pd.testing.assert_frame_equal(run.table(name).to_pandas(), expected.table(name).to_pandas())
 
 
+def test_a_worker_killed_while_text_is_read(scheduler: str, tmp_path: Path) -> None:
+    """Rows, their numbers and the broken ones are the same."""
+    (tmp_path / "texts").mkdir()
+    for number in range(8):
+        lines = [f"{number},{n},{n / 7:.3f},word {n % 9}" for n in range(30_000)]
+        lines[number * 100] = f"{number},broken"
+        (tmp_path / "texts" / f"{number}.csv").write_text("\n".join(["file,n,x,word", *lines, ""]))
+    job = {
+        "apiVersion": "treadle/v1",
+        "name": "texts",
+        "data": {"path": str(tmp_path / "texts"), "bad_rows": {"limit": 8}},
+        "features": [{"op": "scale", "columns": ["x"]}, {"op": "frequency", "columns": ["word"]}],
+    }
+    here = {"profile": "local", "workers": 2, "threads": 1, "memory": "2GB"}
+    run = worker_killed({**job, "cluster": here}, tmp_path, stage("read"), 0.1, (0,))
+    elsewhere = {**job, "cluster": {"profile": "address", "address": scheduler}}
+    expected = treadle.run(elsewhere, root=str(tmp_path / "undisturbed"))
+    assert (run.table("features").rows, run.table("quarantine").rows) == (8 * 29_999, 8)
+    for name in ("quarantine", "features"):
+        pd.testing.assert_frame_equal(run.table(name).to_pandas(), expected.table(name).to_pandas())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("which", [(0,), (1,), (0, 1)], ids=["first", "second", "both"])
