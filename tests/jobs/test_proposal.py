@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +101,9 @@ def test_a_proposal_is_accepted_whatever_the_table_holds(
     try:
         found = check_spec(spec, str(folder / "root"))
     except DataError as error:
-        assert re.search("null in all|one class only", str(error)), error
-        assert target is not None
-        assert frame[target].nunique() < 2
+        learnable = target is None or frame[target].nunique() > 1
+        if learnable or "nothing to learn" not in str(error) and "one class only" not in str(error):
+            raise
         return
     assert found["rows"] == len(frame)
     assert found["features"] == [] or target is not None
