@@ -16,8 +16,12 @@ from treadle.engine import exchange
 
 def ways(bucket: int) -> pytest.MarkDecorator:
     """Partitions, and bytes of a bucket so small that the rows are exchanged."""
-    names = ["whole", "4 partitions", "16 partitions, exchanged"]
-    return pytest.mark.parametrize("way", [(1, None), (4, None), (16, bucket)], ids=names)
+    ways = [
+        pytest.param((1, None), id="whole"),
+        pytest.param((4, None), id="4 partitions", marks=pytest.mark.slow),
+        pytest.param((16, bucket), id="16 partitions, exchanged"),
+    ]
+    return pytest.mark.parametrize("way", ways)
 
 
 @pytest.fixture
