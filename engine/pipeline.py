@@ -54,7 +54,7 @@ from treadle.engine.job import Job
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import check_models
 from treadle.engine.program import Program
-from treadle.engine.relational import Join, Union
+from treadle.engine.relational import Join, Side, Union
 from treadle.engine.store import OUTCOME, Store
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
 
@@ -119,16 +119,25 @@ def inspect(job: Job) -> Inputs:
         main=text_input.inspect(job.data.path, job.data.format, options, job.data.version),
         test=text_input.inspect(test, job.data.format, options) if test is not None else None,
         sides={
-            i: text_input.inspect(operation.with_.path, operation.with_.format)
+            i: _inspect_side(operation.with_, f"tables.{i}.with")
             for i, operation in enumerate(job.tables)
             if isinstance(operation, (Join, Union))
         },
         known={
-            i: text_input.inspect(expectation.in_.path, expectation.in_.format)
+            i: _inspect_side(expectation.in_, f"contract.{i}.in")
             for i, expectation in enumerate(job.contract)
             if isinstance(expectation, Known)
         },
     )
+
+
+def _inspect_side(side: Side, section: str) -> Inspected:
+    return text_input.inspect(side.path, side.format, version=side.version, section=section)
+
+
+def _of_content(section: Mapping[str, Any], inspected: Inspected) -> dict[str, Any]:
+    """Another table in a fingerprint: by what it holds, which tells the version too, not by where it lies."""
+    return {**section, "path": inspected.digest, "version": inspected.version}
 
 
 def check(job: Job, inputs: Inputs, store: Store) -> tuple[Program, list[str]]:
@@ -218,7 +227,7 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     rows = "contract" if job.sets_aside else "read"
     tables = [operation.model_dump(mode="json", by_alias=True) for operation in job.tables]
     for i, side in inputs.sides.items():
-        tables[i]["with"] = {**tables[i]["with"], "path": side.digest}
+        tables[i]["with"] = _of_content(tables[i]["with"], side)
     chain.add(
         "etl",
         Prepared,
@@ -248,7 +257,7 @@ def _add_contract(chain: _Chain, job: Job, inputs: Inputs) -> None:
     """The stage that a spec with a contract has after `read`."""
     expectations = [expectation.model_dump(mode="json", by_alias=True) for expectation in job.contract]
     for i, inspected in inputs.known.items():
-        expectations[i]["in"] = {**expectations[i]["in"], "path": inspected.digest}
+        expectations[i]["in"] = _of_content(expectations[i]["in"], inspected)
     chain.add(
         "contract",
         Contracted,
