@@ -68,6 +68,8 @@ class Data(Section):
     types: dict[str, Literal["int", "float", "bool", "timestamp", "date", "text"]] = Field(default_factory=dict)
     """Column types that are not to be inferred, or that a file's own are changed to."""
     bad_rows: BadRows = BadRows()
+    duplicates: Literal["keep", "count", "drop"] = "keep"
+    """What to do with rows that equal an earlier one in every column."""
 
     @model_validator(mode="after")
     def _names_are_for_files_without_header(self) -> Data:

@@ -1,6 +1,7 @@
 """The stages of a job, in order. Each is skipped when its outcome is there already.
 
-    read -> contract -> etl -> split -> features -> train:<model>... -> evaluate -> explain, predict -> publish
+    read -> duplicates -> contract -> etl -> split -> features -> train:<model>...
+         -> evaluate -> explain, predict -> publish
 
 A stage's fingerprint is a digest of its configuration, of the fingerprints of the stages that it
 needs, of the input's content and of its code's revision. An outcome under that fingerprint is
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 
 from treadle.engine import (
     contract,
+    duplicates,
     etl,
     evaluate,
     explain,
@@ -36,6 +38,7 @@ from treadle.engine import (
 from treadle.engine.artifacts import (
     Artifact,
     Contracted,
+    Deduplicated,
     Evaluation,
     Explanation,
     Features,
@@ -60,6 +63,7 @@ from treadle.errors import DataError, RequestError, StorageError, column_not_fou
 
 Made = Mapping[str, Any]
 HOST_STAGES: Mapping[str, str] = {
+    "duplicates": "on the host, in pandas: cuDF is not used yet",
     "contract": "on the host, in pandas: cuDF is not used yet",
     "etl": "on the host, in pandas: cuDF is not used yet",
     "split": "on the host, in pandas: cuDF is not used yet",
@@ -221,10 +225,21 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         read.REVISION,
         lambda c, m: read.run(c, inputs.main, inputs.test),
     )
+    rows = "read"
+    if data.duplicates != "keep":
+        chain.add(
+            "duplicates",
+            Deduplicated,
+            ("read",),
+            data.duplicates,
+            duplicates.REVISION,
+            lambda c, m: duplicates.run(c, m["read"]),
+        )
+        # Where they are only counted, and where a contract sets nothing aside, the rows stay as they are.
+        rows = "duplicates" if data.duplicates == "drop" else rows
     if job.contract:
-        _add_contract(chain, job, inputs)
-    # A contract that sets nothing aside leaves the rows as they are.
-    rows = "contract" if job.sets_aside else "read"
+        _add_contract(chain, job, inputs, rows)
+        rows = "contract" if job.sets_aside else rows
     tables = [operation.model_dump(mode="json", by_alias=True) for operation in job.tables]
     for i, side in inputs.sides.items():
         tables[i]["with"] = _of_content(tables[i]["with"], side)
@@ -234,7 +249,7 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         (rows,),
         [tables, data.id, job.is_etl, job.keeps_no_tables],
         etl.REVISION,
-        lambda c, m: etl.run(c, m["contract"].source if job.sets_aside else m["read"], inputs.sides),
+        lambda c, m: etl.run(c, _source(m[rows]), inputs.sides),
     )
     if not job.is_etl:
         _add_feature_stages(chain, job)
@@ -253,18 +268,23 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     return tuple(chain.stages.values())
 
 
-def _add_contract(chain: _Chain, job: Job, inputs: Inputs) -> None:
-    """The stage that a spec with a contract has after `read`."""
+def _source(made: Source | Deduplicated | Contracted) -> Source:
+    """The rows that a stage hands on."""
+    return made if isinstance(made, Source) else made.source
+
+
+def _add_contract(chain: _Chain, job: Job, inputs: Inputs, rows: str) -> None:
+    """The stage that a spec with a contract has; `rows` is the one before, whose rows it looks at."""
     expectations = [expectation.model_dump(mode="json", by_alias=True) for expectation in job.contract]
     for i, inspected in inputs.known.items():
         expectations[i]["in"] = _of_content(expectations[i]["in"], inspected)
     chain.add(
         "contract",
         Contracted,
-        ("read",),
+        (rows,),
         expectations,
         contract.REVISION,
-        lambda c, m: contract.run(c, m["read"], inputs.known),
+        lambda c, m: contract.run(c, _source(m[rows]), inputs.known),
     )
 
 
