@@ -49,8 +49,11 @@ LIBRARIES = (
     "sqlglot",
     "pydantic",
 )
-IN_MANIFEST = ("read", "contract", "split", "evaluate", "explain")
+IN_MANIFEST = ("read", "duplicates", "contract", "split", "evaluate", "explain")
 """Stages whose artifacts, without their file lists, are results that a reader of the manifest wants."""
+NOT_IN_MANIFEST = {
+    "table", "files", "partitions", "quarantine", "origins", "source", "left_out", "warnings", "fell_back",
+}  # fmt: skip
 
 
 def run(
@@ -201,7 +204,7 @@ def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Seq
         if name in made:
             results[name] = made[name].model_dump(
                 mode="json",
-                exclude={"table", "files", "partitions", "quarantine", "origins", "source", "warnings", "fell_back"},
+                exclude=NOT_IN_MANIFEST,
             )
     manifest.update(
         status="succeeded",
