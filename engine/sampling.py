@@ -72,7 +72,7 @@ def sample_of(
     there = there.take(pc.index_in(kept, value_set=there.column(ROW_ID)))
     tested = pc.equal(made.column("split"), "test")
     made, there = made.filter(tested), there.filter(tested).drop_columns([ROW_ID])
-    chosen = pa.array(with_nulls(there, count))
+    chosen = pa.array(with_nulls(there, count), pa.int64())
     made, there = made.take(chosen), there.take(chosen)
     if not made.num_rows:
         return "no row of the test set has an id that no other row has"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.kernels import distinct
+from treadle.kernels import distinct as kernel
 from treadle.kernels.distinct import (
     PRECISION,
     entries_of,
@@ -67,7 +67,7 @@ def test_entries_are_the_registers_that_are_not_zero(dense: int, rows: list[tupl
     hashes, codes = array([hash_ for hash_, _ in rows]), np.array([code for _, code in rows], dtype=np.int64)
     registers = sketch_groups(hashes, codes, 4, 6)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distinct, "DENSE_BYTES", dense)
+        patch.setattr(kernel, "DENSE_BYTES", dense)
         parts = [entries_of(hashes[part], codes[part], 4, 6) for part in (slice(None), slice(cut), slice(cut, None))]
     found = [(int(e) >> 12, int(e) >> 6 & 63, int(e) & 63) for e in parts[0]]
     assert found == [(g, r, int(registers[g, r])) for g in range(4) for r in range(64) if registers[g, r]]
