@@ -196,7 +196,7 @@ class Bundle:
             ids, matrix = self._features_of(self.program.backend.frame(sample.rows))
         except (TreadleError, pa.ArrowException, AttributeError, LookupError, TypeError, ValueError) as error:
             return f"raw rows of the run cannot be replayed: {error}"
-        places = ids if self.document.id is None else pc.index_in(ids, value_set=sample.ids)
+        places = ids if self.document.id is None else pc.index_in(ids, value_set=sample.ids).fill_null(-1)
         found = sample.other_rows(places.to_numpy())
         if found is None:
             matrix = matrix[np.argsort(places.to_numpy())]
