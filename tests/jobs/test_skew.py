@@ -21,6 +21,7 @@ from treadle.engine.bundle import Bundle, load_bundle
 from treadle.engine.skew import SampleRecord
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError
+from treadle.jobs.predict import predict_files
 from treadle.jobs.run import Run
 
 TABLES: list[dict[str, Any]] = [
@@ -144,6 +145,10 @@ def test_a_side_table_that_changed(made: tuple[Path, Run], copied: Path) -> None
     changed_column(copied / SIDE, "pay", lambda pay: pay * 1.01)
     with pytest.raises(StorageError, match=r"feature 'pay' of row \d+ becomes \S+, and was \S+ in the run"):
         opened(copied).predict(raw_of(made))
+    root, out = copied.parents[2], copied.parents[3] / "out"
+    with pytest.raises(StorageError, match="'people:1' is refused, it would not predict as trained: feature 'pay'"):
+        predict_files("people", [str(made[0])], str(out), root=str(root))
+    assert not out.exists()
     changed_json(copied / "bundle.json", lambda document: document["libraries"].update(pandas="1.5.3", nothing="7"))
     with pytest.raises(
         StorageError,
