@@ -248,3 +248,31 @@ def test_rows_are_found_by_ids_that_no_other_has(made: tuple[Path, Run], tmp_pat
     np.testing.assert_array_equal(sample["input.income"], expected["income"])
     np.testing.assert_array_equal(sample["feature.age"], expected["age"])
     assert len(model.predict(raw)) == len(raw)
+
+
+def test_samples_of_groups_and_of_another_file_for_the_test(
+    made: tuple[Path, Run], tmp_path: Path, scheduler: str
+) -> None:
+    """Groups are rows of their own, with numbers for ids; of two files the rows of the second are for the test."""
+    raw = pd.read_parquet(made[0])
+    aggregations = {"pay": {"function": "mean", "column": "income"}, "n": {"function": "count"}}
+    grouped = {"op": "aggregate", "by": ["age", "city", "buys"], "aggregations": aggregations}
+    features = [{"op": "impute", "columns": "numeric"}, {"op": "one_hot", "columns": ["city"]}]
+    spec = spec_of(made[0], tmp_path, scheduler, contract=[], features=features, models=["decision_tree"])
+    model = treadle.run({**spec, "tables": [grouped]}).model
+    sample = model.store.read_parquet(f"{model.folder}/sample.parquet").to_pandas()
+    groups = raw.groupby(["age", "city", "buys"], dropna=False)["income"].mean().reset_index()
+    assert len(sample) == 32
+    np.testing.assert_allclose(sample["input.pay"], groups["income"].loc[sample["id"]], rtol=1e-12)
+    assert sample["input.city"].fillna("?").tolist() == groups["city"].fillna("?").loc[sample["id"]].tolist()
+    for name, rows in {"train.csv": raw[:400], "test.csv": raw[400:]}.items():
+        rows.to_csv(tmp_path / name, index=False)
+    spec["data"]["path"], spec["split"] = (
+        str(tmp_path / "train.csv"),
+        {"kind": "path", "path": str(tmp_path / "test.csv")},
+    )
+    model = treadle.run({**spec, "tables": [DROP, TABLES[2]]}).model
+    sample = model.store.read_parquet(f"{model.folder}/sample.parquet").to_pandas().set_index("id")
+    assert len(sample) == 32
+    assert sample.index.min() >= 400
+    np.testing.assert_array_equal(sample["input.age"], raw["age"].loc[sample.index])
