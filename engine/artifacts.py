@@ -5,6 +5,8 @@ Paths of files that Treadle wrote are relative to the artifacts root, so that a 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -342,3 +344,9 @@ class Publication(Artifact):
     tables: tuple[TableRecord, ...]
     model: str | None
     """`name:version` of the bundle."""
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits for any JSON-able value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

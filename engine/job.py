@@ -188,6 +188,13 @@ class Predict(Section):
     rows: Literal["none", "test", "all"] = "test"
 
 
+class Artifacts(Section):
+    """What is kept of a run beside its outcome."""
+
+    sample: Annotated[int, Field(ge=0, le=1000)] = 32
+    """Raw rows that a model's bundle holds, for its replay to be checked by."""
+
+
 class Job(Section):
     """What the engine does; see each section."""
 
@@ -205,6 +212,7 @@ class Job(Section):
     """Chooses the best model; AUC for two classes, log loss for several, RMSE for numbers when absent."""
     explain: Explain = Explain()
     predict: Predict = Predict()
+    artifacts: Artifacts = Artifacts()
 
     @field_validator("models", mode="before")
     @classmethod

@@ -12,9 +12,7 @@ final, so the same mechanism is a cache between runs and the way to resume after
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -48,6 +46,7 @@ from treadle.engine.artifacts import (
     Source,
     SplitRule,
     Trained,
+    digest,
 )
 from treadle.engine.bundle import replayable
 from treadle.engine.context import Context
@@ -262,7 +261,7 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         "publish",
         Publication,
         before,
-        job.name,
+        [job.name, job.artifacts.sample],
         publish.REVISION,
         lambda c, m: _publish(c, m, chain.stages),
         always=True,
@@ -412,9 +411,3 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
         records.append(record)
         context.events.emit(stage.name, "finished", **asdict(meter.cost), warnings=artifact.warnings)
     return made, records
-
-
-def digest(value: Any) -> str:
-    """16 hexadecimal digits for any JSON-able value."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -20,7 +20,7 @@ from treadle.cluster.hardware import cores, memory_bytes
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import is_here
 from treadle.engine import pipeline
-from treadle.engine.artifacts import Artifact, Publication
+from treadle.engine.artifacts import Artifact, Publication, digest
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events, Listener, now
@@ -105,7 +105,7 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
         "started": now(),
         "seconds": None,
         "spec": plan.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
-        "spec_digest": pipeline.digest(plan.spec.model_dump(mode="json", by_alias=True)),
+        "spec_digest": digest(plan.spec.model_dump(mode="json", by_alias=True)),
         "plan": plan.describe(),
         "inputs": _inputs(plan),
         "seed": plan.spec.seed,
