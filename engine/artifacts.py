@@ -187,6 +187,12 @@ class Contracted(Artifact):
         return self.source.parts
 
 
+def source_of(made: Artifact) -> Source:
+    """The rows that the stages before `tables` hand on."""
+    assert isinstance(made, (Source, Deduplicated, Contracted))
+    return made if isinstance(made, Source) else made.source
+
+
 class StepRecord(Document):
     """A relational operation as it was compiled; see `treadle.engine.program.Step`."""
 

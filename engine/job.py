@@ -246,6 +246,13 @@ class Job(Section):
         return any(expectation.otherwise == "quarantine" for expectation in self.contract)
 
     @property
+    def rows_from(self) -> str:
+        """The stage whose rows `tables` begins with."""
+        if self.sets_aside:
+            return "contract"
+        return "duplicates" if self.data.duplicates == "drop" else "read"
+
+    @property
     def is_etl(self) -> bool:
         """Without models and features a job only makes the table `etl`."""
         return not self.models and not self.features

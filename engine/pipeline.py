@@ -47,6 +47,7 @@ from treadle.engine.artifacts import (
     SplitRule,
     Trained,
     digest,
+    source_of,
 )
 from treadle.engine.bundle import replayable
 from treadle.engine.context import Context
@@ -236,11 +237,11 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
             duplicates.REVISION,
             lambda c, m: duplicates.run(c, m["read"]),
         )
-        # Where they are only counted, and where a contract sets nothing aside, the rows stay as they are.
+        # Where they are only counted, the rows stay as they are; so they do where a contract sets nothing aside.
         rows = "duplicates" if data.duplicates == "drop" else rows
     if job.contract:
         _add_contract(chain, job, inputs, rows)
-        rows = "contract" if job.sets_aside else rows
+    rows = job.rows_from
     tables = [operation.model_dump(mode="json", by_alias=True) for operation in job.tables]
     for i, side in inputs.sides.items():
         tables[i]["with"] = _of_content(tables[i]["with"], side)
@@ -250,7 +251,7 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         (rows,),
         [tables, data.id, job.is_etl, job.keeps_no_tables],
         etl.REVISION,
-        lambda c, m: etl.run(c, _source(m[rows]), inputs.sides),
+        lambda c, m: etl.run(c, source_of(m[rows]), inputs.sides),
     )
     if not job.is_etl:
         _add_feature_stages(chain, job)
@@ -269,11 +270,6 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     return tuple(chain.stages.values())
 
 
-def _source(made: Source | Deduplicated | Contracted) -> Source:
-    """The rows that a stage hands on."""
-    return made if isinstance(made, Source) else made.source
-
-
 def _add_contract(chain: _Chain, job: Job, inputs: Inputs, rows: str) -> None:
     """The stage that a spec with a contract has; `rows` is the one before, whose rows it looks at."""
     expectations = [expectation.model_dump(mode="json", by_alias=True) for expectation in job.contract]
@@ -285,7 +281,7 @@ def _add_contract(chain: _Chain, job: Job, inputs: Inputs, rows: str) -> None:
         (rows,),
         expectations,
         contract.REVISION,
-        lambda c, m: contract.run(c, _source(m[rows]), inputs.known),
+        lambda c, m: contract.run(c, source_of(m[rows]), inputs.known),
     )
 
 

@@ -16,7 +16,6 @@ import pyarrow as pa
 from treadle.engine import delta
 from treadle.engine.artifacts import (
     Artifact,
-    Contracted,
     Evaluation,
     Explanation,
     Features,
@@ -28,6 +27,7 @@ from treadle.engine.artifacts import (
     SplitRule,
     TableRecord,
     Trained,
+    source_of,
 )
 from treadle.engine.bundle import BundleDocument, fingerprint_of, is_sound, replayable, versions, write_bundle
 from treadle.engine.context import Context
@@ -74,9 +74,7 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
     best = made[f"train:{evaluation.best}"]
     assert isinstance(best, Trained)
     fingerprint = fingerprints["publish"]
-    read = made["contract" if context.job.sets_aside else "read"]
-    raw = read.source if isinstance(read, Contracted) else read
-    assert isinstance(raw, Source)
+    raw = source_of(made[context.job.rows_from])
     model = _bundle(context, prepared, raw, rule, features, evaluation, best, fingerprint)
     return Publication(tables=tuple(tables), model=model)
 
