@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def warm_up() -> float:
@@ -21,7 +24,7 @@ def _make_tables() -> None:
     """Groups and windows over a few rows, with every function that has a kernel, of floats and of whole numbers."""
     import pandas as pd
 
-    from treadle.engine.relational import Aggregate, Dedupe, Window
+    from treadle.engine.backend import Backend
 
     frame = pd.DataFrame(
         {
@@ -31,6 +34,14 @@ def _make_tables() -> None:
             "int": pd.array([1, None, 2], dtype="Int64"),
         }
     )
+    # Columns that are read from files may not be written to, for which Numba compiles anew.
+    for rows in (frame, Backend().frame(Backend().table(frame))):
+        _make_groups_and_windows(rows)
+
+
+def _make_groups_and_windows(frame: pd.DataFrame) -> None:
+    from treadle.engine.relational import Aggregate, Dedupe, Window
+
     for column in ("float", "int"):
         functions = (
             "sum",
