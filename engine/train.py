@@ -173,12 +173,12 @@ def fit_estimator(
 
 def make_estimator(entry: Entry, config: ModelConfig, rule: SplitRule, seed: int) -> Any:
     """The library's estimator with the engine's seed and threads, where it takes them."""
-    params = dict(config.params)
+    params: dict[str, Any] = dict(config.params)
     for name in ("class_weight", "class_weights"):
         if isinstance(given := params.get(name), Mapping):
             params[name] = _by_code(given, rule.classes, f"{name} of {config.title}")
     known = entry.known(rule.task)
-    engine = {"random_state": seed, "thread_count": task_threads() or -1}
+    engine: dict[str, Any] = {"random_state": seed, "thread_count": task_threads() or -1}
     if entry.family != "linear":
         engine["n_jobs"] = task_threads() or None
     taken = {name: value for name, value in engine.items() if name in known}
