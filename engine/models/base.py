@@ -136,7 +136,7 @@ def load_model(store: Store, folder: str) -> Model:
     return _loaded(store, folder, store.stamp(f"{folder}/model.json"))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)  # more than a job that compares the whole catalogue has
 def _loaded(store: Store, folder: str, stamp: str) -> Model:
     document = store.read_json(f"{folder}/model.json")
     try:

@@ -1,9 +1,10 @@
 """Models without a closed form of their Shapley values: these are enumerated for few features, else sampled.
 
-Absent features have the values of background rows, which are kept with the model. For each of them one order of
-the features is drawn when the model is trained. From the background row to the row that is explained, features
+Absent features have the values of background rows, which are kept with the model. For each of them some orders of
+the features are drawn when the model is trained. From the background row to the row that is explained, features
 change in that order and, as an antithetic draw, in its reverse; what the margin changes by is their contribution.
-Whatever is drawn, contributions and bias add up to the margin.
+Whatever is drawn, contributions and bias add up to the margin. How the orders of a background row differ from each
+other tells the standard error.
 
 Sources: Castro, Gomez and Tejada, "Polynomial calculation of the Shapley value based on sampling", Computers and
 Operations Research 36 (2009); Mitchell, Cooper, Frank and Holmes, "Sampling permutations for Shapley value
@@ -28,8 +29,11 @@ from treadle.kernels.hashing import mix64
 MOST_EVALUATIONS = 8192
 """Margins that are computed to explain one row."""
 MOST_BACKGROUND = 100
-FEWEST_BACKGROUND = 8
-FEWEST_ORDERS = 4
+FEWEST_BACKGROUND = 4
+FEWEST_FOR_ALL = 8
+"""Background rows with which all coalitions are enumerated, if not sampled."""
+FEWEST_ORDERS = 2
+"""Of a background row, so that they can be compared."""
 MEASURED_ROWS = 20
 """Training rows on which the standard error is measured."""
 CELLS = 2**20
@@ -43,7 +47,7 @@ class Background:
     rows: np.ndarray
     """float32 (rows, features)."""
     orders: np.ndarray
-    """int32 (rows, features): one order of the features a row; (0, features) when all coalitions are enumerated."""
+    """int32 (rows, orders, features): orders of the features; of no rows when all coalitions are enumerated."""
     error: float = 0.0
     """Mean standard error of a contribution, over features, outputs and some training rows, in the margin's unit."""
 
@@ -52,16 +56,19 @@ def draw_background(matrix: np.ndarray, evaluations: int, seed: int) -> Backgrou
     """Rows of a training matrix (rows, features) by a hash of their places, and orders by a generator of this seed.
 
     `evaluations` is about how many margins explaining a row may take; it decides how many rows are drawn. All
-    coalitions are enumerated when that leaves FEWEST_BACKGROUND rows at least.
+    coalitions are enumerated when that leaves FEWEST_FOR_ALL rows at least.
     """
     features = matrix.shape[1]
     place = np.argsort(mix64(np.arange(len(matrix), dtype=np.uint64), seed), kind="stable")
-    exact = FEWEST_BACKGROUND << features <= evaluations
-    wanted = evaluations >> features if exact else max(evaluations // (2 * (features - 1)), FEWEST_ORDERS)
+    exact = FEWEST_FOR_ALL << features <= evaluations
+    walks = 1 if exact else evaluations // (2 * (features - 1))
+    wanted = evaluations >> features if exact else max(walks // FEWEST_ORDERS, FEWEST_BACKGROUND)
     rows = matrix[np.sort(place[: min(wanted, MOST_BACKGROUND)])].astype(np.float32)
-    generator = np.random.default_rng(seed)
-    orders = np.empty((0, features)) if exact else [generator.permutation(features) for _ in rows]
-    return Background(rows, np.asarray(orders, dtype=np.int32))
+    if exact:
+        return Background(rows, np.empty((0, 0, features), dtype=np.int32))
+    each = max(walks // len(rows), FEWEST_ORDERS)
+    orders = np.tile(np.arange(features, dtype=np.int32), (len(rows), each, 1))
+    return Background(rows, np.random.default_rng(seed).permuted(orders, axis=2))
 
 
 class SampledModel(Model):
@@ -75,12 +82,13 @@ class SampledModel(Model):
 
     @property
     def method(self) -> str:
-        rows = len(self.background.rows)
+        of = f"absent features from {len(self.background.rows)} training rows"
         if not len(self.background.orders):
-            return f"Shapley values, exact over all coalitions, absent features from {rows} training rows"
+            return f"Shapley values, exact over all coalitions, {of}"
+        permutations = self.background.orders.shape[0] * self.background.orders.shape[1]
         return (
-            f"Shapley values, sampled: {rows} permutations and their reverses, each from a training row; "
-            f"mean standard error {self.background.error:.2g} of the margin"
+            f"Shapley values, {of}, sampled with {permutations} permutations and their reverses; "
+            f"mean standard error {self.background.error:.2g}, in the unit of the margin"
         )
 
     def measured(self, matrix: np.ndarray, seed: int) -> None:
@@ -118,43 +126,52 @@ class SampledModel(Model):
         """(background rows, outputs): their margins."""
         return self._raw(self.background.rows)
 
-    def _mixed(self, row: np.ndarray, present: np.ndarray) -> np.ndarray:
-        """Margins (background rows, masks, outputs) of the row where `present` says so, elsewhere of the background.
+    def _mixed(self, row: np.ndarray, count: int, present: Callable[[np.ndarray], Any]) -> np.ndarray:
+        """Margins (count, outputs) of rows that are mixed of `row` and of a background row.
 
-        `present` is bool (background rows, masks, features), where the first axis may be 1.
+        `present` says of some numbers below `count` which background row (numbers,) it is, and which features are
+        those of `row`: bool (numbers, features).
         """
-        background = self.background.rows
-        step = max(1, CELLS // (present.shape[1] * self.features))
         parts = []
-        for start in range(0, len(background), step):
-            rows = background[start : start + step, None, :]
-            mask = present if len(present) == 1 else present[start : start + step]
-            mixed = np.where(mask, row, rows)
-            parts.append(self._raw(mixed.reshape(-1, self.features)).reshape(*mixed.shape[:2], self.outputs))
+        step = max(1, CELLS // self.features)
+        for low in range(0, count, step):
+            number, mask = present(np.arange(low, min(low + step, count)))
+            parts.append(self._raw(np.where(mask, row, self.background.rows[number])))
         return np.concatenate(parts)
 
     @functools.cached_property
-    def _walks(self) -> np.ndarray:
-        """bool (background rows, 2 (features - 1), features): what is present on the way, forward and in reverse."""
-        rank = np.argsort(self.background.orders, axis=1)[:, None, :]
-        steps = np.arange(1, self.features)[:, None]
-        return np.concatenate([rank < steps, rank >= self.features - steps], axis=1)
+    def _rank(self) -> np.ndarray:
+        """int32 (background rows * orders, features): the place of a feature in each order."""
+        return np.argsort(self.background.orders, axis=2).astype(np.int32).reshape(-1, self.features)
 
     def _sampled(self, row: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Contributions to the margin (outputs,), and their standard errors: (outputs, features) both."""
-        orders, count, n = self.background.orders, len(self.background.orders), self.features
-        walked = np.empty((count, 2, n + 1, self.outputs))
-        walked[:, :, 0] = self._base[:, None]
-        walked[:, :, 1:-1] = self._mixed(row, self._walks).reshape(count, 2, n - 1, self.outputs)
-        walked[:, :, -1] = margin
-        changes = np.diff(walked, axis=2)
-        forward = np.empty((count, n, self.outputs))
+        orders = self.background.orders
+        count, each, n = orders.shape
+        rank = self._rank
+
+        def present(number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            order, step = np.divmod(number, 2 * (n - 1))
+            # Forward, then in reverse.
+            shown, back = (step % (n - 1) + 1)[:, None], (step >= n - 1)[:, None]
+            ranks = rank[order]
+            return order // each, np.where(back, ranks >= n - shown, ranks < shown)
+
+        walked = np.empty((count, each, 2, n + 1, self.outputs))
+        walked[:, :, :, 0] = self._base[:, None, None]
+        walked[:, :, :, 1:-1] = self._mixed(row, 2 * each * count * (n - 1), present).reshape(
+            count, each, 2, n - 1, self.outputs
+        )
+        walked[:, :, :, -1] = margin
+        changes = np.diff(walked, axis=3)
+        forward = np.empty((count, each, n, self.outputs))
         reverse = np.empty_like(forward)
-        np.put_along_axis(forward, orders[:, :, None], changes[:, 0], axis=1)
-        np.put_along_axis(reverse, orders[:, ::-1, None], changes[:, 1], axis=1)
+        np.put_along_axis(forward, orders[..., None], changes[:, :, 0], axis=2)
+        np.put_along_axis(reverse, orders[:, :, ::-1, None], changes[:, :, 1], axis=2)
         drawn = (forward + reverse) / 2
-        error = drawn.std(axis=0, ddof=1) / math.sqrt(count) if count > 1 else np.zeros(drawn.shape[1:])
-        return drawn.mean(axis=0).T, error.T
+        # Background rows are given, so that only what differs among the orders of one is an error.
+        error = np.sqrt(drawn.var(axis=1, ddof=1).sum(axis=0) / each) / count
+        return drawn.mean(axis=(0, 1)).T, error.T
 
     @functools.cached_property
     def _coalitions(self) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +183,9 @@ class SampledModel(Model):
     def _enumerated(self, row: np.ndarray) -> np.ndarray:
         """Contributions (outputs, features) by the definition of Shapley values."""
         masks, weights = self._coalitions
-        values = self._mixed(row, masks[None]).mean(axis=0)
+        count = len(self.background.rows)
+        mixed = self._mixed(row, count * len(masks), lambda number: (number % count, masks[number // count]))
+        values = mixed.reshape(len(masks), count, self.outputs).mean(axis=1)
         sizes = masks.sum(axis=1)
         out = np.empty((self.outputs, self.features))
         for feature in range(self.features):
