@@ -65,9 +65,7 @@ class NeighboursModel(SampledModel):
         evaluations = min(max(DIFFERENCES // matrix.size, FEWEST_EVALUATIONS), MOST_EVALUATIONS)
         background = draw_background(matrix, evaluations, seed)
         kind = np.float64 if task == "regression" else np.int32
-        model = cls(task, search, matrix, target.astype(kind), outputs, background)
-        model.measured(matrix, seed)
-        return model
+        return cls(task, search, matrix, target.astype(kind), outputs, background)
 
     @functools.cached_property
     def _tree(self) -> Any:
@@ -96,24 +94,17 @@ class NeighboursModel(SampledModel):
         return np.stack([((near == code) * weights).sum(axis=1) / total for code in codes], axis=1)
 
     def save(self, store: Store, folder: str) -> dict[str, Any]:
-        arrays = {
-            "rows": self.rows,
-            "target": self.target,
-            "background": self.background.rows,
-            "orders": self.background.orders,
-        }
+        arrays = {"rows": self.rows, "target": self.target, **self.background.arrays()}
         digest = write_arrays(store, folder, arrays)
         return {
             "digest": digest,
             "search": asdict(self.search),
             "outputs": self.outputs,
-            "error": self.background.error,
         }
 
     @classmethod
     def load(cls, store: Store, folder: str, document: dict[str, Any]) -> NeighboursModel:
         """Raises StorageError when the file is missing or not the one that was written."""
         arrays = read_arrays(store, folder, document["digest"])
-        background = Background(arrays["background"], arrays["orders"], document["error"])
-        search = Search(**document["search"])
+        search, background = Search(**document["search"]), Background.of(arrays)
         return cls(document["task"], search, arrays["rows"], arrays["target"], document["outputs"], background)

@@ -55,9 +55,7 @@ class NetworkModel(SampledModel):
     def of(cls, task: Task, link: Link, estimator: Any, matrix: np.ndarray, seed: int) -> NetworkModel:
         """A fitted scikit-learn perceptron and the matrix that it was trained on."""
         layers = list(zip(estimator.coefs_, estimator.intercepts_, strict=True))
-        model = cls(task, link, estimator.activation, layers, draw_background(matrix, MOST_EVALUATIONS, seed))
-        model.measured(matrix, seed)
-        return model
+        return cls(task, link, estimator.activation, layers, draw_background(matrix, MOST_EVALUATIONS, seed))
 
     def _raw(self, matrix: np.ndarray) -> np.ndarray:
         return in_threads(self._forward, matrix, self.outputs, ROWS)
@@ -69,7 +67,7 @@ class NetworkModel(SampledModel):
         return affine(values, *self.layers[-1])
 
     def save(self, store: Store, folder: str) -> dict[str, Any]:
-        arrays = {"background": self.background.rows, "orders": self.background.orders}
+        arrays = self.background.arrays()
         for number, (weights, bias) in enumerate(self.layers):
             arrays |= {f"weights_{number}": weights, f"bias_{number}": bias}
         digest = write_arrays(store, folder, arrays)
@@ -77,7 +75,6 @@ class NetworkModel(SampledModel):
             "digest": digest,
             "activation": self.activation,
             "layers": len(self.layers),
-            "error": self.background.error,
         }
 
     @classmethod
@@ -85,5 +82,4 @@ class NetworkModel(SampledModel):
         """Raises StorageError when the file is missing or not the one that was written."""
         arrays = read_arrays(store, folder, document["digest"])
         layers = [(arrays[f"weights_{n}"], arrays[f"bias_{n}"]) for n in range(document["layers"])]
-        background = Background(arrays["background"], arrays["orders"], document["error"])
-        return cls(document["task"], document["link"], document["activation"], layers, background)
+        return cls(document["task"], document["link"], document["activation"], layers, Background.of(arrays))

@@ -16,8 +16,8 @@ from __future__ import annotations
 import functools
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ FEWEST_FOR_ALL = 8
 """Background rows with which all coalitions are enumerated, if not sampled."""
 FEWEST_ORDERS = 2
 """Of a background row, so that they can be compared."""
-MEASURED_ROWS = 20
+MEASURED_ROWS = 10
 """Training rows on which the standard error is measured."""
 CELLS = 2**20
 """Cells of the rows that are made at a time."""
@@ -48,8 +48,16 @@ class Background:
     """float32 (rows, features)."""
     orders: np.ndarray
     """int32 (rows, orders, features): orders of the features; of no rows when all coalitions are enumerated."""
-    error: float = 0.0
-    """Mean standard error of a contribution, over features, outputs and some training rows, in the margin's unit."""
+    probes: np.ndarray
+    """float32 (some, features): other training rows, on which the standard error is measured."""
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By names for `of`."""
+        return {"background": self.rows, "orders": self.orders, "probes": self.probes}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Background:
+        return cls(arrays["background"], arrays["orders"], arrays["probes"])
 
 
 def draw_background(matrix: np.ndarray, evaluations: int, seed: int) -> Background:
@@ -63,12 +71,15 @@ def draw_background(matrix: np.ndarray, evaluations: int, seed: int) -> Backgrou
     exact = FEWEST_FOR_ALL << features <= evaluations
     walks = 1 if exact else evaluations // (2 * (features - 1))
     wanted = evaluations >> features if exact else max(walks // FEWEST_ORDERS, FEWEST_BACKGROUND)
-    rows = matrix[np.sort(place[: min(wanted, MOST_BACKGROUND)])].astype(np.float32)
+    wanted = min(wanted, MOST_BACKGROUND, len(matrix))
+    # Of few training rows some are both.
+    probes = matrix[np.roll(place, -wanted)[:MEASURED_ROWS]].astype(np.float32)
+    rows = matrix[np.sort(place[:wanted])].astype(np.float32)
     if exact:
-        return Background(rows, np.empty((0, 0, features), dtype=np.int32))
+        return Background(rows, np.empty((0, 0, features), dtype=np.int32), probes)
     each = max(walks // len(rows), FEWEST_ORDERS)
     orders = np.tile(np.arange(features, dtype=np.int32), (len(rows), each, 1))
-    return Background(rows, np.random.default_rng(seed).permuted(orders, axis=2))
+    return Background(rows, np.random.default_rng(seed).permuted(orders, axis=2), probes)
 
 
 class SampledModel(Model):
@@ -88,19 +99,19 @@ class SampledModel(Model):
         permutations = self.background.orders.shape[0] * self.background.orders.shape[1]
         return (
             f"Shapley values, {of}, sampled with {permutations} permutations and their reverses; "
-            f"mean standard error {self.background.error:.2g}, in the unit of the margin"
+            f"mean standard error {self.error:.2g}, in the unit of the margin"
         )
 
-    def measured(self, matrix: np.ndarray, seed: int) -> None:
-        """Measures the standard error on some rows of the training matrix."""
-        if not len(self.background.orders):
-            return
-        place = np.argsort(mix64(np.arange(len(matrix), dtype=np.uint64), seed + 1), kind="stable")
-        rows = matrix[place[:MEASURED_ROWS]].astype(np.float32)
-        error = float(
-            np.mean([self._sampled(row, margin)[1] for row, margin in zip(rows, self._raw(rows), strict=True)])
+    @functools.cached_property
+    def error(self) -> float:
+        """Mean standard error of a contribution, over features, outputs and some training rows, in the margin's unit.
+
+        It is measured when it is asked for: models that are only compared need none.
+        """
+        probes = self.background.probes
+        return float(
+            np.mean([self._sampled(row, margin)[1] for row, margin in zip(probes, self._raw(probes), strict=True)])
         )
-        self.background = replace(self.background, error=error)
 
     def _margin(self, matrix: np.ndarray) -> np.ndarray:
         nulls = int(np.isnan(matrix).any(axis=1).sum())

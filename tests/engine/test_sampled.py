@@ -21,10 +21,10 @@ from treadle.engine.store import Store
 from treadle.engine.train import fit_estimator
 from treadle.errors import StorageError
 
-ROWS = 300
+ROWS = 150
 NAMES = ["mlp", "k_neighbours"]
 PARAMS: dict[str, dict[str, Any]] = {
-    "mlp": {"hidden_layer_sizes": [8], "max_iter": 500, "solver": "lbfgs"},
+    "mlp": {"hidden_layer_sizes": [8], "max_iter": 40, "learning_rate_init": 0.05},
     "k_neighbours": {"weights": "distance"},
 }
 
@@ -80,8 +80,8 @@ def test_many_features_are_sampled_with_the_error_that_is_stated(name: str, monk
     found = model.contributions(rows)[:, :-1]
     expected = np.stack([by_definition(model, row)[0] for row in rows])
     root_mean_square = float(np.sqrt(np.mean((found - expected) ** 2)))
-    assert 0.5 < root_mean_square / model.background.error < 2.0
-    assert f"mean standard error {model.background.error:.2g}, in the unit" in model.method
+    assert 0.5 < root_mean_square / model.error < 2.0
+    assert f"mean standard error {model.error:.2g}, in the unit" in model.method
     assert "absent features from 12 training rows, sampled with 408 permutations and their reverses" in model.method
 
 
@@ -99,8 +99,6 @@ def test_samples_add_up_and_depend_on_nothing_but_the_row(name: str, task: Any, 
     np.testing.assert_array_equal(again.contributions(rows), found)
     assert again.method == model.method
     assert trained(name, task, 14).method == model.method
-    np.testing.assert_array_equal(trained(name, task, 14).contributions(rows[:1]), found[:1])
-    assert not np.array_equal(trained(name, task, 14, seed=5).background.rows, model.background.rows)
 
 
 def test_saved_models_are_json_and_arrow(tmp_path: Path) -> None:
@@ -129,6 +127,15 @@ def test_what_explaining_a_row_takes_is_bounded(features: int, evaluations: int)
     assert each >= 2
     assert (np.sort(background.orders, axis=2) == np.arange(features)).all()
     assert 2 * (features - 1) * count * each <= max(evaluations, 2 * 2 * 4 * features)
+
+
+def test_what_is_drawn_depends_on_the_seed() -> None:
+    rows = matrix(12)
+    one, same, other = (draw_background(rows, 8192, seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(one.rows, same.rows)
+    np.testing.assert_array_equal(one.orders, same.orders)
+    assert not np.array_equal(one.rows, other.rows)
+    assert not np.array_equal(one.orders, other.orders)
 
 
 def test_fewer_training_rows_than_a_background_are_all_taken() -> None:
