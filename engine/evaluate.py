@@ -19,7 +19,7 @@ from treadle.engine.store import Store
 from treadle.errors import TreadleError
 from treadle.kernels import metrics as m
 
-REVISION = 4
+REVISION = 3
 TASKS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., dict[str, float]]]] = {
     "binary": (m.score_table, m.merge_score_tables, m.binary_metrics),
     "multiclass": (m.class_table, m.merge_class_tables, m.multiclass_metrics),

@@ -18,6 +18,7 @@ from treadle.engine.models.base import Model, save_model
 from treadle.engine.models.boosted import is_linear, native_params, quiet, said_by, task_threads, train_booster
 from treadle.engine.models.booster import model_of_booster
 from treadle.engine.models.catalogue import CATALOGUE, Entry, check_models
+from treadle.engine.models.constraints import by_place
 from treadle.engine.models.fitted import fitted_model
 from treadle.engine.relational.keys import hash_keys
 from treadle.errors import DataError, TreadleError, did_you_mean, listed
@@ -43,6 +44,7 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
         return _failed(config, 0.0, f"features have nulls, which {config.name} does not take; add {remedy} to features")
     try:
         with meter:
+            config = by_place(config, features.names)
             if trains_on_devices(config):
                 model: Model = train_boosted(context, features, rule, config, notes)
                 rows = rule.train_rows
@@ -54,6 +56,11 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
         raise
     except Exception as error:
         return _failed(config, meter.cost.wall_seconds, f"{type(error).__name__}: {said_by(error)}"[:500])
+    if not model.has_probabilities:
+        notes.append(
+            f"{config.title}: it gives no probabilities: its scores only rank rows and decide, and have no log_loss "
+            "and brier"
+        )
     save_model(model, context.store, context.folder)
     files = [
         Part(
@@ -166,8 +173,6 @@ def fit_estimator(
         warnings.simplefilter("always")
         estimator.fit(matrix, target if task == "regression" else target.astype(np.int64))
     said = sorted({str(w.message).splitlines()[0] for w in caught})
-    if task != "regression" and not entry.probabilities:
-        said.append("it gives no probabilities: its scores only rank rows and decide, and have no log_loss and brier")
     return fitted_model(entry, task, estimator, matrix, target, seed), len(target), said
 
 
@@ -187,7 +192,7 @@ def make_estimator(entry: Entry, config: ModelConfig, rule: SplitRule, seed: int
 
 def _by_code(given: Mapping[str, Any], classes: Sequence[Any], what: str) -> dict[int, Any]:
     """Weights by class, which a spec names in text, by its code; of a class that is not named 1."""
-    codes = {str(name): code for code, name in enumerate(classes)}
+    codes = {str(name).lower() if isinstance(name, bool) else str(name): code for code, name in enumerate(classes)}
     for name in given:
         if name not in codes:
             raise DataError(

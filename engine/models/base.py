@@ -83,7 +83,7 @@ class Model(ABC):
 
     @property
     def has_probabilities(self) -> bool:
-        """Whether scores of classes are probabilities. Others only rank and decide, and not better than the margin."""
+        """Whether scores of classes are probabilities; others only rank and decide. Of numbers always."""
         return self.link != "decision"
 
     def scores(self, margin: np.ndarray) -> np.ndarray:

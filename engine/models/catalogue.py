@@ -15,7 +15,8 @@ from typing import Any, Literal
 from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
-from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, objection
+from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, is_linear, objection
+from treadle.engine.models.constraints import MONOTONE, check_constraints
 from treadle.engine.models.parameters import CATBOOST, LIGHTGBM
 from treadle.errors import RequestError, did_you_mean, listed
 
@@ -48,7 +49,7 @@ NOT_OURS_TO_SET = frozenset(
         "base_score",
         "validate_parameters",
         "interaction_constraints",
-        "monotone_constraints",
+        "monotonic_cst",
         "importance_type",
     }
     | {
@@ -82,6 +83,8 @@ class Entry:
     """Treadle's extra that installs the library, where it is optional."""
     params: frozenset[str] | None = None
     """Parameters that may be set; when None all that the library's class names and the engine does not set."""
+    monotone: bool = False
+    """Whether it takes `monotone_constraints`, by feature."""
 
     def estimator(self, task: Task) -> Any:
         """The library's class."""
@@ -115,7 +118,9 @@ def _sklearn(family: Family, module: str, classifier: str | None, regressor: str
 
 
 CATALOGUE: Mapping[str, Entry] = {
-    "xgboost": _entry("boosted", "xgboost:XGBClassifier", "xgboost:XGBRegressor", nulls=True, library="xgboost"),
+    "xgboost": _entry(
+        "boosted", "xgboost:XGBClassifier", "xgboost:XGBRegressor", nulls=True, monotone=True, library="xgboost"
+    ),
     "lightgbm": _entry(
         "forest",
         "lightgbm:LGBMClassifier",
@@ -126,6 +131,7 @@ CATALOGUE: Mapping[str, Entry] = {
         library="lightgbm",
         extra="boosters",
         params=LIGHTGBM,
+        monotone=True,
     ),
     "catboost": _entry(
         "forest",
@@ -136,12 +142,19 @@ CATALOGUE: Mapping[str, Entry] = {
         library="catboost",
         extra="boosters",
         params=CATBOOST,
+        monotone=True,
     ),
     "gradient_boosting": _sklearn("forest", "ensemble", "GradientBoostingClassifier", "GradientBoostingRegressor"),
     "ada_boost": _sklearn("forest", "ensemble", "AdaBoostClassifier", None),
-    "random_forest": _sklearn("forest", "ensemble", "RandomForestClassifier", "RandomForestRegressor", nulls=True),
-    "extra_trees": _sklearn("forest", "ensemble", "ExtraTreesClassifier", "ExtraTreesRegressor", nulls=True),
-    "decision_tree": _sklearn("forest", "tree", "DecisionTreeClassifier", "DecisionTreeRegressor", nulls=True),
+    "random_forest": _sklearn(
+        "forest", "ensemble", "RandomForestClassifier", "RandomForestRegressor", nulls=True, monotone=True
+    ),
+    "extra_trees": _sklearn(
+        "forest", "ensemble", "ExtraTreesClassifier", "ExtraTreesRegressor", nulls=True, monotone=True
+    ),
+    "decision_tree": _sklearn(
+        "forest", "tree", "DecisionTreeClassifier", "DecisionTreeRegressor", nulls=True, monotone=True
+    ),
     "logistic_regression": _sklearn("linear", "linear_model", "LogisticRegression", None, defaults={"max_iter": 1000}),
     "linear_svm": _sklearn("linear", "svm", "LinearSVC", None, probabilities=False),
     "ridge": _sklearn("linear", "linear_model", "RidgeClassifier", "Ridge", probabilities=False),
@@ -207,7 +220,9 @@ def _check_params(config: ModelConfig, entry: Entry, tasks: Sequence[Task]) -> N
     known = set().union(*(entry.known(task) for task in tasks))
     if entry.family == "boosted":
         known |= _known_to_booster(config)
-    allowed = sorted(known - NOT_OURS_TO_SET if entry.params is None else entry.params)
+    ours = {MONOTONE} if entry.monotone and not is_linear(config.params) else set()
+    allowed = sorted(ours | ((known - NOT_OURS_TO_SET if entry.params is None else entry.params) - {MONOTONE}))
+    check_constraints(config)
     for name, value in config.params.items():
         if name not in allowed:
             reason = "is set by the engine" if name in NOT_OURS_TO_SET and name in known else "is not known to it"
@@ -225,7 +240,7 @@ def _check_params(config: ModelConfig, entry: Entry, tasks: Sequence[Task]) -> N
         trees = config.params.get("n_estimators", 1)
         if type(trees) is not int or trees < 1:
             raise RequestError(f"models: n_estimators of {config.name} is {trees!r}; it is a whole number, 1 or more.")
-        if said := objection(config.params, tasks[0]):
+        if said := objection({k: v for k, v in config.params.items() if k != MONOTONE}, tasks[0]):
             raise RequestError(f"models: params of {config.name}: XGBoost says: {said}")
 
 

@@ -19,6 +19,7 @@ from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Model, Task, load_model, save_model
 from treadle.engine.models.catalogue import CATALOGUE, check_models
+from treadle.engine.models.constraints import by_place
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.store import Store
 from treadle.engine.train import fit_estimator
@@ -215,10 +216,79 @@ def test_weights_of_classes_are_given_by_their_names() -> None:
         trained("ridge", "binary", class_weight={"yess": 5.0})
 
 
-def test_models_without_probabilities_say_so_and_are_judged_by_their_margins() -> None:
+BOOSTED: list[tuple[str, Task]] = [
+    ("gradient_boosting", "binary"),
+    ("gradient_boosting", "regression"),
+    ("lightgbm", "binary"),
+    ("lightgbm", "regression"),
+    ("catboost", "binary"),
+    ("catboost", "multiclass"),
+    ("catboost", "regression"),
+]
+
+
+@pytest.mark.filterwarnings("ignore:LightGBM binary classifier with TreeExplainer:UserWarning")
+@pytest.mark.parametrize(("name", "task"), BOOSTED)
+def test_contributions_of_boosted_trees_are_those_of_shap(name: str, task: Task) -> None:
+    """LightGBM and CatBoost are explained there by their own code."""
+    import shap
+
+    model, _ = trained(name, task, **FEW)
+    (make,) = {m for n, t, m, p in ORACLES if (n, t) == (name, task) and p.get("loss") != "exponential"}
+    train, rows = matrix(1), matrix(2)[:20]
+    values = target(train, task)
+    explainer = shap.TreeExplainer(make(**FEW).fit(train, values if task == "regression" else values.astype(int)))
+    found = explainer.shap_values(rows)
+    expected = np.moveaxis(found, -1, 1) if task == "multiclass" else found
+    np.testing.assert_allclose(model.contributions(rows)[..., :-1], expected, atol=2e-6 * max(1.0, np.abs(found).max()))
+    bias = model.contributions(rows[:1])[0, ..., -1]
+    np.testing.assert_allclose(bias, np.squeeze(explainer.expected_value), atol=2e-6)
+
+
+MONOTONE = [name for name, entry in CATALOGUE.items() if entry.monotone]
+
+
+@pytest.mark.parametrize("name", MONOTONE)
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_a_monotone_model_never_falls_where_it_is_to_rise(name: str, task: Task) -> None:
+    """On targets that go up and down with the feature, where a free model does as well."""
+    rows = np.random.default_rng(3).normal(size=(300, 3)).astype(np.float32)
+    signal = np.sin(2.5 * rows[:, 1]) + 0.1 * rows[:, 0]
+    values = (signal > 0 if task == "binary" else signal).astype(np.float64)
+    steps = {}
+    for direction in (0, 1, -1):
+        params = {"monotone_constraints": {"b": direction}, **({} if name == "decision_tree" else FEW)}
+        config = by_place(ModelConfig(name=name, params=params), ["a", "b", "c"])
+        model, _, _ = fit_estimator([(rows, values)], config, rule(task), SEED)
+        grid = np.repeat(rows[:20, None], 60, axis=1)
+        grid[:, :, 1] = np.linspace(-2.5, 2.5, 60)
+        steps[direction] = np.diff(model.margin(grid.reshape(-1, 3)).reshape(20, 60), axis=1)
+    assert steps[0].min() < -1e-6 < 1e-6 < steps[0].max()
+    assert steps[1].min() >= -1e-9
+    assert steps[-1].max() <= 1e-9
+
+
+def test_constraints_are_named_by_feature() -> None:
+    assert set(MONOTONE) == {"xgboost", "lightgbm", "catboost", "random_forest", "extra_trees", "decision_tree"}
+    for given, words in (
+        ([1, 0], r"monotone_constraints of lightgbm is \[1, 0\]; it is a mapping from features to 1"),
+        ({"a": 2}, "monotone_constraints of lightgbm is 2 for 'a'; it is 1"),
+        ({"a": True}, "monotone_constraints of lightgbm is True for 'a'; it is 1"),
+    ):
+        with pytest.raises(RequestError, match=words):
+            check_models(job({"name": "lightgbm", "params": {"monotone_constraints": given}}), "binary")
+    constrained = {"monotone_constraints": {"agee": 1}}
+    check_models(job({"name": "xgboost", "params": constrained}), "binary")
+    with pytest.raises(DataError, match=r"there is no feature 'agee'. Features: \[id, age\]. Did you mean 'age'\?"):
+        by_place(ModelConfig(name="xgboost", params=constrained), ["id", "age"])
+    for name, params in (("mlp", {}), ("xgboost", {"booster": "gblinear"})):
+        with pytest.raises(RequestError, match=f"parameter 'monotone_constraints' of {name} is not known to it"):
+            check_models(job({"name": name, "params": {**params, **constrained}}), "binary")
+
+
+def test_models_without_probabilities_are_are_judged_by_their_margins() -> None:
     for name in ("ridge", "linear_svm"):
-        model, said = trained(name, "binary", C=5000.0) if name == "linear_svm" else trained(name, "binary", alpha=1e-6)
-        assert "it gives no probabilities: its scores only rank rows and decide, and have no log_loss and brier" in said
+        model, _ = trained(name, "binary")
         rows = matrix(2)
         margin, labels = 1000 * model.margin(rows), target(rows, "binary").astype(int)
         table = merge_score_tables(
@@ -231,7 +301,7 @@ def test_models_without_probabilities_say_so_and_are_judged_by_their_margins() -
         assert found["auc"] == pytest.approx(metrics.roc_auc_score(labels, margin), abs=1e-12)
         assert found["average_precision"] == pytest.approx(metrics.average_precision_score(labels, margin), abs=1e-12)
         assert found["accuracy"] == metrics.accuracy_score(labels, margin > 0)
-    model, said = trained("ridge", "multiclass")
+    model, _ = trained("ridge", "multiclass")
     margin, labels = 1000 * model.margin(rows), target(rows, "multiclass").astype(int)
     parts = [class_table(margin[:9], labels[:9], False), class_table(margin[9:], labels[9:], False)]
     found = multiclass_metrics(merge_class_tables(parts), probabilities=False)
@@ -239,8 +309,7 @@ def test_models_without_probabilities_say_so_and_are_judged_by_their_margins() -
     assert found["auc"] == pytest.approx(np.mean(each), abs=1e-12)
     assert found["accuracy"] == metrics.accuracy_score(labels, margin.argmax(axis=1))
     assert "log_loss" not in found
-    _, said = trained("ridge", "regression")
-    assert said == []
+    assert trained("ridge", "regression")[0].has_probabilities
     with pytest.raises(DataError, match="Scores must be finite; 1 of 2 are not, the first is nan"):
         score_table(np.array([0.0, np.nan]), np.array([0, 1]), False)
 

@@ -92,3 +92,19 @@ def test_nulls_are_refused_by_name_before_training(run_people: Callable[..., Run
         assert board.loc[name, "error"] == words
     assert {"gradient_boosting", "ada_boost", "mlp", "k_neighbours"} <= set(names)
     assert board.loc[["dummy", "decision_tree"], "error"].isna().all()
+
+
+def test_constraints_reach_the_library_and_wrong_names_the_leaderboard(run_people: Callable[..., Run]) -> None:
+    def model(label: str, name: str, feature: str) -> dict[str, Any]:
+        params = {"n_estimators": 5, "monotone_constraints": {feature: -1}}
+        return {"name": name, "label": label, "params": params}
+
+    models = [model("up", "xgboost", "age"), model("typo", "lightgbm", "agee"), "dummy"]
+    run = run_people(models=models, predict={"rows": "all"}, explain={"rows": "none"})
+    board = run.leaderboard.set_index("model")
+    assert board.loc["typo", "error"].startswith(
+        "monotone_constraints of typo: there is no feature 'agee'. Features: ["
+    )
+    assert board.loc["typo", "error"].endswith("Did you mean 'age'?")
+    # The target rises with age, so that a model that may not do so knows little.
+    assert board.loc["up", "auc"] < 0.75 < run_people(explain={"rows": "none"}).leaderboard["auc"][0]
