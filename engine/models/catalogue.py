@@ -20,7 +20,8 @@ from treadle.engine.models.constraints import MONOTONE, check_constraints
 from treadle.engine.models.parameters import CATBOOST, LIGHTGBM
 from treadle.errors import RequestError, did_you_mean, listed
 
-Family = Literal["boosted", "forest", "linear", "network", "neighbours", "constant"]
+Family = Literal["boosted", "additive", "forest", "linear", "network", "neighbours", "constant"]
+"""`boosted` is XGBoost, over all workers; trees are `additive` before the link, or averaged in a `forest`."""
 CLASSES: frozenset[Task] = frozenset({"binary", "multiclass"})
 NUMBERS: frozenset[Task] = frozenset({"regression"})
 NOT_OURS_TO_SET = frozenset(
@@ -122,7 +123,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "boosted", "xgboost:XGBClassifier", "xgboost:XGBRegressor", nulls=True, monotone=True, library="xgboost"
     ),
     "lightgbm": _entry(
-        "forest",
+        "additive",
         "lightgbm:LGBMClassifier",
         "lightgbm:LGBMRegressor",
         # Else histograms are built by rows or columns as a race of both decides, and round differently.
@@ -134,7 +135,7 @@ CATALOGUE: Mapping[str, Entry] = {
         monotone=True,
     ),
     "catboost": _entry(
-        "forest",
+        "additive",
         "catboost:CatBoostClassifier",
         "catboost:CatBoostRegressor",
         defaults={"logging_level": "Silent", "allow_writing_files": False},
@@ -144,8 +145,8 @@ CATALOGUE: Mapping[str, Entry] = {
         params=CATBOOST,
         monotone=True,
     ),
-    "gradient_boosting": _sklearn("forest", "ensemble", "GradientBoostingClassifier", "GradientBoostingRegressor"),
-    "ada_boost": _sklearn("forest", "ensemble", "AdaBoostClassifier", None),
+    "gradient_boosting": _sklearn("additive", "ensemble", "GradientBoostingClassifier", "GradientBoostingRegressor"),
+    "ada_boost": _sklearn("additive", "ensemble", "AdaBoostClassifier", None),
     "random_forest": _sklearn(
         "forest", "ensemble", "RandomForestClassifier", "RandomForestRegressor", nulls=True, monotone=True
     ),

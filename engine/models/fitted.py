@@ -24,9 +24,9 @@ def fitted_model(entry: Entry, task: Task, estimator: Any, matrix: np.ndarray, t
         Its parameters made a model that no compiled forest represents.
     """
     link: Link = LINKS[task] if entry.probabilities or task == "regression" else "decision"
-    if entry.family == "forest":
+    if entry.family in ("forest", "additive"):
         try:
-            return _forest(task, link, estimator)
+            return ForestModel.of(task, estimator) if entry.family == "forest" else _additive(task, link, estimator)
         except UnsupportedModel as error:
             raise DataError(str(error)) from error
     if entry.family == "linear":
@@ -43,16 +43,13 @@ def fitted_model(entry: Entry, task: Task, estimator: Any, matrix: np.ndarray, t
     return ConstantModel(task, matrix.shape[1], values[1:] if task == "binary" else values)
 
 
-def _forest(task: Task, link: Link, estimator: Any) -> ForestModel:
-    """Averaged trees have probabilities in their leaves, boosted ones what the link makes probabilities of."""
-    kind = type(estimator).__name__
-    if kind.startswith(("RandomForest", "ExtraTrees", "DecisionTree")):
-        return ForestModel.of(task, estimator)
+def _additive(task: Task, link: Link, estimator: Any) -> ForestModel:
+    """Trees that add up to what the link makes probabilities of, but for a factor."""
     scale = 1.0
-    if kind == "AdaBoostClassifier" and task == "multiclass":
+    if type(estimator).__name__ == "AdaBoostClassifier" and task == "multiclass":
         # Zhu et al., "Multi-class AdaBoost" (2009), equation 15.
         scale = 1.0 / (len(estimator.classes_) - 1)
     if getattr(estimator, "loss", None) == "exponential":
-        # Its decision function is half of the log-odds.
+        # The decision function is half of the log-odds: Friedman, Hastie and Tibshirani (2000), lemma 1.
         scale = 2.0
     return ForestModel.of(task, estimator, link, scale)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,12 +206,6 @@ class SampledModel(Model):
         return out
 
 
-def row_ranges(rows: int, block: int) -> Iterator[slice]:
-    """Consecutive ranges of at most `block` rows."""
-    for start in range(0, rows, block):
-        yield slice(start, min(start + block, rows))
-
-
 def in_threads(work: Callable[[np.ndarray], Any], matrix: np.ndarray, outputs: int, block: int) -> np.ndarray:
     """`work` of parts of at most `block` rows, float64 (rows, outputs), on the threads of the task."""
     from treadle.engine.models.boosted import use_task_threads
@@ -221,8 +215,9 @@ def in_threads(work: Callable[[np.ndarray], Any], matrix: np.ndarray, outputs: i
     out = np.empty((len(matrix), outputs))
 
     def part(low: int, high: int) -> None:
-        for rows in row_ranges(high - low, block):
-            out[low:high][rows] = work(matrix[low:high][rows])
+        for start in range(low, high, block):
+            rows = slice(start, min(start + block, high))
+            out[rows] = work(matrix[rows])
 
     over_rows(part, len(matrix), block)
     return out
