@@ -12,6 +12,7 @@ from treadle.engine.models.arrays import read_arrays, write_arrays
 from treadle.engine.models.base import Task
 from treadle.engine.models.sampled import MOST_EVALUATIONS, Background, SampledModel, draw_background, in_threads
 from treadle.engine.store import Store
+from treadle.errors import DataError
 
 ROWS = 1024
 DIFFERENCES = 2**27
@@ -57,7 +58,17 @@ class NeighboursModel(SampledModel):
 
     @classmethod
     def of(cls, task: Task, estimator: Any, matrix: np.ndarray, target: np.ndarray, seed: int) -> NeighboursModel:
-        """A fitted scikit-learn estimator, the float32 matrix that it was trained on, and codes or values."""
+        """A fitted scikit-learn estimator, the float32 matrix that it was trained on, and codes or values.
+
+        Raises
+        ------
+        DataError
+            There are fewer rows than neighbours are asked for.
+        """
+        if len(matrix) < estimator.n_neighbors:
+            raise DataError(
+                f"n_neighbors is {estimator.n_neighbors}, and there are {len(matrix)} training rows; ask for fewer"
+            )
         search = Search(
             estimator.n_neighbors, estimator.metric, float(estimator.p), estimator.leaf_size, estimator.weights
         )

@@ -245,6 +245,12 @@ def test_contributions_of_boosted_trees_are_those_of_shap(name: str, task: Task)
     np.testing.assert_allclose(bias, np.squeeze(explainer.expected_value), atol=2e-6)
 
 
+def test_more_neighbours_than_rows_are_refused_when_training() -> None:
+    assert np.unique(trained("k_neighbours", "binary", n_neighbors=ROWS)[0].margin(matrix(2))).size == 1
+    with pytest.raises(DataError, match="n_neighbors is 161, and there are 160 training rows; ask for fewer"):
+        trained("k_neighbours", "binary", n_neighbors=ROWS + 1)
+
+
 MONOTONE = [name for name, entry in CATALOGUE.items() if entry.monotone]
 
 
