@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dask.utils import parse_bytes
+
 from treadle.benchmarks.machine import described
 from treadle.benchmarks.process import measured
 from treadle.benchmarks.report import Say, written
@@ -79,7 +81,8 @@ def _turn(name: str, data: Path, memory: str | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         if name == "treadle":
             return measured(["-m", "treadle.benchmarks.etl_job", str(data), scratch, *([memory] if memory else [])])
-        limit = [memory] if memory and name == "duckdb" else []
+        # Ours are two workers with so much each.
+        limit = [f"{2 * parse_bytes(memory)}B"] if memory and name == "duckdb" else []
         made = measured(["-m", f"treadle.benchmarks.peers.etl_{name}", str(data), f"{scratch}/out", *limit])
         own = ("process_wall_seconds", "process_cpu_seconds", "process_peak_bytes")
         return {**{key: made.pop(key) for key in own}, "features": made}

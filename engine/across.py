@@ -10,25 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import pyarrow as pa
-
 from treadle.engine import sides
 from treadle.engine.artifacts import Part, Piece, rows_of
 from treadle.engine.context import Context
-from treadle.engine.exchange import (
-    Partitions,
-    bucket_count,
-    exchange,
-    exchange_both,
-    exchanged,
-    pieces_of,
-    width_of,
-    write_batches,
-)
+from treadle.engine.exchange import Partitions, bucket_count, exchange, exchange_both, exchanged, width_of
 from treadle.engine.expectations import Known, Unique, place_of
+from treadle.engine.found import find
 from treadle.engine.inputs import Inspected
-from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Dedupe, Filter
 from treadle.errors import RequestError
@@ -140,27 +128,5 @@ def _find(
     buckets: Sequence[tuple[Piece, ...]],
     repeated: Sequence[str],
 ) -> None:
-    starts = tuple(partition[0].offset for partition in partitions)
-    prefix = f"{context.folder}/found-{index}"
-    futures = context.submit(find_in_bucket, list(enumerate(buckets)), program, repeated, starts, prefix)
-    written = context.gather(futures)
-    made.found[index] = pieces_of(written, len(partitions))
-    made.files += [part for part, _ in written]
-
-
-def find_in_bucket(
-    item: tuple[int, Sequence[Piece]], program: Program, repeated: Sequence[str], starts: Sequence[int], prefix: str
-) -> tuple[Part, tuple[int, ...]]:
-    """On a worker: the numbers of the rows that the program leaves, as a file with a batch a partition.
-
-    Of rows with equal values in `repeated` all but the first, if any columns are given. `starts` are the numbers of
-    the partitions' first rows.
-    """
-    number, bucket = item
-    frame = program.rows(bucket)
-    if repeated:
-        frame = frame[frame.duplicated(subset=list(repeated))]
-    numbers = np.sort(frame[ROW_ID].to_numpy("int64"))
-    groups = np.searchsorted(np.asarray(starts), numbers, side="right") - 1
-    table = pa.table({ROW_ID: pa.array(numbers)})
-    return write_batches(program.store, f"{prefix}-{number:05d}.arrow", table, groups, len(starts))
+    made.found[index], files = find(context, partitions, program, buckets, repeated, f"found-{index}")
+    made.files += files

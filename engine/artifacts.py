@@ -5,6 +5,8 @@ Paths of files that Treadle wrote are relative to the artifacts root, so that a 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -73,7 +75,7 @@ class Piece(Document):
     constants: dict[str, str | None] = {}
     """Columns that are not in the file and have one value in all of its rows, as text."""
     left_out: str | None = None
-    """A file of the numbers of rows that a contract set aside: these rows of the piece are not there."""
+    """A file of the numbers of rows that are left out: these rows of the piece are not there."""
 
     @property
     def rows(self) -> int:
@@ -98,11 +100,17 @@ class Source(Artifact):
     bad_rows: int = 0
     origins: dict[str, Origin] = {}
     """Of files that were converted: what they are made from."""
+    left_out: int = 0
+    """Rows of the pieces that are not there: they repeat others, or a contract set them aside."""
 
     @property
     def rows(self) -> int:
-        """Those that a contract set aside are counted, too."""
+        """Those that are left out are counted, too: row numbers are below this."""
         return sum(rows_of(partition) for partition in self.partitions)
+
+    @property
+    def rows_left(self) -> int:
+        return self.rows - self.left_out
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -113,6 +121,24 @@ def rows_of(partition: tuple[Piece, ...]) -> int:
     """Rows of a partition, without those of other tables that are only matched with them."""
     own = [piece for piece in partition if piece.step is None]
     return sum(piece.rows for piece in own or partition)
+
+
+class Deduplicated(Artifact):
+    """How many rows repeat others, and the rows without them where they are to be left out."""
+
+    source: Source
+    rows: int
+    """Those that were looked at: all."""
+    repeated: int
+    """Rows that equal an earlier one in every column; with a split of kind `path`, one of the same input."""
+    dropped: int
+    """How many of them are left out: all or none."""
+    in_both: int | None
+    """Distinct rows of the test input that equal a training row; None where no input is for the test."""
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.source.parts
 
 
 class Example(Document):
@@ -159,6 +185,12 @@ class Contracted(Artifact):
     @property
     def parts(self) -> tuple[Part, ...]:
         return self.source.parts
+
+
+def source_of(made: Artifact) -> Source:
+    """The rows that the stages before `tables` hand on."""
+    assert isinstance(made, (Source, Deduplicated, Contracted))
+    return made if isinstance(made, Source) else made.source
 
 
 class StepRecord(Document):
@@ -318,3 +350,9 @@ class Publication(Artifact):
     tables: tuple[TableRecord, ...]
     model: str | None
     """`name:version` of the bundle."""
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits for any JSON-able value."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -4,6 +4,7 @@
                                model.*         the model (see treadle.engine.models)
                                levels-*.parquet  levels of feature operations that have many
                                side-<n>.parquet  group and join tables of the relational operations
+                               sample.parquet  raw rows with what the run made of them (see treadle.engine.skew)
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
-from treadle.engine.artifacts import Document, Part, StepRecord
+from treadle.engine.artifacts import Document, Part, StepRecord, digest
 from treadle.engine.backend import Backend, conform
 from treadle.engine.encoders import AnyFitted, Fitted, Shelf, apply, to_matrix
 from treadle.engine.expectations import EachRow, broken_rows
@@ -25,8 +27,9 @@ from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Rename
 from treadle.engine.scoring import Scored, Scoring, Target, write_scores
+from treadle.engine.skew import Sample, SampleRecord, other_libraries
 from treadle.engine.store import Store
-from treadle.errors import RequestError, StorageError, did_you_mean, listed
+from treadle.errors import DataError, RequestError, StorageError, TreadleError, did_you_mean, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,9 +63,17 @@ class BundleDocument(Document):
     feature_inputs: tuple[str, ...]
     operations: tuple[AnyFitted, ...]
     features: tuple[str, ...]
+    features_fingerprint: str | None = None
+    """A digest of what makes the features, as it stands in this document (`REPLAYED`)."""
+    sample: SampleRecord | None = None
+    """None in a bundle that was written before there were samples."""
     model: str
     metrics: dict[str, Any]
     libraries: dict[str, str]
+
+
+REPLAYED = ("id", "inputs", "steps", "feature_inputs", "operations", "features")
+"""Fields that tell how features are made of raw rows."""
 
 
 class Bundle:
@@ -72,6 +83,7 @@ class Bundle:
         self.store = store
         self.document = document
         self.folder = f"models/{document.name}/{document.version}"
+        self._verified = False
 
     def __repr__(self) -> str:
         d = self.document
@@ -81,6 +93,21 @@ class Bundle:
     def reference(self) -> str:
         """`name:version`."""
         return f"{self.document.name}:{self.document.version}"
+
+    def verify(self) -> None:
+        """Holds what the bundle makes of its sample against what the run made of it; nothing without a sample.
+
+        It is done before the first features are made, once a process while the bundle's files stay as they are.
+
+        Raises
+        ------
+        StorageError
+            It is something else, so that rows would not be predicted as the model was trained.
+        """
+        if not self._verified and self.document.sample is not None and self.document.sample.rows:
+            stamps = tuple(self.store.stamp(f"{self.folder}/{name}") for name in self.store.list(self.folder))
+            _verify(self.store, self.folder, stamps)
+        self._verified = True
 
     @functools.cached_property
     def model(self) -> Model:
@@ -160,6 +187,23 @@ class Bundle:
 
     def features_of(self, frame: pd.DataFrame, start: int = 0) -> tuple[pa.Array, np.ndarray]:
         """Ids and float32 matrix (rows, features) of raw rows, without those that are filtered out."""
+        self.verify()
+        return self._features_of(frame, start)
+
+    def skew(self, sample: Sample) -> str | None:
+        """The first thing that the bundle makes otherwise of raw rows than the run did; None where all is the same."""
+        try:
+            ids, matrix = self._features_of(self.program.backend.frame(sample.rows))
+        except (TreadleError, pa.ArrowException, AttributeError, LookupError, TypeError, ValueError) as error:
+            return f"raw rows of the run cannot be replayed: {error}"
+        places = ids if self.document.id is None else pc.index_in(ids, value_set=sample.ids).fill_null(-1)
+        found = sample.other_rows(places.to_numpy())
+        if found is None:
+            matrix = matrix[np.argsort(places.to_numpy())]
+            found = sample.other_feature(matrix, self.document.features)
+        return found or sample.other_margin(self.model.margin(matrix).reshape(len(matrix), -1))
+
+    def _features_of(self, frame: pd.DataFrame, start: int = 0) -> tuple[pa.Array, np.ndarray]:
         import pandas as pd
 
         if not isinstance(frame, pd.DataFrame):
@@ -187,8 +231,16 @@ def replayable(program: Program, feature_inputs: Mapping[str, Any], target: str)
     return without.pruned(list(feature_inputs)), left_out
 
 
-def write_bundle(store: Store, document: BundleDocument, files: tuple[Part, ...], program: Program) -> Bundle:
-    """Copies the files of model and features and the small tables into the version's folder, and bundle.json last."""
+def write_bundle(
+    store: Store, document: BundleDocument, files: tuple[Part, ...], program: Program, sample: Sample | None = None
+) -> Bundle:
+    """Copies the files of model and features and the small tables into the version's folder, and bundle.json last.
+
+    Raises
+    ------
+    DataError
+        The bundle would not make of the sample what the run made of it.
+    """
     folder = f"models/{document.name}/{document.version}"
     steps = []
     for step in program.steps:
@@ -200,8 +252,23 @@ def write_bundle(store: Store, document: BundleDocument, files: tuple[Part, ...]
     for part in files:
         _copy(store, part.path, f"{folder}/{part.path.rsplit('/', 1)[-1]}")
     document = document.model_copy(update={"steps": tuple(steps), "inputs": dict(program.kinds)})
-    store.write_json(f"{folder}/bundle.json", document.model_dump(mode="json", by_alias=True))
-    return Bundle(store, document)
+    fingerprint = _features_fingerprint(document.model_dump(mode="json", by_alias=True))
+    bundle = Bundle(store, document.model_copy(update={"features_fingerprint": fingerprint}))
+    if sample is not None:
+        found = bundle.skew(sample)
+        if found is not None:
+            raise DataError(
+                f"Model '{bundle.reference}' is not published, since it would not predict as it was trained: {found}. "
+                "Outcomes of stages that another version of a library made may have been used; run again with --fresh."
+            )
+        sample.write(store, folder, document.features)
+    store.write_json(f"{folder}/bundle.json", bundle.document.model_dump(mode="json", by_alias=True))
+    return bundle
+
+
+def _features_fingerprint(raw: Mapping[str, Any]) -> str:
+    """Of bundle.json as it is written: what a later Treadle would write of it does not matter."""
+    return digest({name: raw.get(name) for name in REPLAYED})
 
 
 def _copy(store: Store, source: str, target: str) -> None:
@@ -231,19 +298,66 @@ def load_bundle(store: Store, name: str, version: int | None = None) -> Bundle:
         )
     if version is not None and version not in existing:
         raise RequestError(f"Model '{name}' has no version {version}. Versions: [{listed(existing)}].")
-    raw = store.read_json(f"models/{name}/{version or existing[-1]}/bundle.json")
+    bundle, fingerprint = _opened(store, f"models/{name}/{version or existing[-1]}")
+    if bundle.document.features_fingerprint not in (None, fingerprint):
+        bundle.verify()
+        raise StorageError(
+            f"Model '{bundle.reference}' is refused: how features are made has changed in "
+            f"{store.path(bundle.folder)}/bundle.json since it was published (features_fingerprint is "
+            f"{bundle.document.features_fingerprint}, and that of the document {fingerprint}). Restore the file, or "
+            "train the model again."
+        )
+    return bundle
+
+
+def _opened(store: Store, folder: str) -> tuple[Bundle, str]:
+    """The bundle in a folder, and the fingerprint of how its features are made, as it is now."""
+    name = folder.split("/")[-2]
+    raw = store.read_json(f"{folder}/bundle.json")
     if raw.get("format") != FORMAT:
         raise RequestError(
             f"Model '{name}' was written in bundle format {raw.get('format')}, and this Treadle reads {FORMAT}."
         )
     try:
-        return Bundle(store, BundleDocument.model_validate(raw))
+        return Bundle(store, BundleDocument.model_validate(raw)), _features_fingerprint(raw)
     except ValidationError as error:
-        path = store.path(f"models/{name}/{version or existing[-1]}/bundle.json")
+        path = store.path(f"{folder}/bundle.json")
         raise StorageError(
             f"{path} is no bundle of this version of Treadle ({error.error_count()} fields do not fit); "
             "train the model again."
         ) from error
+
+
+@functools.lru_cache(maxsize=32)
+def _verify(store: Store, folder: str, stamps: tuple[str, ...]) -> None:
+    """Refuses a bundle that makes something else of its sample than the run did; StorageError."""
+    bundle, _ = _opened(store, folder)
+    d = bundle.document
+    try:
+        sample = Sample.read(store, folder, list(d.inputs), d.features, bundle.model.outputs)
+        found = bundle.skew(sample)
+    except (KeyError, ValueError, pa.ArrowException) as error:
+        found = f"the rows that it is checked by cannot be read ({error})"
+    if found is None:
+        return
+    others = other_libraries(d.libraries)
+    if others:
+        remedy = f"Versions differ: {listed(others)}. Install those of then, or train the model again with --fresh."
+    else:
+        remedy = (
+            f"The versions of the libraries are those of then, so files in {store.path(folder)} have changed: restore "
+            "them, or train the model again."
+        )
+    raise StorageError(f"Model '{bundle.reference}' is refused, it would not predict as trained: {found}. {remedy}")
+
+
+def is_sound(store: Store, name: str, version: int) -> bool:
+    """Whether a version can be loaded, and replays its sample."""
+    try:
+        load_bundle(store, name, version).verify()
+    except TreadleError:
+        return False
+    return True
 
 
 def fingerprint_of(store: Store, name: str, version: int) -> str | None:

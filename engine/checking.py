@@ -25,7 +25,8 @@ from treadle.engine.expectations import (
     broken_rows,
     named,
 )
-from treadle.engine.left_out import write_left_out
+from treadle.engine.found import numbers_of
+from treadle.engine.left_out import left_out_of, row_numbers, write_left_out
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, load_side, read_piece
 from treadle.engine.relational.keys import codes_of
@@ -90,7 +91,9 @@ class Checked:
     """The outcome of one partition."""
 
     tallies: dict[int, Tally]
+    set_aside: int = 0
     left_out: Part | None = None
+    """The numbers of all rows that are not there now, those among them that were not there before."""
     quarantine: Part | None = None
 
 
@@ -129,9 +132,11 @@ def check_partition(share: Share, checks: Checks) -> Checked:
     if not gone.any():
         return Checked(tallies)
     path = f"{checks.folder}/{{}}-{share.number:05d}.parquet"
+    absent = np.union1d(left_out_of(checks.store, share.pieces), numbers[gone])
     return Checked(
         tallies,
-        write_left_out(checks.store, path.format("left-out"), numbers[gone]),
+        int(gone.sum()),
+        write_left_out(checks.store, path.format("left-out"), absent),
         checks.store.write_tables(path.format("quarantine"), _set_aside(share, checks, gone, aside)),
     )
 
@@ -143,7 +148,7 @@ def _broken_by_key(
     keys = list(dict.fromkeys(expectation.columns))
     there = frame[keys].notna().all(axis=1).to_numpy(bool)
     complete = frame[there]
-    found = np.isin(numbers, _numbers_of(checks.store, share.found.get(index, ())))
+    found = np.isin(numbers, numbers_of(checks.store, share.found.get(index, ())))
     broken = np.zeros(len(frame), dtype=bool)
     if isinstance(expectation, Unique):
         broken[there] = complete.duplicated(subset=keys).to_numpy(bool)
@@ -157,11 +162,6 @@ def _broken_by_key(
         codes, _ = codes_of(complete, keys)
         broken[there] = np.isin(codes, codes[found[there]])
     return broken
-
-
-def _numbers_of(store: Store, pieces: Sequence[Piece]) -> np.ndarray:
-    tables = [read_piece(store, piece, {ROW_ID: "int"}) for piece in pieces]
-    return pa.concat_tables(tables).column(ROW_ID).to_numpy() if tables else np.zeros(0, dtype=np.int64)
 
 
 def _ends(series: pd.Series) -> tuple[Any, Any]:
@@ -200,19 +200,19 @@ def _set_aside(share: Share, checks: Checks, gone: np.ndarray, aside: Mapping[st
     """The rows `gone`, with the names of what each breaks, as tables of the quarantine."""
     before = 0
     for piece, origin in zip(share.pieces, share.origins, strict=True):
-        inside = slice(before, before + piece.rows)
-        before += piece.rows
-        places = np.flatnonzero(gone[inside])
-        if not len(places):
+        places = row_numbers(checks.store, piece) - piece.offset
+        first, before = before, before + len(places)
+        broken_here = np.flatnonzero(gone[first:before])
+        if not len(broken_here):
             continue
         whole = read_piece(checks.store, piece, dict(checks.kinds))
-        for start in range(0, len(places), AT_ONCE):
-            some = places[start : start + AT_ONCE]
-            rows = whole.take(pa.array(some)).to_pylist()
-            at = (inside.start + some).tolist()
+        for start in range(0, len(broken_here), AT_ONCE):
+            some = broken_here[start : start + AT_ONCE]
+            rows = whole.take(pa.array(places[some])).to_pylist()
+            at = (first + some).tolist()
             columns = {
                 "file": [origin.file] * len(some),
-                "line": (origin.before + piece.start + some + 1).tolist(),
+                "line": (origin.before + piece.start + places[some] + 1).tolist(),
                 "reason": ["; ".join(name for name, broken in aside.items() if broken[i]) for i in at],
                 "text": [json.dumps({k: plain(v) for k, v in row.items()}, ensure_ascii=False) for row in rows],
             }

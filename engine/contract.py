@@ -107,9 +107,11 @@ def run(context: Context, source: Source, known: Mapping[int, Inspected]) -> Con
             _message([_line(verdict) for verdict in failed], len(verdicts)),
             [verdict.model_dump(mode="json") for verdict in verdicts],
         )
-    set_aside = sum(part.rows for part in left_out)
-    if set_aside == source.rows:
-        raise DataError(f"The contract sets all {source.rows} rows of the input aside, and none is left; look at it.")
+    set_aside = sum(outcome.set_aside for outcome in checked)
+    if set_aside == source.rows_left:
+        raise DataError(
+            f"The contract sets all {source.rows_left} rows of the input aside, and none is left; look at it."
+        )
     kept = [
         [piece.model_copy(update={"left_out": outcome.left_out.path}) for piece in pieces]
         if outcome.left_out
@@ -125,10 +127,11 @@ def run(context: Context, source: Source, known: Mapping[int, Inspected]) -> Con
                 "partitions": tuple(map(tuple, kept)),
                 "files": (*source.files, *left_out),
                 "quarantine": (*source.quarantine, *quarantine),
+                "left_out": source.left_out + set_aside,
             }
         ),
         verdicts=verdicts,
-        rows=source.rows,
+        rows=source.rows_left,
         set_aside=set_aside,
         until=_until(expectations, tallies, now),
         warnings=tuple(warnings),
@@ -146,7 +149,7 @@ def _verdict(name: str, expectation: AnyExpectation, tally: Tally, source: Sourc
         name=name,
         expect=expectation.expect,
         status="passed" if met else status,  # type: ignore[arg-type]
-        rows=source.rows,
+        rows=source.rows_left,
         violations=tally.count if isinstance(expectation, OnRows) else None,
         measured=measured,
         examples=tuple(_example(source, number, values) for number, values in tally.examples),
@@ -162,10 +165,11 @@ def _judged(
             kind = source.kinds[expectation.column]
             return {"kind": kind}, kind == expectation.is_
         case Rows():
-            most = source.rows if expectation.max is None else expectation.max
-            return {"rows": source.rows}, (expectation.min or 0) <= source.rows <= most
+            rows = source.rows_left
+            most = rows if expectation.max is None else expectation.max
+            return {"rows": rows}, (expectation.min or 0) <= rows <= most
         case Nulls():
-            share = tally.count / source.rows
+            share = tally.count / source.rows_left
             return {"nulls": tally.count, "share": share}, share <= expectation.at_most
         case Fresh():
             reference = now if expectation.of is None else time_of(expectation.of)

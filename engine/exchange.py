@@ -111,8 +111,11 @@ def exchange(
     count: int,
     step: int,
     name: str,
+    remedy: str = "",
 ) -> tuple[Partitions, tuple[Part, ...]]:
     """Rows of the program before `step` by bucket, empty ones included, and the files that hold them.
+
+    `remedy` is what a message names besides the usual.
 
     The training and the test rows of a split by path stay apart: each have all buckets.
 
@@ -131,7 +134,7 @@ def exchange(
         files += [part for part, _ in written]
         made += pieces_of(written, count, role)
     largest = max((rows_of(partition) for partition in made), default=0)
-    refuse_too_many(largest, row_bytes(kinds_of(program.empty())), keys)
+    refuse_too_many(largest, row_bytes(kinds_of(program.empty())), keys, remedy)
     return tuple(made), tuple(files)
 
 
@@ -181,7 +184,7 @@ def roles_of(partitions: Partitions) -> list[Role]:
     return list(dict.fromkeys(partition[0].role for partition in partitions))
 
 
-def refuse_too_many(rows: int, bytes_a_row: int, keys: Sequence[str]) -> None:
+def refuse_too_many(rows: int, bytes_a_row: int, keys: Sequence[str], remedy: str = "") -> None:
     """DataError where rows that must lie together are more than a worker has room for."""
     size = rows * bytes_a_row
     if size <= LARGEST_BUCKET * BUCKET_BYTES:
@@ -194,5 +197,5 @@ def refuse_too_many(rows: int, bytes_a_row: int, keys: Sequence[str]) -> None:
     raise DataError(
         f"Rows with equal {list(keys)} must lie together, and one group of them has up to {rows} rows "
         f"({size / 2**30:.1f} GiB), too many for one worker: a few values of the key are most of the data. Filter "
-        "those values out (null among them), or group by more columns."
+        f"those values out (null among them), or group by more columns{remedy}."
     )

@@ -12,7 +12,7 @@ from treadle.engine.job import Job
 from treadle.engine.lookahead import held_after, keys_of_later, only, shared_keys, still_used
 from treadle.engine.pipeline import Inputs
 from treadle.engine.program import Program, Step
-from treadle.engine.relational import Aggregate, Dedupe, Filter, Join, Pivot, Sample, Union
+from treadle.engine.relational import Aggregate, Dedupe, Filter, Join, Pivot, Sample, TableOperation, Union
 from treadle.engine.rows import HELD_SHARE
 from treadle.engine.workers import PEAK_PARTITIONS, WORKER_OWN, Workers
 from treadle.errors import DataError, RequestError
@@ -113,8 +113,6 @@ class _Tables:
         for index, (given, program) in enumerate(zip(job.tables, programs[:-1], strict=True)):
             operation = program.resolved(given)
             step = Step(index, operation)
-            kept = still_used(program, job.tables, index)
-            width = width_of(program if kept is None else only(program, kept, index))
             keys = operation.together
             if isinstance(operation, (Aggregate, Pivot)) and operation.broadcast and job.keeps_no_tables:
                 keys = keys_of_later(job.tables, index, operation.by) or None
@@ -127,12 +125,12 @@ class _Tables:
                 if size <= sides.most_broadcast(workers.limit):
                     tables.broadcast += size
                 else:
-                    tables.bring_together(step, shared_keys(job.tables, index, operation.on), width, size)
+                    tables.bring_together(step, job.tables, operation.on, program, size)
                 step = Step(
                     index, operation, side_kinds=tuple(sides.kinds_of_side(operation, inputs.sides[index]).items())
                 )
             elif keys is not None and not (tables.held is not None and tables.held <= set(keys)):
-                tables.bring_together(step, shared_keys(job.tables, index, keys), width)
+                tables.bring_together(step, job.tables, keys, program)
             if isinstance(operation, (Aggregate, Pivot)) and not operation.broadcast:
                 tables.held = None
             else:
@@ -143,8 +141,13 @@ class _Tables:
             tables.width = max(tables.width, width_of(programs[index + 1]))
         return tables
 
-    def bring_together(self, step: Step, keys: Sequence[str], width: int, size: int = 0) -> None:
+    def bring_together(
+        self, step: Step, operations: Sequence[TableOperation], keys: Sequence[str], program: Program, size: int = 0
+    ) -> None:
         """Rows with equal keys into one task; `size` are bytes of another table's rows, exchanged along."""
+        keys = shared_keys(operations, step.index, keys)
+        kept = still_used(program, operations, step.index)
+        width = width_of(program if kept is None else only(program, kept, step.index))
         together = self.rows * width
         count = max(bucket_count(self.rows, width), bucket_count(1, size)) if keys else 1
         if not keys and self.exact:

@@ -132,23 +132,16 @@ def run(context: Context, prepared: Prepared, rule: SplitRule | None) -> Feature
     names = tuple(kinds)
     _check_names(job, names)
     recipe = Recipe(job, rule, tuple(inputs), tuple(fitted), shelf)
-    blocks = rows.map(make_block if job.models else make_table, recipe, names)
-    tasks = [
-        context.client.submit(
-            write_block,
-            block,
-            f"{context.folder}/part-{i:05d}.parquet",
-            store,
-            names,
-            job.data.target,
-            rule,
-            pure=False,
-        )
-        for i, block in enumerate(blocks)
-    ]
+    paths = [f"{context.folder}/part-{number:05d}.parquet" for number in range(len(rows.partitions))]
     if job.models:
-        context.live["blocks"] = blocks
-    del blocks
+        blocks = context.live["blocks"] = rows.map(make_block, recipe, names)
+        tasks = [
+            context.client.submit(write_block, block, path, store, names, job.data.target, rule, pure=False)
+            for block, path in zip(blocks, paths, strict=True)
+        ]
+        del blocks
+    else:
+        tasks = rows.map(write_features, recipe, names, store, each=paths)
     parts = context.gather(tasks, rows=lambda part: part.rows)
     rows.release()
     kept = [o.at_prediction() if isinstance(o, FittedTarget) else o for o in fitted]
@@ -276,18 +269,21 @@ def make_block(frame: pd.DataFrame, role: str, recipe: Recipe, names: Sequence[s
     return Block(_array(frame[ROW_ID]), test, target, matrix, protected)
 
 
-def make_table(frame: pd.DataFrame, role: str, recipe: Recipe, names: Sequence[str]) -> pa.Table:
+def write_features(
+    frame: pd.DataFrame, role: str, recipe: Recipe, names: Sequence[str], store: Store, path: str
+) -> Part:
     """On a worker: one partition's rows of the table `features` of a job without models, the target as it is."""
     job, rule = recipe.job, recipe.rule
     _, test = assign(frame, role, job, rule)
-    matrix = to_matrix(recipe.columns(frame, ~test), names, len(frame))
+    matrix = to_matrix(recipe.columns(frame, ~test), names, len(frame), order="F")
     fields: dict[str, Any] = {"id": _array(frame[ROW_ID])}
     if rule.kind != "none":
         fields["split"] = pa.array(np.where(test, "test", "train"), pa.string())
     if job.data.target is not None:
         fields[job.data.target] = _array(frame[job.data.target])
     fields.update({f"{PROTECTED}{name}": _array(frame[name]) for name in job.data.protected})
-    return pa.table({**fields, **{name: pa.array(matrix[:, i]) for i, name in enumerate(names)}})
+    table = pa.table({**fields, **{name: pa.array(matrix[:, i]) for i, name in enumerate(names)}})
+    return store.write_parquet(path, table)
 
 
 def _array(series: pd.Series) -> pa.Array:
@@ -296,8 +292,6 @@ def _array(series: pd.Series) -> pa.Array:
     return array.cast(pa.string()) if pa.types.is_large_string(array.type) else array
 
 
-def write_block(
-    rows: Block | pa.Table, path: str, store: Store, names: Sequence[str], target: str | None, rule: SplitRule
-) -> Part:
+def write_block(block: Block, path: str, store: Store, names: Sequence[str], target: str, rule: SplitRule) -> Part:
     """On a worker: one file of the table `features`."""
-    return store.write_parquet(path, rows.table(names, target or "", rule) if isinstance(rows, Block) else rows)
+    return store.write_parquet(path, block.table(names, target, rule))

@@ -94,7 +94,8 @@ def _finished(table: GroupTable, found: Any) -> pd.DataFrame:
 def _by_exchange(context: Context, table: GroupTable, partitions: Partitions, count: int) -> pd.DataFrame:
     """Where partials would be as large as the rows, the columns that are needed are exchanged by the keys."""
     operation, program = table.operation, table.program
-    buckets, files = exchange(context, program, partitions, operation.by, count, table.index, "groups")
+    keys, remedy = operation.by, operation.mergeable
+    buckets, files = exchange(context, program, partitions, keys, count, table.index, "groups", remedy)
     complete = GroupTable(operation, exchanged(program), table.index, complete=True)
     futures = context.submit(partials_of, [bucket for bucket in buckets if bucket], (complete,))
     (found,) = context.reduce(futures, _Merge((complete,)))

@@ -132,8 +132,10 @@ def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise RequestError(f"'{path}' cannot be opened: {error}.") from error
 
 
-def find_files(paths: str | Sequence[str], format_: str | None = None) -> Found:
+def find_files(paths: str | Sequence[str], format_: str | None = None, section: str = "data") -> Found:
     """Format and files, in order, of paths that are files, folders, globs or URLs.
+
+    `section` is the part of a spec that names them, for messages.
 
     Raises
     ------
@@ -148,7 +150,7 @@ def find_files(paths: str | Sequence[str], format_: str | None = None) -> Found:
         # What lay there when this process looked last is not what lies there now.
         fs.invalidate_cache()
         if fs.isdir(bare) and fs.exists(f"{bare}/_delta_log"):
-            found.append(_delta_table(path, paths, format_))
+            found.append(_delta_table(path, paths, format_, section))
             continue
         if format_ == "delta" and fs.exists(bare):
             raise RequestError(f"'{path}' is no Delta table: it has no folder _delta_log.")
@@ -156,9 +158,9 @@ def find_files(paths: str | Sequence[str], format_: str | None = None) -> Found:
         for name in names:
             folders = tuple(name.removeprefix(base).strip("/").split("/")[:-1])
             found.append(FoundFile(fs.unstrip_protocol(name) if "file" not in fs.protocol else name, folders))
-    formats = {format_} if format_ else {file.format or _guess(file.path) for file in found}
+    formats = {format_} if format_ else {file.format or _guess(file.path, section) for file in found}
     if len(formats) > 1:
-        raise RequestError(f"The input mixes formats ({listed(sorted(map(str, formats)))}); set data.format.")
+        raise RequestError(f"The input mixes formats ({listed(sorted(map(str, formats)))}); set {section}.format.")
     seen: set[str] = set()
     for file in found:
         if file.path in seen:
@@ -167,11 +169,11 @@ def find_files(paths: str | Sequence[str], format_: str | None = None) -> Found:
     return Found(formats.pop() or "parquet", tuple(found))
 
 
-def _delta_table(path: str, paths: str | Sequence[str], format_: str | None) -> FoundFile:
+def _delta_table(path: str, paths: str | Sequence[str], format_: str | None, section: str) -> FoundFile:
     if format_ not in (None, "delta"):
         raise RequestError(
             f"'{path}' is a Delta table, whose folder also keeps files of older versions; "
-            f"leave data.format out, or set it to delta instead of {format_}."
+            f"leave {section}.format out, or set it to delta instead of {format_}."
         )
     if not isinstance(paths, str) and len(paths) > 1:
         raise RequestError(f"'{path}' is a Delta table, which is an input by itself; name no other paths beside it.")
@@ -212,11 +214,13 @@ def _near(fs: fsspec.AbstractFileSystem, path: str) -> str:
     return did_you_mean(name, [p.rsplit("/", 1)[-1] for p in fs.ls(folder or ".", detail=False)])
 
 
-def _guess(path: str) -> str:
+def _guess(path: str, section: str) -> str:
     for name, suffixes in SUFFIXES.items():
         if path.lower().endswith(suffixes):
             return name
-    raise RequestError(f"The format of '{path}' cannot be told from its name; set data.format (parquet, csv or jsonl).")
+    raise RequestError(
+        f"The format of '{path}' cannot be told from its name; set {section}.format (parquet, csv or jsonl)."
+    )
 
 
 def file_of_text(path: str) -> InputFile:

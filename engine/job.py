@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders import FeatureOperation
 from treadle.engine.expectations import AnyExpectation
-from treadle.engine.relational import TableOperation
+from treadle.engine.relational import Format, TableOperation
 from treadle.errors import RequestError, did_you_mean, listed
 
 Kind = Literal["int", "float", "bool", "text", "timestamp"]
@@ -38,7 +38,7 @@ class Data(Section):
 
     path: str | tuple[str, ...]
     """File, folder, glob or fsspec URL, or a list of them; relative to the spec's file, then to the working folder."""
-    format: Literal["parquet", "csv", "jsonl", "delta"] | None = None
+    format: Format | None = None
     """Guessed from the names when absent."""
     version: Annotated[int, Field(ge=0)] | None = None
     """Of a Delta table; the newest when absent."""
@@ -68,6 +68,8 @@ class Data(Section):
     types: dict[str, Literal["int", "float", "bool", "timestamp", "date", "text"]] = Field(default_factory=dict)
     """Column types that are not to be inferred, or that a file's own are changed to."""
     bad_rows: BadRows = BadRows()
+    duplicates: Literal["keep", "count", "drop"] = "keep"
+    """What to do with rows that equal an earlier one in every column."""
 
     @model_validator(mode="after")
     def _names_are_for_files_without_header(self) -> Data:
@@ -197,6 +199,13 @@ class Predict(Section):
     rows: Literal["none", "test", "all"] = "test"
 
 
+class Artifacts(Section):
+    """What is kept of a run beside its outcome."""
+
+    sample: Annotated[int, Field(ge=0, le=1000)] = 32
+    """Raw rows that a model's bundle holds, for its replay to be checked by."""
+
+
 class Job(Section):
     """What the engine does; see each section."""
 
@@ -214,6 +223,7 @@ class Job(Section):
     """Chooses the best model; AUC for two classes, log loss for several, RMSE for numbers when absent."""
     explain: Explain = Explain()
     predict: Predict = Predict()
+    artifacts: Artifacts = Artifacts()
 
     @field_validator("models", mode="before")
     @classmethod
@@ -245,6 +255,13 @@ class Job(Section):
     def sets_aside(self) -> bool:
         """Whether its contract may leave rows out."""
         return any(expectation.otherwise == "quarantine" for expectation in self.contract)
+
+    @property
+    def rows_from(self) -> str:
+        """The stage whose rows `tables` begins with."""
+        if self.sets_aside:
+            return "contract"
+        return "duplicates" if self.data.duplicates == "drop" else "read"
 
     @property
     def is_etl(self) -> bool:

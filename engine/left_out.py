@@ -1,8 +1,12 @@
-"""Rows that a contract set aside: their numbers lie in a file a partition, by which every reader leaves them out."""
+"""Rows that are left out, as a contract sets them aside or because they repeat others.
+
+Their numbers lie in a file a partition, by which every reader leaves them out.
+"""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +18,13 @@ from treadle.engine.store import Store
 def write_left_out(store: Store, relative: str, numbers: np.ndarray) -> Part:
     """The numbers of rows that are left out, (rows,) int64 ascending."""
     return store.write_parquet(relative, pa.table({"row": pa.array(numbers, pa.int64())}))
+
+
+def left_out_of(store: Store, pieces: Sequence[Piece]) -> np.ndarray:
+    """The numbers of the rows of a partition that are left out, (rows,) int64 ascending."""
+    paths = {piece.left_out for piece in pieces if piece.left_out is not None}
+    numbers = [_numbers(store, path, store.stamp(path)) for path in paths]
+    return np.sort(np.concatenate(numbers)) if numbers else np.zeros(0, dtype=np.int64)
 
 
 def row_numbers(store: Store, piece: Piece) -> np.ndarray:

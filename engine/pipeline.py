@@ -1,6 +1,7 @@
 """The stages of a job, in order. Each is skipped when its outcome is there already.
 
-    read -> contract -> etl -> split -> features -> train:<model>... -> evaluate -> explain, predict -> publish
+    read -> duplicates -> contract -> etl -> split -> features -> train:<model>...
+         -> evaluate -> explain, predict -> publish
 
 A stage's fingerprint is a digest of its configuration, of the fingerprints of the stages that it
 needs, of the input's content and of its code's revision. An outcome under that fingerprint is
@@ -11,8 +12,6 @@ final, so the same mechanism is a cache between runs and the way to resume after
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 
 from treadle.engine import (
     contract,
+    duplicates,
     etl,
     evaluate,
     explain,
@@ -35,6 +35,7 @@ from treadle.engine import (
 from treadle.engine.artifacts import (
     Artifact,
     Contracted,
+    Deduplicated,
     Evaluation,
     Explanation,
     Features,
@@ -44,6 +45,8 @@ from treadle.engine.artifacts import (
     Source,
     SplitRule,
     Trained,
+    digest,
+    source_of,
 )
 from treadle.engine.bundle import replayable
 from treadle.engine.context import Context
@@ -53,12 +56,13 @@ from treadle.engine.job import Job
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import CATALOGUE, check_models
 from treadle.engine.program import Program
-from treadle.engine.relational import Join, Union
+from treadle.engine.relational import Join, Side, Union
 from treadle.engine.store import OUTCOME, Store
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
 
 Made = Mapping[str, Any]
 HOST_STAGES: Mapping[str, str] = {
+    "duplicates": "on the host, in pandas: cuDF is not used yet",
     "contract": "on the host, in pandas: cuDF is not used yet",
     "etl": "on the host, in pandas: cuDF is not used yet",
     "split": "on the host, in pandas: cuDF is not used yet",
@@ -118,16 +122,25 @@ def inspect(job: Job) -> Inputs:
         main=text_input.inspect(job.data.path, job.data.format, options, job.data.version),
         test=text_input.inspect(test, job.data.format, options) if test is not None else None,
         sides={
-            i: text_input.inspect(operation.with_.path, operation.with_.format)
+            i: _inspect_side(operation.with_, f"tables.{i}.with")
             for i, operation in enumerate(job.tables)
             if isinstance(operation, (Join, Union))
         },
         known={
-            i: text_input.inspect(expectation.in_.path, expectation.in_.format)
+            i: _inspect_side(expectation.in_, f"contract.{i}.in")
             for i, expectation in enumerate(job.contract)
             if isinstance(expectation, Known)
         },
     )
+
+
+def _inspect_side(side: Side, section: str) -> Inspected:
+    return text_input.inspect(side.path, side.format, version=side.version, section=section)
+
+
+def _of_content(section: Mapping[str, Any], inspected: Inspected) -> dict[str, Any]:
+    """Another table in a fingerprint: by what it holds, which tells the version too, not by where it lies."""
+    return {**section, "path": inspected.digest, "version": inspected.version}
 
 
 def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[str]]:
@@ -213,20 +226,31 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         read.REVISION,
         lambda c, m: read.run(c, inputs.main, inputs.test),
     )
+    rows = "read"
+    if data.duplicates != "keep":
+        chain.add(
+            "duplicates",
+            Deduplicated,
+            ("read",),
+            data.duplicates,
+            duplicates.REVISION,
+            lambda c, m: duplicates.run(c, m["read"]),
+        )
+        # Where they are only counted, the rows stay as they are; so they do where a contract sets nothing aside.
+        rows = "duplicates" if data.duplicates == "drop" else rows
     if job.contract:
-        _add_contract(chain, job, inputs)
-    # A contract that sets nothing aside leaves the rows as they are.
-    rows = "contract" if job.sets_aside else "read"
+        _add_contract(chain, job, inputs, rows)
+    rows = job.rows_from
     tables = [operation.model_dump(mode="json", by_alias=True) for operation in job.tables]
     for i, side in inputs.sides.items():
-        tables[i]["with"] = {**tables[i]["with"], "path": side.digest}
+        tables[i]["with"] = _of_content(tables[i]["with"], side)
     chain.add(
         "etl",
         Prepared,
         (rows,),
         [tables, data.id, job.is_etl, job.keeps_no_tables],
         etl.REVISION,
-        lambda c, m: etl.run(c, m["contract"].source if job.sets_aside else m["read"], inputs.sides),
+        lambda c, m: etl.run(c, source_of(m[rows]), inputs.sides),
     )
     if not job.is_etl:
         _add_feature_stages(chain, job)
@@ -237,7 +261,7 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
         "publish",
         Publication,
         before,
-        job.name,
+        [job.name, job.artifacts.sample],
         publish.REVISION,
         lambda c, m: _publish(c, m, chain.stages),
         always=True,
@@ -245,18 +269,18 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     return tuple(chain.stages.values())
 
 
-def _add_contract(chain: _Chain, job: Job, inputs: Inputs) -> None:
-    """The stage that a spec with a contract has after `read`."""
+def _add_contract(chain: _Chain, job: Job, inputs: Inputs, rows: str) -> None:
+    """The stage that a spec with a contract has; `rows` is the one before, whose rows it looks at."""
     expectations = [expectation.model_dump(mode="json", by_alias=True) for expectation in job.contract]
     for i, inspected in inputs.known.items():
-        expectations[i]["in"] = {**expectations[i]["in"], "path": inspected.digest}
+        expectations[i]["in"] = _of_content(expectations[i]["in"], inspected)
     chain.add(
         "contract",
         Contracted,
-        ("read",),
+        (rows,),
         expectations,
         contract.REVISION,
-        lambda c, m: contract.run(c, m["read"], inputs.known),
+        lambda c, m: contract.run(c, source_of(m[rows]), inputs.known),
     )
 
 
@@ -381,9 +405,3 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
         records.append(record)
         context.events.emit(stage.name, "finished", **asdict(meter.cost), warnings=artifact.warnings)
     return made, records
-
-
-def digest(value: Any) -> str:
-    """16 hexadecimal digits for any JSON-able value."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -96,6 +96,10 @@ class Program:
     id_column: str | None
     steps: tuple[Step, ...]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields, without what was found of them here."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def rows(self, partition: Sequence[Piece]) -> pd.DataFrame:
         """Reads the pieces and applies the steps. The column `__id__` names every row.
 
@@ -181,7 +185,11 @@ class Program:
         return frame
 
     def empty(self) -> pd.DataFrame:
-        """The outcome for no rows: names and dtypes of the columns."""
+        """The outcome for no rows: names and dtypes of the columns; not to be written to."""
+        return self._empty
+
+    @functools.cached_property
+    def _empty(self) -> pd.DataFrame:
         frame = self.backend.empty(dict(self.kinds))
         if ROW_ID not in frame.columns:
             frame.insert(0, ROW_ID, frame[self.id_column] if self.id_column else self.backend.empty({"n": "int"})["n"])

@@ -23,19 +23,23 @@ from treadle.engine.artifacts import (
     Predictions,
     Prepared,
     Publication,
+    Source,
     SplitRule,
     TableRecord,
     Trained,
+    source_of,
 )
-from treadle.engine.bundle import BundleDocument, fingerprint_of, replayable, versions, write_bundle
+from treadle.engine.bundle import BundleDocument, fingerprint_of, is_sound, replayable, versions, write_bundle
 from treadle.engine.context import Context
 from treadle.engine.events import now
 from treadle.engine.expectations import EachRow, named
 from treadle.engine.program import Program
 from treadle.engine.rows import replay_of
+from treadle.engine.sampling import sample_of
+from treadle.engine.skew import Sample, SampleRecord
 from treadle.engine.text_input import text_options
 
-REVISION = 1
+REVISION = 2
 LIBRARIES = ("treadle", "xgboost", "scikit-learn", "numpy", "pandas", "pyarrow", "dask", "deltalake")
 
 
@@ -70,7 +74,8 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
     best = made[f"train:{evaluation.best}"]
     assert isinstance(best, Trained)
     fingerprint = fingerprints["publish"]
-    model = _bundle(context, prepared, rule, features, evaluation, best, fingerprint)
+    raw = source_of(made[context.job.rows_from])
+    model = _bundle(context, prepared, raw, rule, features, evaluation, best, fingerprint)
     return Publication(tables=tuple(tables), model=model)
 
 
@@ -115,6 +120,7 @@ def _leaderboard(context: Context, evaluation: Evaluation) -> Part:
 def _bundle(
     context: Context,
     prepared: Prepared,
+    raw: Source,
     rule: SplitRule,
     features: Features,
     evaluation: Evaluation,
@@ -127,9 +133,11 @@ def _bundle(
     if existing and fingerprint_of(store, job.name, existing[-1]) == fingerprint:
         folder = f"models/{job.name}/{existing[-1]}"
         copies = [part.model_copy(update={"path": f"{folder}/{part.path.rsplit('/', 1)[-1]}"}) for part in files]
-        if all(store.has(copy) for copy in copies):
+        if all(store.has(copy) for copy in copies) and is_sound(store, job.name, existing[-1]):
             return f"{job.name}:{existing[-1]}"
     program, left_out = replayable(replay_of(context, prepared), features.inputs, job.data.target or "")
+    found = sample_of(context, prepared, raw, (program, left_out), features, best)
+    sample = found if isinstance(found, Sample) else None
     document = BundleDocument(
         name=job.name,
         version=_reserve(context),
@@ -148,11 +156,12 @@ def _bundle(
         feature_inputs=tuple(features.inputs),
         operations=features.operations,
         features=features.names,
+        sample=SampleRecord(rows=len(found.ids)) if isinstance(found, Sample) else SampleRecord(rows=0, reason=found),
         model=best.model,
         metrics=_metrics(evaluation, best.name),
         libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
     )
-    return write_bundle(store, document, files, program).reference
+    return write_bundle(store, document, files, program, sample).reference
 
 
 def _contract(context: Context, prepared: Prepared, program: Program) -> dict[str, EachRow]:

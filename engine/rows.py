@@ -66,15 +66,16 @@ class Rows:
                 rows.frames = context.submit(rows.program.rows, rows.partitions)
         return context.live["rows"]
 
-    def map(self, function: Callable[..., Any], *args: Any) -> list[Future]:
-        """`function(frame, role, *args)` of every partition."""
+    def map(self, function: Callable[..., Any], *args: Any, each: Sequence[Any] | None = None) -> list[Future]:
+        """`function(frame, role, *args)` of every partition; `each` has one more argument for every one."""
         roles = [partition[0].role for partition in self.partitions]
+        more = [args] * len(roles) if each is None else [(*args, own) for own in each]
         if self.frames is None:
-            items = list(zip(self.partitions, roles, strict=True))
-            return self.context.submit(read_and_apply, items, self.program, function, args)
+            items = list(zip(self.partitions, roles, more, strict=True))
+            return self.context.submit(read_and_apply, items, self.program, function)
         return [
-            self.context.client.submit(function, frame, role, *args, pure=False)
-            for frame, role in zip(self.frames, roles, strict=True)
+            self.context.client.submit(function, frame, role, *own, pure=False)
+            for frame, role, own in zip(self.frames, roles, more, strict=True)
         ]
 
     def release(self) -> None:
@@ -83,10 +84,10 @@ class Rows:
 
 
 def read_and_apply(
-    item: tuple[Sequence[Piece], str], program: Program, function: Callable[..., Any], args: tuple[Any, ...]
+    item: tuple[Sequence[Piece], str, tuple[Any, ...]], program: Program, function: Callable[..., Any]
 ) -> Any:
     """On a worker: a pass over one partition that was not held."""
-    partition, role = item
+    partition, role, args = item
     return function(program.rows(partition), role, *args)
 
 

@@ -66,6 +66,7 @@ def inspect(
     options: TextOptions | None = None,
     version: int | None = None,
     hints: Mapping[str, str] | None = None,
+    section: str = "data",
 ) -> Inspected:
     """The input as its footers and heads describe it.
 
@@ -75,6 +76,8 @@ def inspect(
         Of a Delta table; the newest when None.
     hints
         Types of columns of text files, for those that they have.
+    section
+        The part of a spec that names the input, for messages.
 
     Raises
     ------
@@ -84,9 +87,9 @@ def inspect(
         The files differ, or cannot be read.
     """
     options = options or TextOptions()
-    found = find_files(paths, format_)
+    found = find_files(paths, format_, section)
     if version is not None and found.format != "delta":
-        raise RequestError(f"data.version is for Delta tables, and '{found.paths[0]}' is {found.format}.")
+        raise RequestError(f"{section}.version is for Delta tables, and '{found.paths[0]}' is {found.format}.")
     if found.format == "delta":
         return delta.inspect(found.paths[0], version, options.types)
     folders = {file.path: folder_values(file.folders) for file in found.files}

@@ -60,10 +60,13 @@ def predict_files(
     ------
     RequestError
         No such model; an input that is missing or lacks a column; an output folder that has files.
+    StorageError
+        The model would not predict as it was trained.
     """
     if format_ not in FORMATS:
         raise RequestError(f"--format: '{format_}' is not known. Allowed: [{', '.join(FORMATS)}].")
     bundle = find_model(model, root)
+    bundle.verify()
     # Types are the model's: a column that happens to look otherwise in these files is still read as trained.
     options = TextOptions(**{**bundle.document.csv, "types": {}})
     inspected = text_input.inspect(list(inputs), options=options, hints=dict(bundle.program.kinds))

@@ -20,7 +20,7 @@ from treadle.cluster.hardware import cores, memory_bytes
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import is_here
 from treadle.engine import pipeline
-from treadle.engine.artifacts import Artifact, Publication
+from treadle.engine.artifacts import Artifact, Publication, digest
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events, Listener, now
@@ -49,8 +49,11 @@ LIBRARIES = (
     "sqlglot",
     "pydantic",
 )
-IN_MANIFEST = ("read", "contract", "split", "evaluate", "explain")
+IN_MANIFEST = ("read", "duplicates", "contract", "split", "evaluate", "explain")
 """Stages whose artifacts, without their file lists, are results that a reader of the manifest wants."""
+NOT_IN_MANIFEST = {
+    "table", "files", "partitions", "quarantine", "origins", "source", "left_out", "warnings", "fell_back",
+}  # fmt: skip
 
 
 def run(
@@ -102,7 +105,7 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
         "started": now(),
         "seconds": None,
         "spec": plan.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
-        "spec_digest": pipeline.digest(plan.spec.model_dump(mode="json", by_alias=True)),
+        "spec_digest": digest(plan.spec.model_dump(mode="json", by_alias=True)),
         "plan": plan.describe(),
         "inputs": _inputs(plan),
         "seed": plan.spec.seed,
@@ -201,7 +204,7 @@ def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Seq
         if name in made:
             results[name] = made[name].model_dump(
                 mode="json",
-                exclude={"table", "files", "partitions", "quarantine", "origins", "source", "warnings", "fell_back"},
+                exclude=NOT_IN_MANIFEST,
             )
     manifest.update(
         status="succeeded",

@@ -10,18 +10,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import field_validator
 
 from treadle.cluster.profiles import AnyProfile, Local
 from treadle.engine.job import MODEL_NAMES, Job
+from treadle.engine.job import Artifacts as Kept
 from treadle.errors import RequestError
 from treadle.jobs import loading
 
 
-class Artifacts(BaseModel):
-    """Where everything is written."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Artifacts(Kept):
+    """Where everything is written, and what is kept."""
 
     root: str | None = None
     """Folder or fsspec URL; else the variable TREADLE_ROOT, else `artifacts`."""

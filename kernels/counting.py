@@ -14,6 +14,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.kernels.sorting import sort_keys
+
 FEW_BITS = 14
 """Slots of the hash table, as a power of two: 256 KiB, which the second-level cache holds."""
 FEW = 1 << (FEW_BITS - 1)
@@ -51,8 +53,8 @@ def count_floats(count: int, scratch: Scratch, limit: int) -> Table:
     if n >= 0:
         order = np.argsort(scratch.slots[:n])
         return _coarsest(scratch.slots[:n][order], scratch.slot_counts[:n][order], 0, limit)
-    numbers.sort()
     _to_keys(numbers, keys)
+    sort_keys(keys, counts)
     n = _runs(keys, counts)
     keys, counts, shift = _coarsest(keys[:n], counts[:n], 0, limit)
     return keys.copy(), counts.copy(), shift
@@ -60,7 +62,8 @@ def count_floats(count: int, scratch: Scratch, limit: int) -> Table:
 
 def count_keys(keys: NDArray[np.uint64], limit: int) -> Table:
     """The table of an array of keys."""
-    keys, counts = np.sort(keys), np.empty(len(keys), dtype=np.int64)
+    keys, counts = keys.copy(), np.empty(len(keys), dtype=np.int64)
+    sort_keys(keys, counts)
     n = _runs(keys, counts)
     keys, counts, shift = _coarsest(keys[:n], counts[:n], 0, limit)
     return keys.copy(), counts.copy(), shift

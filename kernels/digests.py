@@ -21,7 +21,8 @@ def fold(keys: NDArray[np.uint64], known: NDArray[np.bool_], first_row: int, row
 
     Digests of parts add up, modulo 2**64, to that of the whole, when `first_row` is the number of rows before each
     part: two columns have the same digest when they have the same keys and nulls in the same rows.
-    `rows` (n,) are the digests of the rows so far, zeros at first; the column is mixed into them in place.
+    `rows` (n,) are the digests of the rows so far, zeros at first (or any number, the same for all rows: from another
+    one come other digests); the column is mixed into them in place.
     """
     arrays = np.ascontiguousarray(keys, dtype=np.uint64), np.ascontiguousarray(known)
     return np.uint64(_fold(*arrays, np.uint64(first_row), rows))

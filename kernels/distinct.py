@@ -5,6 +5,9 @@ choose its register, which keeps the largest rank (1 + leading zeros of the othe
 Registers of parts merge by their maximum, so that no order, grouping or repetition changes them:
 they are those of the set of hashes. Hashes must be uniform, such as `mix64` of distinct keys.
 
+Of many groups, most of which have few values, only registers that are not zero are kept, as entries: sorted
+uint64, group << (precision + 6) | register << 6 | rank, one a register.
+
 Source: Flajolet, Fusy, Gandouet and Meunier, "HyperLogLog: the analysis of a near-optimal
 cardinality estimation algorithm", AofA 2007; the estimator is algorithm 6 of Ertl, "New cardinality
 estimation algorithms for HyperLogLog sketches", arXiv:1702.01284 (2017), which has no bias to be
@@ -22,6 +25,10 @@ from numpy.typing import NDArray
 
 PRECISION = 14
 LEAST_PRECISION, MOST_PRECISION = 4, 18
+RANK_BITS = 6
+_RANK = np.uint64((1 << RANK_BITS) - 1)
+DENSE_BYTES = 2**24
+"""Registers of all groups that are filled in memory before those that are not zero are kept."""
 _ALPHA = 1.0 / (2.0 * math.log(2.0))
 
 
@@ -48,6 +55,38 @@ def sketch_groups(
     registers = np.zeros((n_groups, _registers(precision)), dtype=np.uint8)
     _add_groups(np.ascontiguousarray(hashes, dtype=np.uint64), groups, registers, precision)
     return registers
+
+
+def entries_of(
+    hashes: NDArray[np.uint64], codes: NDArray[Any], n_groups: int, precision: int = PRECISION
+) -> NDArray[np.uint64]:
+    """The entries (m,) of hashes (n,) by group: those of `sketch_groups`, in memory of the order of n.
+
+    `n_groups` is below 2**(58 - precision).
+    """
+    shift = np.uint64(precision + RANK_BITS)
+    if n_groups << precision <= DENSE_BYTES:
+        registers = sketch_groups(hashes, codes, n_groups, precision).ravel()
+        places = np.flatnonzero(registers)
+        return places.astype(np.uint64) << np.uint64(RANK_BITS) | registers[places].astype(np.uint64)
+    kept = codes >= 0
+    hashes, groups = np.ascontiguousarray(hashes, dtype=np.uint64)[kept], codes[kept].astype(np.uint64)
+    return merge_entries(groups << shift | _entries(hashes, precision))
+
+
+def merge_entries(entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The entries of several parts, one after the other in any order, as those of all hashes."""
+    entries = np.sort(entries)
+    if not len(entries):
+        return entries
+    places = entries >> np.uint64(RANK_BITS)
+    return entries[np.append(places[1:] != places[:-1], True)]
+
+
+def estimate_entries(entries: NDArray[np.uint64], n_groups: int, precision: int = PRECISION) -> NDArray[np.float64]:
+    """`estimate` of each group, float64 (n_groups,)."""
+    _registers(precision)
+    return _estimate_entries(np.ascontiguousarray(entries, dtype=np.uint64), n_groups, precision)
 
 
 def merge(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -115,22 +154,58 @@ def _add_groups(hashes, codes, registers, precision):  # type: ignore[no-untyped
 
 
 @numba.njit(cache=True)
+def _entries(hashes, precision):  # type: ignore[no-untyped-def]
+    """register << 6 | rank of each hash."""
+    found = np.empty(hashes.size, np.uint64)
+    for i in range(hashes.size):
+        rest = hashes[i] << np.uint64(precision)
+        rank, top = 1, np.uint64(1 << 63)
+        while rank <= 64 - precision and not rest & top:
+            top >>= np.uint64(1)
+            rank += 1
+        found[i] = hashes[i] >> np.uint64(64 - precision) << np.uint64(RANK_BITS) | np.uint64(rank)
+    return found
+
+
+@numba.njit(cache=True)
 def _estimate(registers, precision):  # type: ignore[no-untyped-def]
     n, size = registers.shape
-    bits = 64 - precision
     found = np.zeros(n, np.float64)
-    counts = np.zeros(bits + 2, np.int64)
+    counts = np.zeros(64 - precision + 2, np.int64)
     for group in range(n):
         counts[:] = 0
         for i in range(size):
             counts[registers[group, i]] += 1
-        if counts[0] == size:
-            continue
-        total = size * _tau(1.0 - counts[bits + 1] / size)
-        for rank in range(bits, 0, -1):
-            total = 0.5 * (total + counts[rank])
-        found[group] = _ALPHA * size * size / (total + size * _sigma(counts[0] / size))
+        found[group] = _estimated(counts, precision)
     return found
+
+
+@numba.njit(cache=True)
+def _estimate_entries(entries, n_groups, precision):  # type: ignore[no-untyped-def]
+    found = np.zeros(n_groups, np.float64)
+    counts = np.zeros(64 - precision + 2, np.int64)
+    i = 0
+    for group in range(n_groups):
+        counts[:] = 0
+        counts[0] = 1 << precision
+        while i < entries.size and entries[i] >> np.uint64(precision + RANK_BITS) == np.uint64(group):
+            counts[0] -= 1
+            counts[entries[i] & _RANK] += 1
+            i += 1
+        found[group] = _estimated(counts, precision)
+    return found
+
+
+@numba.njit(cache=True)
+def _estimated(counts, precision):  # type: ignore[no-untyped-def]
+    """The estimate of a sketch of which `counts[rank]` registers have that rank."""
+    size, bits = 1 << precision, 64 - precision
+    if counts[0] == size:
+        return 0.0
+    total = size * _tau(1.0 - counts[bits + 1] / size)
+    for rank in range(bits, 0, -1):
+        total = 0.5 * (total + counts[rank])
+    return _ALPHA * size * size / (total + size * _sigma(counts[0] / size))
 
 
 @numba.njit(cache=True)

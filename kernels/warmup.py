@@ -53,7 +53,8 @@ def _make_features() -> None:
     count_tokens(texts)
     hash_tokens(texts, 2)
     codes = np.zeros(1, dtype=np.int32)
-    fill([Numbers(0, np.zeros(1)), Ones(1, 1, codes, 0)], np.empty((1, 2), dtype=np.float32))
+    for order in ("C", "F"):
+        fill([Numbers(0, np.zeros(1)), Ones(1, 1, codes, 0)], np.empty((1, 2), dtype=np.float32, order=order))
 
 
 def kept_code() -> tuple[Path, int]:

@@ -21,7 +21,19 @@ ALLOWED = {"jobs": {"engine", "cluster"}, "engine": {"kernels"}, "kernels": set(
 # What every folder may import from treadle/ itself.
 COMMON = {"errors", "signals", "__version__"}
 
-STAGE_MODULES = {"read", "contract", "etl", "split", "features", "train", "evaluate", "explain", "predict", "publish"}
+STAGE_MODULES = {
+    "read",
+    "duplicates",
+    "contract",
+    "etl",
+    "split",
+    "features",
+    "train",
+    "evaluate",
+    "explain",
+    "predict",
+    "publish",
+}
 
 GPU_LIBRARIES = {"cudf", "cupy", "cuml", "rmm", "dask_cudf", "dask_cuda", "pynvml"}
 

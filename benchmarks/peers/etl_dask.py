@@ -37,8 +37,9 @@ def prepare(data: Path) -> Any:
     by_customer = transactions.groupby("customer_id")
     sums = by_customer.amount.agg(["mean", "std", "max"]).rename(columns="customer_{}".format)
     sums = sums.assign(customer_count=by_customer.size(), customer_merchants=by_customer.merchant.nunique())
-    frame = transactions.merge(customers.merge(sums.reset_index(), on="customer_id"), on="customer_id", how="left")
-    frame = frame.shuffle("customer_id")
+    # One small table in memory: merges of several lazy ones fail in its optimiser at some numbers of partitions.
+    customers = customers.merge(sums.reset_index(), on="customer_id").compute()
+    frame = transactions.merge(customers, on="customer_id", how="left").shuffle("customer_id")
     meta = frame._meta.assign(sum_7d=0.0)
     frame = frame.map_partitions(with_sums, meta=meta)
     return frame.assign(

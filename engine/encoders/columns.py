@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,8 +110,10 @@ def texts(array: pa.Array) -> Texts:
     return Texts(starts.astype(np.int64), np.frombuffer(data or b"", dtype=np.uint8), valid)
 
 
-def to_matrix(columns: Mapping[str, Column], names: Sequence[str], rows: int) -> NDArray[np.float32]:
-    """float32, rows by features; null is NaN.
+def to_matrix(
+    columns: Mapping[str, Column], names: Sequence[str], rows: int, order: Literal["C", "F"] = "C"
+) -> NDArray[np.float32]:
+    """float32, rows by features; null is NaN. With the order F each column lies in one piece.
 
     Raises
     ------
@@ -132,7 +134,7 @@ def to_matrix(columns: Mapping[str, Column], names: Sequence[str], rows: int) ->
             pieces[-1] = Ones(last.at, last.width + 1, last.codes, last.first)
         else:
             pieces.append(Ones(at, 1, column.codes, column.code))
-    matrix = np.empty((rows, len(names)), dtype=np.float32)
+    matrix = np.empty((rows, len(names)), dtype=np.float32, order=order)
     if not fill(pieces, matrix):
         _refuse_infinite(matrix, names)
     return matrix

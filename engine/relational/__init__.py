@@ -13,7 +13,7 @@ from treadle.engine.relational.aggregate import Aggregate
 from treadle.engine.relational.cast import Cast
 from treadle.engine.relational.columns import Drop, Rename, Select
 from treadle.engine.relational.dedupe import Dedupe, Sample
-from treadle.engine.relational.join import Join, Side
+from treadle.engine.relational.join import Format, Join, Side
 from treadle.engine.relational.reshape import Pivot, Union
 from treadle.engine.relational.rows import Derive, Filter
 from treadle.engine.relational.window import Window
@@ -30,6 +30,7 @@ __all__ = [
     "Derive",
     "Drop",
     "Filter",
+    "Format",
     "Join",
     "Pivot",
     "Rename",

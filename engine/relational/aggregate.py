@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.operation import ROW_ID, ROW_ORDER, Operation
-from treadle.engine.relational import values
+from treadle.engine.relational import sketches, values
 from treadle.engine.relational.keys import codes_of, index_of, kind_of, matches, taken, with_columns
 from treadle.engine.relational.states import STATES, Groups, Order, total, whole
 from treadle.errors import RequestError
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     Partial = dict[str, pd.DataFrame]
 
 Function = Literal[
-    "sum", "mean", "std", "min", "max", "count", "first", "last", "nunique", "mode", "median", "quantile"
-]
+    "sum", "mean", "std", "min", "max", "count", "first", "last", "nunique", "approx_nunique", "mode", "median",
+    "quantile",
+]  # fmt: skip
 NUMERIC_FUNCTIONS = frozenset({"sum", "mean", "std", "median", "quantile"})
 GROUPS = "groups"
 """The part of a partial with a line a group: its keys, its rows, and the states of the functions."""
+PAIRS, SKETCHES = "pairs:", "sketches:"
+"""How the other parts begin; the column follows."""
 ROWS = f"{ROW_ID}:rows"
 
 
@@ -91,6 +94,16 @@ class Aggregate(Operation):
         """Whether a function needs all values of a group, so that partials may be as large as the rows."""
         return any(a.function in values.FUNCTIONS for a in self.aggregations.values())
 
+    @property
+    def mergeable(self) -> str:
+        """What could stand in place of the functions that need all values of a group, for a message; or ''."""
+        functions = {a.function for a in self.aggregations.values()} & values.FUNCTIONS
+        if not functions & {"nunique"}:
+            return ""
+        others = sorted(functions - {"nunique"})
+        rest = f" (there is nothing of that kind for {', '.join(others)}: leave it out)" if others else ""
+        return f", or take approx_nunique for nunique, which no group is too large for{rest}"
+
     def needs(self, wanted: frozenset[str], side_columns: Sequence[str] = ()) -> frozenset[str]:
         return (wanted - set(self.aggregations)) | set(self.by)
 
@@ -111,7 +124,7 @@ class Aggregate(Operation):
         return with_columns(kept, {name: taken(table[name], codes) for name in self.aggregations})
 
     def partial(self, frame: pd.DataFrame) -> Partial:
-        """What one partition contributes: `groups`, and `pairs:<column>` where all values count."""
+        """What one partition contributes: `groups`; `pairs:<column>` where all values count, `sketches:<column>`."""
         return self._partial(frame, Groups(*codes_of(frame, self.by)))
 
     def _partial(self, frame: pd.DataFrame, groups: Groups) -> Partial:
@@ -125,8 +138,11 @@ class Aggregate(Operation):
         for name, aggregation in self.aggregations.items():
             column, function = aggregation.column, aggregation.function
             if function in values.FUNCTIONS:
-                part = f"pairs:{column}"
+                part = f"{PAIRS}{column}"
                 parts[part] = parts[part] if part in parts else values.pairs_of(frame[column], groups)
+            elif function in sketches.FUNCTIONS:
+                part = f"{SKETCHES}{column}"
+                parts[part] = parts[part] if part in parts else sketches.sketches_of(frame[column], groups)
             elif column is not None:
                 state = STATES[function]
                 if (state.kind, column) not in known:
@@ -145,7 +161,9 @@ class Aggregate(Operation):
         ends = np.cumsum([len(partial[GROUPS]) for partial in partials])
         numbers = np.split(groups.codes, ends[:-1])
         merged = {
-            part: values.merge_pairs([partial[part] for partial in partials], numbers, groups.count)
+            part: sketches.merge_sketches([partial[part] for partial in partials], numbers)
+            if part.startswith(SKETCHES)
+            else values.merge_pairs([partial[part] for partial in partials], numbers, groups.count)
             for part in partials[0]
             if part != GROUPS
         }
@@ -169,9 +187,11 @@ class Aggregate(Operation):
                 columns[name] = groups[ROWS]
             elif function in STATES:
                 columns[name] = STATES[function].finish(_states(groups, name))
+            elif function in sketches.FUNCTIONS:
+                columns[name] = sketches.finish_sketches(partial[f"{SKETCHES}{column}"], len(groups))
             else:
                 q = 0.5 if function == "median" else aggregation.q
-                columns[name] = values.finish_pairs(partial[f"pairs:{column}"], len(groups), function, q)
+                columns[name] = values.finish_pairs(partial[f"{PAIRS}{column}"], len(groups), function, q)
         return groups[by].assign(**columns)
 
     def _check_types(self, frame: pd.DataFrame) -> None:

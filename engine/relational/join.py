@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MATCHED = f"{ROW_ID}matched"
 POSITION = f"{ROW_ID}position"
 TIME = f"{ROW_ID}time"
+Format = Literal["parquet", "csv", "jsonl", "delta"]
 
 
 class Side(BaseModel):
@@ -27,7 +28,10 @@ class Side(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     path: str | tuple[str, ...]
-    format: str | None = None
+    format: Format | None = None
+    """Guessed from the names when absent."""
+    version: Annotated[int, Field(ge=0)] | None = None
+    """Of a Delta table; the newest when absent."""
     columns: tuple[str, ...] | None = Field(default=None, min_length=1)
     """All when absent; names as they are in the file."""
     rename: dict[str, str] = Field(default_factory=dict)

@@ -122,6 +122,10 @@ class Pivot(Operation):
     def is_holistic(self) -> bool:
         return self._aggregate.is_holistic
 
+    @property
+    def mergeable(self) -> str:
+        return self._aggregate.mergeable
+
     def partial(self, frame: pd.DataFrame) -> Partial:
         return self._aggregate.partial(self._spread(frame))
 

@@ -46,7 +46,11 @@ OPERATIONS: dict[str, dict[str, Any]] = {
         "op": "aggregate",
         "by": ["key"],
         "broadcast": True,
-        "aggregations": {"total": {"function": "sum", "column": "amount"}, "rows": {"function": "count"}},
+        "aggregations": {
+            "total": {"function": "sum", "column": "amount"},
+            "rows": {"function": "count"},
+            "about": {"function": "approx_nunique", "column": "word"},
+        },
     },
     "distinct": {
         "op": "aggregate",
@@ -346,6 +350,19 @@ TREE = {"models": ["decision_tree"], "data": {"target": "day"}}
 NOTHING = {"op": "filter", "sql": "amount > 99"}
 
 
+def test_an_estimate_needs_no_rows_in_one_place(client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the exact number is refused, since a few keys have most of the rows."""
+    monkeypatch.setattr(exchange, "BUCKET_BYTES", 1)
+    frame = rows(np.random.default_rng(6), 400)
+    for broadcast in (True, False):
+        table = {"op": "aggregate", "by": ["word"], "broadcast": broadcast}
+        exact, about = ({"days": {"function": f, "column": "day"}} for f in ("nunique", "approx_nunique"))
+        with pytest.raises(DataError, match="one group of them has up to .* rows"):
+            outcome(client, folder, frame, [{**table, "aggregations": exact}], 3)
+        found = outcome(client, folder, frame, [{**table, "aggregations": about}], 3)
+        assert found["days"].tolist() == [4] * (400 if broadcast else 3)
+
+
 @pytest.mark.parametrize(
     ("tables", "sections", "message"),
     [
@@ -364,6 +381,11 @@ NOTHING = {"op": "filter", "sql": "amount > 99"}
             [OPERATIONS["window"]], {},
             r"Rows with equal \['key'\] must lie together, and one group of them has up to .* Filter those values out "
             ".null among them., or group by more columns",
+        ),
+        (
+            [OPERATIONS["distinct"]], {},
+            r"Rows with equal \['word'\] must lie together.* or group by more columns, or take approx_nunique for "
+            r"nunique, which no group is too large for \(there is nothing of that kind for median, mode: leave ",
         ),
         ([NOTHING, *GROUPS[1]], {}, "tables.1 .aggregate.: no row is left to group; look at the filters before it"),
         ([NOTHING, *GROUPS[2]], {}, "tables.1 .pivot.: no row is left to group"),

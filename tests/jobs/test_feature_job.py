@@ -145,7 +145,7 @@ def test_many_levels_travel_with_the_model(run: Runs, raw: pd.DataFrame) -> None
     made = run(frame, **how, predict={"rows": "test"}, explain={"rows": "none"})
     folder = Path(made.model.store.path(made.model.folder))
     assert sorted(path.name for path in folder.glob("*.parquet")) == [
-        *("levels-0-levels-0.parquet", "levels-1-levels-0.parquet"),
+        *("levels-0-levels-0.parquet", "levels-1-levels-0.parquet", "sample.parquet"),
     ]
     assert (folder / "bundle.json").stat().st_size < 20_000
     scored = made.table("predictions").to_pandas().set_index("id").sort_index()

@@ -223,6 +223,36 @@ def test_a_version_of_a_delta_table(etl: Callable[..., Run], tmp_path: Path) -> 
     assert sorted(rows(again)["a"]) == [11, 12]
 
 
+def test_other_tables_at_versions_of_delta_tables(etl: Callable[..., Run], tmp_path: Path, scheduler: str) -> None:
+    """A join, a union and the keys of a contract; a version that is named is the newest one as long as it is that."""
+    pd.DataFrame({"k": [1, 2, 3], "v": [0.5, 0.5, 0.5]}).to_parquet(tmp_path / "a.parquet")
+    table = str(tmp_path / "side")
+    write_deltalake(table, pd.DataFrame({"k": [1, 2], "d": [10, 20]}))
+    write_deltalake(table, pd.DataFrame({"k": [1, 2, 3], "d": [11, 21, 31]}), mode="overwrite")
+
+    def made(**version: int) -> tuple[list[float | None], dict[str, str]]:
+        run = etl(tmp_path / "a.parquet", {"op": "join", "with": {"path": table, **version}, "on": ["k"]})
+        (side,) = [found for found in run.manifest["inputs"] if found["section"] == "tables.0"]
+        assert side["version"] == version.get("version", 1)
+        joined = [None if pd.isna(value) else value for value in rows(run).sort_values("k")["d"]]
+        return joined, {stage["stage"]: stage["fingerprint"] for stage in run.manifest["stages"]}
+
+    newest, first, second = made(), made(version=0), made(version=1)
+    assert (newest[0], first[0], second[0]) == ([11, 21, 31], [10, 20, None], [11, 21, 31])
+    assert first[1]["read"] == newest[1]["read"]
+    assert first[1]["etl"] != newest[1]["etl"] == second[1]["etl"]
+
+    archive = {"path": table, "format": "delta", "version": 0, "rename": {"d": "v"}}
+    both = rows(etl(tmp_path / "a.parquet", {"op": "union", "with": archive}))
+    assert both["v"].tolist() == [0.5, 0.5, 0.5, 10, 20]
+
+    def known(**version: int) -> Run:
+        rule = {"expect": "known", "columns": ["k"], "in": {"path": table, **version}, "otherwise": "quarantine"}
+        return treadle.run({**spec(tmp_path, scheduler, tmp_path / "a.parquet"), "contract": [rule]})
+
+    assert [rows(known(**version))["k"].tolist() for version in ({"version": 0}, {})] == [[1, 2], [1, 2, 3]]
+
+
 def test_sides_of_joins_are_of_any_format(etl: Callable[..., Run], tmp_path: Path) -> None:
     main = pd.DataFrame({"k": [1, 2, 3]})
     main.to_parquet(tmp_path / "main.parquet")

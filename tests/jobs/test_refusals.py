@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ def aggregate(by: str, function: str, column: str | None = None) -> dict[str, An
     return table(op="aggregate", by=[by], aggregations={"m": {"function": function, "column": column}})
 
 
+def table_of(section: dict[str, Any]) -> Callable[[Published], dict[str, Any]]:
+    """A spec that joins a table of towns, which is at the path of the section."""
+    return lambda p: table(op="join", on=["city"], **{"with": {**section, "path": p.file(section["path"], TOWNS)}})
+
+
 INPUTS = [
     case("missing file", r"Input '.*peple.parquet' was not found. Did you mean 'people.parquet'\?",
          lambda p: {"data": p.data(path=str(p.folder / "peple.parquet"))}),
@@ -65,6 +71,16 @@ INPUTS = [
          lambda p: {"data": p.data(path=p.file("a.csv", p.raw), types={"agee": "int"})}),
     case("unknown encoding", "data.encoding 'utf-99' is no known text encoding",
          lambda p: {"data": p.data(path=p.file("a.csv", p.raw), encoding="utf-99")}),
+    case("version of a file to join", r"tables.0.with.version is for Delta tables, and '.*side.parquet' is parquet",
+         table_of({"path": "side.parquet", "version": 0})),
+    case("version of a file of keys", r"contract.0.in.version is for Delta tables, and '.*side.parquet' is parquet",
+         lambda p: {"contract": [{"expect": "known", "columns": ["city"],
+                                  "in": {"path": p.file("side.parquet", TOWNS), "version": 0}}]}),
+    case("format of a table to join",
+         r"tables.0.with.format: 'parqet' is not allowed. Allowed: \[parquet, csv, jsonl, delta\]. Did you mean 'p",
+         table_of({"path": "side.parquet", "format": "parqet"})),
+    case("unknown ending of a table to join", "The format of '.*side.dat' cannot be told .*; set tables.0.with.format",
+         table_of({"path": "side.dat"})),
     case("missing file to join", "Input '.*tows.parquet' was not found", join("tows.parquet")),
     case("test input of other columns", "Column 'age' was not found in the test input .*. Columns: ",
          lambda p: {"split": {"kind": "path", "path": p.file("test.parquet", p.raw.drop(columns="age"))}}),

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.kernels.distinct import PRECISION, estimate, merge, relative_error, sketch, sketch_groups
+from treadle.kernels import distinct as kernel
+from treadle.kernels.distinct import (
+    PRECISION,
+    entries_of,
+    estimate,
+    estimate_entries,
+    merge,
+    merge_entries,
+    relative_error,
+    sketch,
+    sketch_groups,
+)
 from treadle.kernels.hashing import mix64
 
 hashes64 = st.integers(0, 2**64 - 1) | st.integers(0, 63).map(lambda bit: 1 << bit) | st.just(0)
@@ -47,6 +58,21 @@ def test_parts_and_groups_merge_to_the_whole(rows: list[tuple[int, int]], cut: i
     parts = [sketch_groups(hashes[part], codes[part], 4, 6) for part in (slice(cut), slice(cut, None))]
     assert np.array_equal(merge(*parts), whole)
     assert np.array_equal(merge(whole, parts[0]), whole), "rows that are counted again change nothing"
+
+
+@pytest.mark.parametrize("dense", [0, 2**24])
+@given(rows=st.lists(st.tuples(hashes64, st.integers(-1, 3)), max_size=60), cut=st.integers(0, 60))
+@settings(deadline=None, max_examples=40)
+def test_entries_are_the_registers_that_are_not_zero(dense: int, rows: list[tuple[int, int]], cut: int) -> None:
+    hashes, codes = array([hash_ for hash_, _ in rows]), np.array([code for _, code in rows], dtype=np.int64)
+    registers = sketch_groups(hashes, codes, 4, 6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "DENSE_BYTES", dense)
+        parts = [entries_of(hashes[part], codes[part], 4, 6) for part in (slice(None), slice(cut), slice(cut, None))]
+    found = [(int(e) >> 12, int(e) >> 6 & 63, int(e) & 63) for e in parts[0]]
+    assert found == [(g, r, int(registers[g, r])) for g in range(4) for r in range(64) if registers[g, r]]
+    assert np.array_equal(merge_entries(np.concatenate([parts[2], parts[1]])), parts[0])
+    assert np.array_equal(estimate_entries(parts[0], 4, 6), estimate(registers))
 
 
 @pytest.mark.parametrize("precision", [10, PRECISION])
