@@ -26,6 +26,17 @@ TASKS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., 
     "regression": (m.error_table, m.merge_error_tables, m.regression_metrics),
 }
 """By task: the statistics of a partition, how they merge, and the metrics that follow from them."""
+MARGINS: Mapping[str, tuple[Callable[..., Any], Callable[..., dict[str, float]]]] = {
+    "binary": (
+        functools.partial(m.score_table, probabilities=False),
+        functools.partial(m.binary_metrics, probabilities=False),
+    ),
+    "multiclass": (
+        functools.partial(m.class_table, probabilities=False),
+        functools.partial(m.multiclass_metrics, probabilities=False),
+    ),
+}
+"""The same statistics and metrics from the margins of models without probabilities."""
 MAX_GROUPS = 50
 """Values of a protected column that are reported one by one; a column with more is left out, with a warning."""
 
@@ -48,7 +59,7 @@ def run(context: Context, features: Features, rule: SplitRule, trained: Sequence
     best = rows[0]["model"]
     calibration, groups, warnings = {}, {}, []
     if rule.task == "binary":
-        calibration = {name: m.calibration(part["table"]) for name, part in found.items()}
+        calibration = {name: m.calibration(part["table"]) for name, part in found.items() if part["probabilities"]}
         for column, counts in found[best]["groups"].items():
             if len(counts) > MAX_GROUPS:
                 warnings.append(
@@ -75,20 +86,21 @@ def measure(
     for name, folder in folders.items():
         model = load_model(store, folder)
         started = time.perf_counter()
-        scores = model.scores(model.margin(rows.matrix)) if rows.rows else _no_scores(rule)
+        margin = model.margin(rows.matrix)
+        scores = model.scores(margin)
         part: dict[str, Any] = {"seconds": time.perf_counter() - started, "groups": {}}
+        part["probabilities"] = model.has_probabilities
         labels = rows.target if rule.task == "regression" else rows.target.astype(np.int64)
-        part["table"] = TASKS[rule.task][0](scores, labels)
+        if model.has_probabilities:
+            part["table"] = TASKS[rule.task][0](scores, labels)
+        else:
+            part["table"] = MARGINS[rule.task][0](margin, labels)
         if rule.task == "binary":
             predicted = model.classes(scores)
             for column in protected:
                 part["groups"][column] = _group_counts(labels, predicted, rows.protected[column])
         found[name] = part
     return found
-
-
-def _no_scores(rule: SplitRule) -> np.ndarray:
-    return np.empty((0, len(rule.classes)) if rule.task == "multiclass" else 0)
 
 
 def _group_counts(labels: np.ndarray, predicted: np.ndarray, values: Any) -> dict[str, np.ndarray]:
@@ -111,6 +123,7 @@ def merge(partials: list[dict[str, dict[str, Any]]], task: str) -> dict[str, dic
                     into[value] = into[value] + count if value in into else count
         merged[name] = {
             "seconds": sum(part["seconds"] for part in parts),
+            "probabilities": parts[0]["probabilities"],
             "table": merge_tables([part["table"] for part in parts]),
             "groups": groups,
         }
@@ -120,7 +133,8 @@ def merge(partials: list[dict[str, dict[str, Any]]], task: str) -> dict[str, dic
 def _row(trained: Trained, part: dict[str, Any] | None, rule: SplitRule) -> dict[str, Any]:
     values: dict[str, Any] = {"model": trained.name}
     if part is not None:
-        values.update(TASKS[rule.task][2](part["table"]))
+        metrics = TASKS[rule.task][2] if part["probabilities"] else MARGINS[rule.task][1]
+        values.update(metrics(part["table"]))
     return {
         **values,
         "rows_used": trained.rows_used,

@@ -129,12 +129,23 @@ Split = Annotated[RandomSplit | StratifiedSplit | TimeSplit | GroupSplit | PathS
 
 MODEL_NAMES = (
     "xgboost",
-    "logistic_regression",
+    "lightgbm",
+    "catboost",
+    "gradient_boosting",
+    "ada_boost",
     "random_forest",
     "extra_trees",
     "decision_tree",
-    "linear_regression",
+    "logistic_regression",
+    "linear_svm",
     "ridge",
+    "linear_regression",
+    "lasso",
+    "elastic_net",
+    "huber",
+    "k_neighbours",
+    "mlp",
+    "dummy",
 )
 ClassMetric = Literal[
     "accuracy", "auc", "average_precision", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier"

@@ -12,7 +12,6 @@ final, so the same mechanism is a cache between runs and the way to resume after
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -55,7 +54,7 @@ from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Job
 from treadle.engine.meter import Meter
-from treadle.engine.models.catalogue import check_models
+from treadle.engine.models.catalogue import CATALOGUE, check_models
 from treadle.engine.program import Program
 from treadle.engine.relational import Join, Side, Union
 from treadle.engine.store import OUTCOME, Store
@@ -313,12 +312,11 @@ def _add_feature_stages(chain: _Chain, job: Job) -> None:
 def _add_model_stages(chain: _Chain, job: Job) -> None:
     """What a job with models has after `features`."""
     for model in job.models:
-        library = importlib.metadata.version("xgboost" if model.name == "xgboost" else "scikit-learn")
         chain.add(
             f"train:{model.title}",
             Trained,
             ("features", "split"),
-            [model.model_dump(mode="json"), job.seed, library],
+            [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version()],
             train.REVISION,
             lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +14,14 @@ from treadle.engine.boosting import train_boosted
 from treadle.engine.context import Context
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
-from treadle.engine.models.base import Model, Task, save_model
+from treadle.engine.models.base import Model, save_model
 from treadle.engine.models.boosted import is_linear, native_params, quiet, said_by, task_threads, train_booster
 from treadle.engine.models.booster import model_of_booster
 from treadle.engine.models.catalogue import CATALOGUE, Entry, check_models
-from treadle.engine.models.forest import ForestModel
-from treadle.engine.models.linear import LinearModel
+from treadle.engine.models.constraints import by_place
+from treadle.engine.models.fitted import fitted_model
 from treadle.engine.relational.keys import hash_keys
-from treadle.errors import DataError, TreadleError, listed
+from treadle.errors import DataError, TreadleError, did_you_mean, listed
 from treadle.kernels.hashing import uniform
 
 if TYPE_CHECKING:
@@ -39,11 +39,12 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
     blocks = blocks_of(context, features, rule)
     notes: list[str] = []
     meter = Meter()
-    if entry.family == "linear" and (nulls := _with_nulls(context, blocks, features.names)):
+    if not entry.nulls and (nulls := _with_nulls(context, blocks, features.names)):
         remedy = f"{{op: impute, columns: [{listed(nulls)}]}}"
         return _failed(config, 0.0, f"features have nulls, which {config.name} does not take; add {remedy} to features")
     try:
         with meter:
+            config = by_place(config, features.names)
             if trains_on_devices(config):
                 model: Model = train_boosted(context, features, rule, config, notes)
                 rows = rule.train_rows
@@ -55,6 +56,11 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
         raise
     except Exception as error:
         return _failed(config, meter.cost.wall_seconds, f"{type(error).__name__}: {said_by(error)}"[:500])
+    if not model.has_probabilities:
+        notes.append(
+            f"{config.title}: it gives no probabilities: its scores only rank rows and decide, and have no log_loss "
+            "and brier"
+        )
     save_model(model, context.store, context.folder)
     files = [
         Part(
@@ -149,7 +155,7 @@ def fit_estimator(
     """
     entry, task = CATALOGUE[config.name], rule.task
     # Coefficients are solved for in the data's type, and float32 stops short of convergence.
-    kind = np.float64 if entry.family == "linear" else np.float32
+    kind = np.float64 if entry.family in ("linear", "network") else np.float32
     matrix = np.concatenate([part[0] for part in parts]).astype(kind, copy=False)
     target = np.concatenate([part[1] for part in parts])
     # Such an estimator would have fewer outputs than there are classes.
@@ -162,26 +168,34 @@ def fit_estimator(
             raw = train_booster(matrix, target, params, rounds)
         model, reasons = model_of_booster(task, raw)
         return model, len(target), reasons
-    estimator = make_estimator(entry, config, task, seed)
+    estimator = make_estimator(entry, config, rule, seed)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         estimator.fit(matrix, target if task == "regression" else target.astype(np.int64))
     said = sorted({str(w.message).splitlines()[0] for w in caught})
-    if entry.family == "forest":
-        return ForestModel.of(task, estimator), len(target), said
-    link = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}[task]
-    linear = LinearModel(task, link, estimator.coef_, estimator.intercept_, matrix.mean(axis=0))  # type: ignore[arg-type]
-    return linear, len(target), said
+    return fitted_model(entry, task, estimator, matrix, target, seed), len(target), said
 
 
-def make_estimator(entry: Entry, config: ModelConfig, task: Task, seed: int) -> Any:
+def make_estimator(entry: Entry, config: ModelConfig, rule: SplitRule, seed: int) -> Any:
     """The library's estimator with the engine's seed and threads, where it takes them."""
-    estimator = entry.estimator(task)(**{**entry.defaults, **config.params})
-    known = estimator.get_params()
-    engine = {"random_state": seed, "n_jobs": task_threads() or None}
-    taken = {
-        name: value
-        for name, value in engine.items()
-        if name in known and not (name == "n_jobs" and entry.family == "linear")
-    }
-    return estimator.set_params(**taken)
+    params: dict[str, Any] = dict(config.params)
+    for name in ("class_weight", "class_weights"):
+        if isinstance(given := params.get(name), Mapping):
+            params[name] = _by_code(given, rule.classes, f"{name} of {config.title}")
+    known = entry.known(rule.task)
+    engine: dict[str, Any] = {"random_state": seed, "thread_count": task_threads() or -1}
+    if entry.family != "linear":
+        engine["n_jobs"] = task_threads() or None
+    taken = {name: value for name, value in engine.items() if name in known}
+    return entry.estimator(rule.task)(**{**entry.defaults, **params, **taken})
+
+
+def _by_code(given: Mapping[str, Any], classes: Sequence[Any], what: str) -> dict[int, Any]:
+    """Weights by class, which a spec names in text, by its code; of a class that is not named 1."""
+    codes = {str(name).lower() if isinstance(name, bool) else str(name): code for code, name in enumerate(classes)}
+    for name in given:
+        if name not in codes:
+            raise DataError(
+                f"{what}: there is no class '{name}'. Classes: [{listed(codes)}].{did_you_mean(name, codes)}"
+            )
+    return {code: given.get(name, 1.0) for name, code in codes.items()}

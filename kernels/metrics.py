@@ -27,8 +27,8 @@ _ROUNDING = 1e-6
 class ScoreTable:
     """Distinct scores of a two-class test set, and how many rows of each class have each score.
 
-    `scores`: sorted unique float64 in [0, 1]; `positives`, `negatives`: int64, same length. At most
-    24 bytes a row of the test set, less when scores repeat.
+    `scores`: sorted unique float64, in [0, 1] where they are probabilities; `positives`, `negatives`:
+    int64, same length. At most 24 bytes a row of the test set, less when scores repeat.
     """
 
     scores: NDArray[np.float64]
@@ -70,13 +70,14 @@ class ErrorTable:
     target_squared: int
 
 
-def score_table(scores: NDArray[Any], labels: NDArray[Any]) -> ScoreTable:
+def score_table(scores: NDArray[Any], labels: NDArray[Any], probabilities: bool = True) -> ScoreTable:
     """The table of probabilities of the positive class (n,) and labels (n,) that are 0 or 1.
 
     Raises DataError for a missing score, one outside [0, 1], or another label. Scores outside by at
-    most 1e-6, a rounding, are clipped.
+    most 1e-6, a rounding, are clipped. Scores that are no `probabilities` are any finite numbers, the
+    higher the more positive.
     """
-    scores = _probabilities(scores)
+    scores = _probabilities(scores) if probabilities else _margins(scores)
     positive = _flags(labels, "labels")
     _same_rows(scores, positive)
     hits = positive.astype(np.int64)
@@ -94,8 +95,11 @@ def merge_score_tables(tables: Sequence[ScoreTable]) -> ScoreTable:
     )
 
 
-def binary_metrics(table: ScoreTable, threshold: float = 0.5) -> dict[str, float]:
+def binary_metrics(table: ScoreTable, threshold: float | None = None, probabilities: bool = True) -> dict[str, float]:
     """Metrics of a two-class test set in which a score above `threshold` predicts the positive class.
+
+    The threshold is 0.5 when absent, and 0 for scores that are no `probabilities`, which have no
+    log_loss and no brier.
 
     Keys: accuracy, auc, average_precision, recall, precision, f1, kappa (Cohen), mcc (Matthews),
     log_loss (nats, scores clipped to [eps, 1 - eps] of float64), brier (0 to 1). A recall, precision,
@@ -103,11 +107,11 @@ def binary_metrics(table: ScoreTable, threshold: float = 0.5) -> dict[str, float
     and kappa is NaN when they are all predicted as that class. Raises DataError without rows.
     """
     rows = _some_rows(table.rows)
-    above = table.scores > threshold
+    above = table.scores > ((0.5 if probabilities else 0.0) if threshold is None else threshold)
     tp, fp = int(table.positives[above].sum()), int(table.negatives[above].sum())
     fn, tn = int(table.positives.sum()) - tp, int(table.negatives.sum()) - fp
     kappa, mcc = _agreement([[tn, fp], [fn, tp]])
-    return {
+    found = {
         "accuracy": (tp + tn) / rows,
         "auc": _auc(table),
         "average_precision": _average_precision(table),
@@ -116,9 +120,11 @@ def binary_metrics(table: ScoreTable, threshold: float = 0.5) -> dict[str, float
         "f1": _ratio(2 * tp, 2 * tp + fp + fn),
         "kappa": kappa,
         "mcc": mcc,
-        "log_loss": (_positive_log_loss(table) + _negative_log_loss(table)) / rows,
-        "brier": _squared_errors(table) / rows,
     }
+    if probabilities:
+        found["log_loss"] = (_positive_log_loss(table) + _negative_log_loss(table)) / rows
+        found["brier"] = _squared_errors(table) / rows
+    return found
 
 
 def calibration(table: ScoreTable, bins: int = 10) -> list[dict[str, float | None]]:
@@ -162,19 +168,19 @@ def expected_calibration_error(table: ScoreTable, bins: int = 10) -> float:
     return gaps / rows
 
 
-def class_table(probabilities: NDArray[Any], labels: NDArray[Any]) -> ClassTable:
+def class_table(scores: NDArray[Any], labels: NDArray[Any], probabilities: bool = True) -> ClassTable:
     """The table of probabilities (n, k) and labels (n,), whole numbers from 0 to k - 1.
 
     Raises DataError for a missing probability, one outside [0, 1] (a rounding of 1e-6 is clipped), or
-    a label outside the classes.
+    a label outside the classes. Scores that are no `probabilities` are any finite numbers.
     """
-    matrix = _probabilities(probabilities)
+    matrix = _probabilities(scores) if probabilities else _margins(scores)
     classes = matrix.shape[1]
     actual = _codes(labels, classes, "labels")
     _same_rows(matrix, actual)
     cells = actual * classes + matrix.argmax(axis=1)
     confusion = np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
-    by_class = tuple(score_table(matrix[:, j], actual == j) for j in range(classes))
+    by_class = tuple(score_table(matrix[:, j], actual == j, probabilities) for j in range(classes))
     return ClassTable(confusion.astype(np.int64), by_class)
 
 
@@ -187,10 +193,11 @@ def merge_class_tables(tables: Sequence[ClassTable]) -> ClassTable:
     return ClassTable(np.sum([table.confusion for table in tables], axis=0), by_class)
 
 
-def multiclass_metrics(table: ClassTable) -> dict[str, float]:
+def multiclass_metrics(table: ClassTable, probabilities: bool = True) -> dict[str, float]:
     """Metrics of a test set of several classes, in which the most probable class is predicted.
 
-    Keys as in `binary_metrics`. recall, precision and f1 are macro averages over the classes that
+    Keys as in `binary_metrics`, without log_loss and brier where scores are no `probabilities`, of
+    which the highest decides. recall, precision and f1 are macro averages over the classes that
     occur among the labels or the predictions (0.0 for a class without denominator). auc and
     average_precision are one-vs-rest macro averages over the classes that occur among the labels: a
     class without a row in the test set has no ranking to judge; auc is NaN when only one occurs. mcc
@@ -206,7 +213,7 @@ def multiclass_metrics(table: ClassTable) -> dict[str, float]:
     named = (actual + predicted) > 0
     kappa, mcc = _agreement(table.confusion.tolist())
     occurring = [one for one, count in zip(table.by_class, actual.tolist(), strict=True) if count]
-    return {
+    found = {
         "accuracy": int(hits.sum()) / rows,
         "auc": sum(_auc(one) for one in occurring) / len(occurring),
         "average_precision": sum(_average_precision(one) for one in occurring) / len(occurring),
@@ -215,9 +222,11 @@ def multiclass_metrics(table: ClassTable) -> dict[str, float]:
         "f1": _macro(2 * hits[named], (actual + predicted)[named]),
         "kappa": kappa,
         "mcc": mcc,
-        "log_loss": sum(_positive_log_loss(one) for one in table.by_class) / rows,
-        "brier": sum(_squared_errors(one) for one in table.by_class) / rows,
     }
+    if probabilities:
+        found["log_loss"] = sum(_positive_log_loss(one) for one in table.by_class) / rows
+        found["brier"] = sum(_squared_errors(one) for one in table.by_class) / rows
+    return found
 
 
 def error_table(predicted: NDArray[Any], target: NDArray[Any]) -> ErrorTable:
@@ -406,6 +415,14 @@ def _probabilities(values: NDArray[Any]) -> NDArray[np.float64]:
             f"first is {wrong[0]}. Turn margins into probabilities and drop missing scores first."
         )
     return np.clip(scores, 0.0, 1.0) + 0.0
+
+
+def _margins(values: NDArray[Any]) -> NDArray[np.float64]:
+    scores = np.asarray(values, dtype=np.float64)
+    wrong = scores[~np.isfinite(scores)]
+    if wrong.size:
+        raise DataError(f"Scores must be finite; {wrong.size} of {scores.size} are not, the first is {wrong[0]}.")
+    return scores + 0.0
 
 
 def _flags(values: NDArray[Any], name: str) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 from treadle.kernels.dates import PARTS, date_parts
 from treadle.kernels.forest import Forest, Tree, build_forest
 from treadle.kernels.matrix import Numbers, Ones, fill
+from treadle.kernels.network import affine
 from treadle.kernels.predict import predict_margin
 from treadle.kernels.sketch import merge_all, sketch_floats, sketch_keys
 from treadle.kernels.summary import Summariser
@@ -24,6 +25,7 @@ def warm_up() -> float:
     """Compiles the kernels for rows of all kinds, by running them on small forests; seconds that took."""
     started = time.perf_counter()
     _make_features()
+    affine(np.zeros((1, 2)), np.zeros((2, 1)), np.zeros(1))
     for features, thresholds in itertools.product((2, 12, 20), (4, 300)):
         forest = _chain(features, thresholds)
         for dtype in (np.float32, np.float64):

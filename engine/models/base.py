@@ -15,7 +15,7 @@ from treadle.engine.backend import Backend
 from treadle.engine.store import Store
 from treadle.errors import StorageError
 
-Link = Literal["identity", "logistic", "softmax"]
+Link = Literal["identity", "logistic", "softmax", "decision"]
 Task = Literal["binary", "multiclass", "regression"]
 Values = Literal["margin", "contributions"]
 CPU = Backend()
@@ -25,8 +25,9 @@ class Model(ABC):
     """Margins, scores and contributions for float32 matrices (rows, features), NaN for null.
 
     The margin is the model's raw output: log-odds for boosted trees and logistic regression,
-    the probability itself for forests, the value for regression. Shapes are (rows,), or
-    (rows, classes) for several classes.
+    the probability itself for forests, the value for regression, the distance from the plane between
+    classes for models without probabilities (link `decision`). Shapes are (rows,), or (rows, classes)
+    for several classes.
     """
 
     format: ClassVar[str]
@@ -80,11 +81,21 @@ class Model(ABC):
     @abstractmethod
     def load(cls, store: Store, folder: str, document: dict[str, Any]) -> Model: ...
 
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether scores of classes are probabilities; others only rank and decide. Of numbers always."""
+        return self.link != "decision"
+
     def scores(self, margin: np.ndarray) -> np.ndarray:
-        """Probability of the positive class, or of each class, or the value."""
-        if self.link == "logistic":
+        """Probability of the positive class, or of each class, or the value.
+
+        Without probabilities the same functions of the margin are taken, so that scores are between 0 and 1, and
+        above 0.5 for the positive class.
+        """
+        several = self.task == "multiclass"
+        if self.link == "logistic" or (self.link == "decision" and not several):
             return np.exp(-np.logaddexp(0.0, -margin))
-        if self.link == "softmax":
+        if self.link == "softmax" or self.link == "decision":
             shifted = np.exp(margin - margin.max(axis=1, keepdims=True))
             return shifted / shifted.sum(axis=1, keepdims=True)
         return margin
@@ -97,8 +108,11 @@ class Model(ABC):
 
 
 FORMATS: Mapping[str, str] = {
+    "constant": "treadle.engine.models.constant:ConstantModel",
     "forest": "treadle.engine.models.forest:ForestModel",
     "linear": "treadle.engine.models.linear:LinearModel",
+    "neighbours": "treadle.engine.models.neighbours:NeighboursModel",
+    "network": "treadle.engine.models.network:NetworkModel",
     "xgboost": "treadle.engine.models.booster:BoosterModel",
 }
 """`format` -> `module:class`: a model is loaded without what only others need."""
@@ -122,7 +136,7 @@ def load_model(store: Store, folder: str) -> Model:
     return _loaded(store, folder, store.stamp(f"{folder}/model.json"))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.lru_cache(maxsize=32)  # more than a job that compares the whole catalogue has
 def _loaded(store: Store, folder: str, stamp: str) -> Model:
     document = store.read_json(f"{folder}/model.json")
     try:

@@ -48,6 +48,13 @@ def task_threads() -> int:
         return 0
 
 
+def use_task_threads() -> None:
+    """Lets the kernels use the threads of the Dask worker that runs this, or all cores elsewhere."""
+    import numba
+
+    numba.set_num_threads(min(task_threads() or numba.config.NUMBA_NUM_THREADS, numba.config.NUMBA_NUM_THREADS))
+
+
 def quiet() -> AbstractContextManager[None]:
     """XGBoost on the threads of the task, without remarks on standard error."""
     import xgboost

@@ -6,18 +6,22 @@ A new scikit-learn model is one entry here and its name in `treadle.engine.job.M
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
-from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, objection
+from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, is_linear, objection
+from treadle.engine.models.constraints import MONOTONE, check_constraints
+from treadle.engine.models.parameters import CATBOOST, LIGHTGBM
 from treadle.errors import RequestError, did_you_mean, listed
 
-Family = Literal["boosted", "forest", "linear"]
+Family = Literal["boosted", "additive", "forest", "linear", "network", "neighbours", "constant"]
+"""`boosted` is XGBoost, over all workers; trees are `additive` before the link, or averaged in a `forest`."""
 CLASSES: frozenset[Task] = frozenset({"binary", "multiclass"})
 NUMBERS: frozenset[Task] = frozenset({"regression"})
 NOT_OURS_TO_SET = frozenset(
@@ -46,13 +50,19 @@ NOT_OURS_TO_SET = frozenset(
         "base_score",
         "validate_parameters",
         "interaction_constraints",
-        "monotone_constraints",
+        "monotonic_cst",
         "importance_type",
+    }
+    | {
+        "algorithm",
+        "estimator",
+        "metric_params",
     }
 )
 """Parameters that the engine sets, or that need support in the stages around a model."""
 XGBOOST_NAMES = frozenset({"eta", "lambda", "alpha", "seed"})
 """Native names that XGBoost's scikit-learn interface spells differently."""
+NEED_PROBABILITIES = frozenset({"log_loss", "brier"})
 
 
 @dataclass(frozen=True)
@@ -64,35 +74,127 @@ class Entry:
     estimators: Mapping[str, str]
     """`classification` and `regression` -> `module:class`."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    nulls: bool = False
+    """Whether rows with nulls are taken; else they are refused before training."""
+    probabilities: bool = True
+    """Whether it gives probabilities of classes; else its margin only ranks and decides."""
+    library: str = "scikit-learn"
+    """The distribution that trains it."""
+    extra: str | None = None
+    """Treadle's extra that installs the library, where it is optional."""
+    params: frozenset[str] | None = None
+    """Parameters that may be set; when None all that the library's class names and the engine does not set."""
+    monotone: bool = False
+    """Whether it takes `monotone_constraints`, by feature."""
 
     def estimator(self, task: Task) -> Any:
         """The library's class."""
         module, _, name = self.estimators["regression" if task == "regression" else "classification"].partition(":")
         return getattr(importlib.import_module(module), name)
 
+    def version(self) -> str:
+        """Of the library; RequestError says how to install it where it is missing."""
+        try:
+            return importlib.metadata.version(self.library)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise RequestError(
+                f"models: {self.library} is not installed, which trains one of them. Install it, here and where the "
+                f"workers run, with pip install 'treadle[{self.extra}]', or leave the model out."
+            ) from error
 
-def _entry(family: Family, classifier: str | None, regressor: str | None, **defaults: Any) -> Entry:
+    def known(self, task: Task) -> set[str]:
+        """Names of the parameters of the library's class."""
+        return set(inspect.signature(self.estimator(task).__init__).parameters)
+
+
+def _entry(family: Family, classifier: str | None, regressor: str | None, **more: Any) -> Entry:
     estimators = {"classification": classifier, "regression": regressor}
     tasks = (CLASSES if classifier else frozenset()) | (NUMBERS if regressor else frozenset())
-    return Entry(family, tasks, {k: v for k, v in estimators.items() if v}, defaults)
+    return Entry(family, tasks, {k: v for k, v in estimators.items() if v}, **more)
+
+
+def _sklearn(family: Family, module: str, classifier: str | None, regressor: str | None, **more: Any) -> Entry:
+    paths = [None if name is None else f"sklearn.{module}:{name}" for name in (classifier, regressor)]
+    return _entry(family, *paths, **more)
 
 
 CATALOGUE: Mapping[str, Entry] = {
-    "xgboost": _entry("boosted", "xgboost:XGBClassifier", "xgboost:XGBRegressor"),
-    "logistic_regression": _entry("linear", "sklearn.linear_model:LogisticRegression", None, max_iter=1000),
-    "random_forest": _entry(
-        "forest", "sklearn.ensemble:RandomForestClassifier", "sklearn.ensemble:RandomForestRegressor"
+    "xgboost": _entry(
+        "boosted", "xgboost:XGBClassifier", "xgboost:XGBRegressor", nulls=True, monotone=True, library="xgboost"
     ),
-    "extra_trees": _entry("forest", "sklearn.ensemble:ExtraTreesClassifier", "sklearn.ensemble:ExtraTreesRegressor"),
-    "decision_tree": _entry("forest", "sklearn.tree:DecisionTreeClassifier", "sklearn.tree:DecisionTreeRegressor"),
-    "linear_regression": _entry("linear", None, "sklearn.linear_model:LinearRegression"),
-    "ridge": _entry("linear", None, "sklearn.linear_model:Ridge"),
+    "lightgbm": _entry(
+        "additive",
+        "lightgbm:LGBMClassifier",
+        "lightgbm:LGBMRegressor",
+        # Else histograms are built by rows or columns as a race of both decides, and round differently.
+        defaults={"verbosity": -1, "deterministic": True, "force_col_wise": True},
+        nulls=True,
+        library="lightgbm",
+        extra="boosters",
+        params=LIGHTGBM,
+        monotone=True,
+    ),
+    "catboost": _entry(
+        "additive",
+        "catboost:CatBoostClassifier",
+        "catboost:CatBoostRegressor",
+        defaults={"logging_level": "Silent", "allow_writing_files": False},
+        nulls=True,
+        library="catboost",
+        extra="boosters",
+        params=CATBOOST,
+        monotone=True,
+    ),
+    "gradient_boosting": _sklearn("additive", "ensemble", "GradientBoostingClassifier", "GradientBoostingRegressor"),
+    "ada_boost": _sklearn("additive", "ensemble", "AdaBoostClassifier", None),
+    "random_forest": _sklearn(
+        "forest", "ensemble", "RandomForestClassifier", "RandomForestRegressor", nulls=True, monotone=True
+    ),
+    "extra_trees": _sklearn(
+        "forest", "ensemble", "ExtraTreesClassifier", "ExtraTreesRegressor", nulls=True, monotone=True
+    ),
+    "decision_tree": _sklearn(
+        "forest", "tree", "DecisionTreeClassifier", "DecisionTreeRegressor", nulls=True, monotone=True
+    ),
+    "logistic_regression": _sklearn("linear", "linear_model", "LogisticRegression", None, defaults={"max_iter": 1000}),
+    "linear_svm": _sklearn("linear", "svm", "LinearSVC", None, probabilities=False),
+    "ridge": _sklearn("linear", "linear_model", "RidgeClassifier", "Ridge", probabilities=False),
+    "linear_regression": _sklearn("linear", "linear_model", None, "LinearRegression"),
+    "lasso": _sklearn("linear", "linear_model", None, "Lasso"),
+    "elastic_net": _sklearn("linear", "linear_model", None, "ElasticNet"),
+    "huber": _sklearn("linear", "linear_model", None, "HuberRegressor"),
+    "k_neighbours": _sklearn(
+        "neighbours", "neighbors", "KNeighborsClassifier", "KNeighborsRegressor", defaults={"algorithm": "kd_tree"}
+    ),
+    "mlp": _sklearn("network", "neural_network", "MLPClassifier", "MLPRegressor"),
+    "dummy": _sklearn(
+        "constant",
+        "dummy",
+        "DummyClassifier",
+        "DummyRegressor",
+        nulls=True,
+        params=frozenset({"strategy", "quantile"}),
+    ),
 }
 assert tuple(CATALOGUE) == MODEL_NAMES
+CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("dummy", "strategy"): ("prior", "most_frequent", "mean", "median", "quantile"),
+    ("lightgbm", "boosting_type"): ("gbdt", "dart"),
+    ("k_neighbours", "metric"): ("minkowski", "euclidean", "manhattan", "chebyshev"),
+    ("k_neighbours", "weights"): ("uniform", "distance"),
+}
+"""Where a library takes more than the engine can keep to: answers drawn at random, averages, functions."""
 
 
 def check_models(job: Job, task: Task | None) -> None:
-    """Refuses a model that does not fit the task (when it is known) and parameters that its library does not have."""
+    """Refuses a model that does not fit the task (when it is known) and parameters that its library does not have.
+
+    Raises
+    ------
+    RequestError
+        Of the first model that is refused, also when its library is not installed, or when no model can have the
+        metric that chooses the best.
+    """
     for config in job.models:
         entry = CATALOGUE[config.name]
         if task is not None and task not in entry.tasks:
@@ -100,30 +202,46 @@ def check_models(job: Job, task: Task | None) -> None:
             raise RequestError(
                 f"models: '{config.name}' does not do {'regression' if task == 'regression' else 'classification'}, "
                 f"which the target '{job.data.target}' asks for. "
-                f"Models that do: [{listed(fitting)}]."
+                f"Models that do: [{listed(fitting, 30)}]."
             )
-        _check_params(config, entry, task or sorted(entry.tasks)[0])
+        entry.version()
+        _check_params(config, entry, [task] if task else sorted(entry.tasks))
+    if task in CLASSES and not any(CATALOGUE[config.name].probabilities for config in job.models):
+        metric = job.metric_for(str(task))
+        if metric in NEED_PROBABILITIES and job.models:
+            raise RequestError(
+                f"metric: '{metric}' needs probabilities, and none of the models gives them "
+                f"([{listed(config.title for config in job.models)}]). Choose another metric, such as accuracy or auc."
+            )
 
 
-def _check_params(config: ModelConfig, entry: Entry, task: Task) -> None:
+def _check_params(config: ModelConfig, entry: Entry, tasks: Sequence[Task]) -> None:
     if not config.params:
         return
-    known = set(inspect.signature(entry.estimator(task).__init__).parameters)
+    known = set().union(*(entry.known(task) for task in tasks))
     if entry.family == "boosted":
         known |= _known_to_booster(config)
-    allowed = sorted(known - NOT_OURS_TO_SET)
-    for name in config.params:
+    ours = {MONOTONE} if entry.monotone and not is_linear(config.params) else set()
+    allowed = sorted(ours | ((known - NOT_OURS_TO_SET if entry.params is None else entry.params) - {MONOTONE}))
+    check_constraints(config)
+    for name, value in config.params.items():
         if name not in allowed:
             reason = "is set by the engine" if name in NOT_OURS_TO_SET and name in known else "is not known to it"
             raise RequestError(
                 f"models: parameter '{name}' of {config.name} {reason}. Allowed: [{listed(allowed, 40)}]."
                 f"{did_you_mean(name, allowed)}"
             )
+        choices = CHOICES.get((config.name, name))
+        if choices is not None and value not in choices:
+            raise RequestError(
+                f"models: {name} of {config.name} is {value!r}. Allowed: [{listed(choices)}]."
+                f"{did_you_mean(str(value), choices)}"
+            )
     if entry.family == "boosted":
         trees = config.params.get("n_estimators", 1)
         if type(trees) is not int or trees < 1:
             raise RequestError(f"models: n_estimators of {config.name} is {trees!r}; it is a whole number, 1 or more.")
-        if said := objection(config.params, task):
+        if said := objection({k: v for k, v in config.params.items() if k != MONOTONE}, tasks[0]):
             raise RequestError(f"models: params of {config.name}: XGBoost says: {said}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 from typing import Any, ClassVar
 
 from treadle.engine.models.base import Link, Model, Task, read_file, write_file
-from treadle.engine.models.boosted import LINKS, XGBOOST_FILE, task_threads
+from treadle.engine.models.boosted import LINKS, XGBOOST_FILE, use_task_threads
 from treadle.engine.store import Store
 from treadle.kernels.forest import Forest, compile_forest
 from treadle.kernels.forest_file import load_forest, save_forest
@@ -33,9 +34,15 @@ class ForestModel(Model):
         self.outputs = forest.n_outputs
 
     @classmethod
-    def of(cls, task: Task, estimator: Any) -> ForestModel:
-        """A fitted scikit-learn tree or forest; the margin is the probability, or the value."""
-        return cls(task, "identity", compile_forest(estimator))
+    def of(cls, task: Task, estimator: Any, link: Link = "identity", scale: float = 1.0) -> ForestModel:
+        """A fitted ensemble; with link `identity` the margin is the probability, or the value.
+
+        The margin is the decision function times `scale`, so that the link makes the library's probabilities of it.
+        """
+        forest = compile_forest(estimator)
+        if scale != 1.0:
+            forest = dataclasses.replace(forest, base=scale * forest.base, value=scale * forest.value)
+        return cls(task, link, forest)
 
     @classmethod
     def of_booster(cls, task: Task, booster: Any) -> ForestModel:
@@ -52,11 +59,11 @@ class ForestModel(Model):
         return TreeExplainer(self.forest)
 
     def _margin(self, matrix: Any) -> Any:
-        _use_task_threads()
+        use_task_threads()
         return predict_margin(self.forest, matrix)
 
     def _contributions(self, matrix: Any) -> Any:
-        _use_task_threads()
+        use_task_threads()
         return self.explainer.shap_values(matrix)
 
     def save(self, store: Store, folder: str) -> dict[str, Any]:
@@ -81,10 +88,3 @@ class ForestModel(Model):
         raw = read_file(store, f"{folder}/{FILE}", document["digest"])
         forest = load_forest(store.path(f"{folder}/{FILE}") if isinstance(store.fs, LocalFileSystem) else raw)
         return cls(document["task"], document["link"], forest)
-
-
-def _use_task_threads() -> None:
-    """Lets the kernels use the threads of the Dask worker that runs this, or all cores elsewhere."""
-    import numba
-
-    numba.set_num_threads(min(task_threads() or numba.config.NUMBA_NUM_THREADS, numba.config.NUMBA_NUM_THREADS))

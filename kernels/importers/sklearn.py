@@ -1,7 +1,7 @@
-"""scikit-learn: decision trees, forests and both kinds of gradient boosting.
+"""scikit-learn: decision trees, forests, both kinds of gradient boosting, and AdaBoost of trees.
 
-Trees, forests and GradientBoosting compare float32(x) <= threshold in float64; HistGradientBoosting
-compares float64, and its categories go through an ordinal encoder that puts the categorical
+All but HistGradientBoosting compare float32(x) <= threshold in float64; that one compares
+float64, and its categories go through an ordinal encoder that puts the categorical
 columns first.
 """
 
@@ -22,7 +22,7 @@ def read(model: Any) -> Forest:
     """The forest of a fitted estimator.
 
     The margin of a tree or forest classifier is the probability: of `classes_[1]` when there are
-    two classes, else one output a class.
+    two classes, else one output a class. Of boosted ones it is the decision function.
     """
     from sklearn import ensemble, tree
     from sklearn.exceptions import NotFittedError
@@ -31,6 +31,7 @@ def read(model: Any) -> Forest:
     readers = [
         ((ensemble.HistGradientBoostingClassifier, ensemble.HistGradientBoostingRegressor), _hist_boosting),
         ((ensemble.GradientBoostingClassifier, ensemble.GradientBoostingRegressor), _boosting),
+        ((ensemble.AdaBoostClassifier,), _votes),
         ((ensemble.RandomForestClassifier, ensemble.RandomForestRegressor), _averaged),
         ((ensemble.ExtraTreesClassifier, ensemble.ExtraTreesRegressor), _averaged),
         ((tree.DecisionTreeClassifier, tree.DecisionTreeRegressor), _averaged),
@@ -44,7 +45,9 @@ def read(model: Any) -> Forest:
             return reader(model)
     if isinstance(model, ensemble.IsolationForest):
         raise unsupported(model, "its score comes from the lengths of paths, not from leaf values")
-    raise unsupported(model, "it is no tree, forest or gradient boosting")
+    if isinstance(model, ensemble.AdaBoostRegressor):
+        raise unsupported(model, "it predicts a median of trees, which no sum over trees is")
+    raise unsupported(model, "it is no tree, forest or boosting")
 
 
 def _source() -> str:
@@ -88,6 +91,26 @@ def _boosting(model: Any) -> Forest:
         for output, member in enumerate(stage)
     ]
     return compiled(model, trees, source=_source(), n_features=model.n_features_in_, n_outputs=len(base), base=base)
+
+
+def _votes(model: Any) -> Forest:
+    """AdaBoost: every tree votes for its leaf's most frequent class, against the others."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    other = next((member for member in model.estimators_ if not isinstance(member, DecisionTreeClassifier)), None)
+    if other is not None:
+        raise unsupported(model, f"it boosts a {type(other).__name__}", "Train it on decision trees.")
+    classes = len(model.classes_)
+    weights = model.estimator_weights_[: len(model.estimators_)] / model.estimator_weights_.sum()
+    # With two classes the decision is that of the second less that of the first, which is its negative.
+    columns, scale = ([1], 2.0) if classes == 2 else (range(classes), 1.0)
+    trees = []
+    for member, weight in zip(model.estimators_, weights, strict=True):
+        voted = member.tree_.value[:, 0, :].argmax(axis=1)
+        for output, column in enumerate(columns):
+            vote = np.where(voted == column, 1.0, -1.0 / (classes - 1))
+            trees.append(_tree(member.tree_, scale * weight * vote, output))
+    return compiled(model, trees, source=_source(), n_features=model.n_features_in_, n_outputs=len(columns))
 
 
 def _tree(tree: Any, value: NDArray[np.float64], output: int) -> Tree:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sklearn import ensemble, tree
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LinearRegression
+from sklearn.naive_bayes import GaussianNB
 
 from tests.kernels.forest_margin import assert_margin, probes, row_counts
 from treadle.errors import UnsupportedModel
@@ -217,6 +218,21 @@ def test_gradient_boosting(model: Any, label: Any) -> None:
     assert_margin(forest, rows, getattr(model, "decision_function", model.predict)(rows), EXACT)
 
 
+@pytest.mark.parametrize(
+    ("depth", "label"),
+    [(1, BINARY), (3, BINARY), (1, THREE), (2, COUNTS), (2, np.array(["b", "a"])[BINARY])],
+    ids=["stumps", "trees", "stumps of three", "trees of five", "names"],
+)
+def test_ada_boost_adds_up_votes(depth: int, label: Any) -> None:
+    model = ensemble.AdaBoostClassifier(
+        tree.DecisionTreeClassifier(max_depth=depth), n_estimators=15, learning_rate=0.7, random_state=0
+    ).fit(FULL, label)
+    forest = read_model(model)
+    assert forest.n_trees == len(model.estimators_) * forest.n_outputs
+    rows = probes(forest, FULL, nan=False, inf=False)
+    assert_margin(forest, rows, model.decision_function(rows), EXACT)
+
+
 HISTOGRAM = {"max_iter": 20, "random_state": 0, "min_samples_leaf": 5}
 
 
@@ -299,7 +315,15 @@ REFUSED = {
     ),
     "isolation forest": (lambda: ensemble.IsolationForest().fit(FULL), r"sklearn\.IsolationForest .* lengths of paths"),
     "linear regression": (lambda: LinearRegression().fit(FULL, Y), r"sklearn\.LinearRegression .* no tree"),
-    "AdaBoost": (lambda: ensemble.AdaBoostRegressor(n_estimators=2).fit(FULL, Y), r"AdaBoostRegressor .* no tree"),
+    "AdaBoost": (
+        lambda: ensemble.AdaBoostRegressor(n_estimators=2).fit(FULL, Y),
+        r"AdaBoostRegressor .* it predicts a median of trees, which no sum over trees is",
+    ),
+    "AdaBoost of others": (
+        lambda: ensemble.AdaBoostClassifier(GaussianNB(), n_estimators=2).fit(FULL, BINARY),
+        r"AdaBoostClassifier .* it boosts a GaussianNB\. Train it on decision trees",
+    ),
+    "unfitted AdaBoost": (ensemble.AdaBoostClassifier, r"AdaBoostClassifier .* not fitted\. Call fit first"),
     "two targets": (
         lambda: tree.DecisionTreeRegressor().fit(X, np.c_[Y, Y]),
         r"DecisionTreeRegressor .* 2 targets at once\. Train one model a target",

@@ -14,6 +14,7 @@ import xgboost
 
 import treadle.kernels
 from treadle.kernels.forest import compile_forest
+from treadle.kernels.network import affine
 from treadle.kernels.predict import predict_margin
 from treadle.kernels.treeshap import TreeExplainer
 from treadle.kernels.warmup import warm_up
@@ -49,4 +50,5 @@ def test_nothing_is_left_to_compile(features: int, dtype: Any) -> None:
         for kind in (rows, np.asfortranarray(rows), pa.table([*rows.T], names=[*map(str, range(features))])):
             predict_margin(forest, kind)
         TreeExplainer(forest).shap_values(rows)
+    affine(np.ones((3, features)), np.ones((features, 2)), np.ones(2))
     assert compiled() == before
