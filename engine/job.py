@@ -133,6 +133,9 @@ MODEL_NAMES = (
     "decision_tree",
     "linear_regression",
     "ridge",
+    "lda",
+    "qda",
+    "naive_bayes",
 )
 ClassMetric = Literal[
     "accuracy", "auc", "average_precision", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier"

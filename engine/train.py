@@ -1,4 +1,8 @@
-"""Stage `train`: one model. Boosted trees train over the cluster, all other models on one worker."""
+"""Stage `train`: one model.
+
+Boosted trees and what is solved from sums over rows (`treadle.engine.exact`) train over the cluster, on all rows;
+all other models on one worker.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from treadle.engine.artifacts import Features, Part, SplitRule, Trained
 from treadle.engine.blocks import Block, blocks_of
 from treadle.engine.boosting import train_boosted
 from treadle.engine.context import Context
+from treadle.engine.exact.fit import fit, kinds_of
+from treadle.engine.exact.params import trains_exactly
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
 from treadle.engine.models.base import Model, Task, save_model
@@ -20,6 +26,7 @@ from treadle.engine.models.booster import model_of_booster
 from treadle.engine.models.catalogue import CATALOGUE, Entry, check_models
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.models.linear import LinearModel
+from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
 from treadle.errors import DataError, TreadleError, listed
 from treadle.kernels.hashing import uniform
@@ -27,7 +34,7 @@ from treadle.kernels.hashing import uniform
 if TYPE_CHECKING:
     from distributed import Future
 
-REVISION = 2
+REVISION = 3
 WORKER_SHARE = 0.25
 """Share of a worker's memory that the training rows of a single-worker model may take (float64)."""
 
@@ -39,13 +46,18 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
     blocks = blocks_of(context, features, rule)
     notes: list[str] = []
     meter = Meter()
-    if entry.family == "linear" and (nulls := _with_nulls(context, blocks, features.names)):
+    if entry.family in ("linear", "gaussian") and (nulls := _with_nulls(context, blocks, features.names)):
         remedy = f"{{op: impute, columns: [{listed(nulls)}]}}"
         return _failed(config, 0.0, f"features have nulls, which {config.name} does not take; add {remedy} to features")
     try:
         with meter:
             if trains_on_devices(config):
                 model: Model = train_boosted(context, features, rule, config, notes)
+                rows = rule.train_rows
+            elif trains_exactly(config):
+                passes = OverBlocks(context, blocks, len(features.names), kinds_of(context.job.models))
+                model, said = fit(config, rule.task, rule.classes, passes)
+                notes += [f"{config.title}: {text}" for text in said]
                 rows = rule.train_rows
             else:
                 model, rows = _train_on_worker(context, blocks, features, rule, config, notes)
@@ -85,7 +97,8 @@ def trains_on_devices(config: ModelConfig) -> bool:
 def _fell_back(context: Context, config: ModelConfig) -> tuple[str, ...]:
     if context.backend.name == "cpu" or trains_on_devices(config):
         return ()
-    return (f"{context.stage}: on the host, since {config.name} is trained by a library without GPU code",)
+    why = "there is no kernel for" if trains_exactly(config) else "a library without GPU code trains"
+    return (f"{context.stage}: on the host, since {why} {config.name}",)
 
 
 def _failed(config: ModelConfig, seconds: float, reason: str) -> Trained:
@@ -94,7 +107,9 @@ def _failed(config: ModelConfig, seconds: float, reason: str) -> Trained:
 
 def _with_nulls(context: Context, blocks: Sequence[Future], names: Sequence[str]) -> list[str]:
     """The features that are null in some row, for training or for the test."""
-    found = np.any(context.gather(context.submit_like(null_columns, blocks)), axis=0)
+    if "null columns" not in context.live:
+        context.live["null columns"] = np.any(context.gather(context.submit_like(null_columns, blocks)), axis=0)
+    found = context.live["null columns"]
     return [name for name, has_nulls in zip(names, found, strict=True) if has_nulls]
 
 

@@ -98,6 +98,7 @@ class Model(ABC):
 
 FORMATS: Mapping[str, str] = {
     "forest": "treadle.engine.models.forest:ForestModel",
+    "gaussian": "treadle.engine.models.gaussian:GaussianModel",
     "linear": "treadle.engine.models.linear:LinearModel",
     "xgboost": "treadle.engine.models.booster:BoosterModel",
 }

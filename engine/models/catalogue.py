@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from treadle.engine.exact.params import params_of, trains_exactly
 from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
 from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, objection
 from treadle.errors import RequestError, did_you_mean, listed
 
-Family = Literal["boosted", "forest", "linear"]
+Family = Literal["boosted", "forest", "gaussian", "linear"]
 CLASSES: frozenset[Task] = frozenset({"binary", "multiclass"})
 NUMBERS: frozenset[Task] = frozenset({"regression"})
 NOT_OURS_TO_SET = frozenset(
@@ -86,7 +87,10 @@ CATALOGUE: Mapping[str, Entry] = {
     "extra_trees": _entry("forest", "sklearn.ensemble:ExtraTreesClassifier", "sklearn.ensemble:ExtraTreesRegressor"),
     "decision_tree": _entry("forest", "sklearn.tree:DecisionTreeClassifier", "sklearn.tree:DecisionTreeRegressor"),
     "linear_regression": _entry("linear", None, "sklearn.linear_model:LinearRegression"),
-    "ridge": _entry("linear", None, "sklearn.linear_model:Ridge"),
+    "ridge": _entry("linear", "sklearn.linear_model:RidgeClassifier", "sklearn.linear_model:Ridge"),
+    "lda": _entry("linear", "sklearn.discriminant_analysis:LinearDiscriminantAnalysis", None),
+    "qda": _entry("gaussian", "sklearn.discriminant_analysis:QuadraticDiscriminantAnalysis", None),
+    "naive_bayes": _entry("gaussian", "sklearn.naive_bayes:GaussianNB", None),
 }
 assert tuple(CATALOGUE) == MODEL_NAMES
 
@@ -119,6 +123,8 @@ def _check_params(config: ModelConfig, entry: Entry, task: Task) -> None:
                 f"models: parameter '{name}' of {config.name} {reason}. Allowed: [{listed(allowed, 40)}]."
                 f"{did_you_mean(name, allowed)}"
             )
+    if trains_exactly(config):
+        params_of(config)
     if entry.family == "boosted":
         trees = config.params.get("n_estimators", 1)
         if type(trees) is not int or trees < 1:
