@@ -97,8 +97,8 @@ def trains_on_devices(config: ModelConfig) -> bool:
 def _fell_back(context: Context, config: ModelConfig) -> tuple[str, ...]:
     if context.backend.name == "cpu" or trains_on_devices(config):
         return ()
-    why = "there is no kernel for" if trains_exactly(config) else "a library without GPU code trains"
-    return (f"{context.stage}: on the host, since {why} {config.name}",)
+    how = "by kernels of the host" if trains_exactly(config) else "by a library without GPU code"
+    return (f"{context.stage}: on the host, since {config.name} is trained {how}",)
 
 
 def _failed(config: ModelConfig, seconds: float, reason: str) -> Trained:

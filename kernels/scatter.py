@@ -159,13 +159,14 @@ def merge(a: Scatter, b: Scatter) -> Scatter:
     some = np.where(weight > 0, weight, 1.0)
     apart = np.where(both[:, None], b.mean - a.mean, 0.0)
     mean = np.where(a.weight[:, None] > 0, a.mean + apart * (b.weight / some)[:, None], b.mean)
-    part = (a.weight * b.weight / some)[:, None] * apart
+    # Of roots, so that products come out symmetric to the last bit.
+    part = np.sqrt(a.weight * b.weight / some)[:, None] * apart
     products = a.scatter + b.scatter
     if a.kind == "within":
-        products[0] += part.T @ apart
+        products[0] += part.T @ part
     elif a.kind == "each":
-        products += part[:, :, None] * apart[:, None, :]
-    return Scatter(a.kind, weight, mean, a.squares + b.squares + part * apart, products)
+        products += part[:, :, None] * part[:, None, :]
+    return Scatter(a.kind, weight, mean, a.squares + b.squares + part * part, products)
 
 
 def merge_all(parts: Sequence[Scatter]) -> Scatter:

@@ -32,6 +32,7 @@ LBFGS_STEPS = 20
 SUFFICIENT = 2.0**-11
 """Share of the decrease that a step promises which it must bring."""
 HALVINGS = 30
+NO_STEP = "a step of which no part lowers the loss as it should"
 SLOW = 0.3
 """Newton steps near an optimum are each a small part of the one before; those towards infinity are not."""
 
@@ -104,7 +105,7 @@ def curve_of(
 def _newton(problem: Problem, start: np.ndarray, tol: float, steps: int, notes: list[str]) -> np.ndarray:
     here, now = start, problem.at(start)
     before = math.inf
-    for taken in range(1, steps + 1):
+    for _ in range(steps):
         step = _newton_step(now, problem.strength == 0)
         decrement = -float((step * now.gradient).sum())
         rounding = 16 * EPS * abs(now.loss)
@@ -119,10 +120,11 @@ def _newton(problem: Problem, start: np.ndarray, tol: float, steps: int, notes: 
         before = decrement
         further = _searched(problem, here, now, step, True)
         if further is None:
-            break
+            notes.append(_not_converged(decrement / 2, tol, NO_STEP))
+            return here
         here, now = further
     left = -0.5 * float((_newton_step(now, problem.strength == 0) * now.gradient).sum())
-    notes.append(_not_converged(left, tol, f"{taken} Newton steps (max_iter is {steps})"))
+    notes.append(_not_converged(left, tol, f"{steps} Newton steps (max_iter)"))
     return here
 
 
@@ -165,7 +167,7 @@ def _lbfgs(problem: Problem, start: np.ndarray, tol: float, steps: int, notes: l
     bent = (share * (1 - share)).mean() + problem.penalty
     past: list[tuple[np.ndarray, np.ndarray, float]] = []
     decrement = math.inf
-    for taken in range(1, steps + 1):
+    for _ in range(steps):
         step = _remembered(now.gradient, past, bent)
         decrement = -float((step * now.gradient).sum())
         # Squared, for steps are not Newton's: what is left is a multiple of what they promise.
@@ -173,13 +175,14 @@ def _lbfgs(problem: Problem, start: np.ndarray, tol: float, steps: int, notes: l
             return here + step
         further = _searched(problem, here, now, step, False)
         if further is None:
-            break
+            if decrement / 2 > tol:
+                notes.append(_not_converged(decrement / 2, tol, NO_STEP))
+            return here
         moved, turned = further[0] - here, further[1].gradient - now.gradient
         if (product := float((moved * turned).sum())) > 0:
             past = [*past, (moved, turned, product)][-MEMORY:]
         here, now = further
-    if decrement / 2 > tol:
-        notes.append(_not_converged(decrement / 2, tol, f"{taken} steps of L-BFGS (at most {LBFGS_STEPS} * max_iter)"))
+    notes.append(_not_converged(decrement / 2, tol, f"{steps} steps of L-BFGS ({LBFGS_STEPS} * max_iter)"))
     return here
 
 
