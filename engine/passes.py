@@ -146,11 +146,15 @@ def with_target_of(rows: Rows) -> Scatter:
 
 
 def _finite(found: Scatter) -> Scatter:
-    """As it is, if it is of finite values: one infinite value makes its column's mean infinite or NaN."""
-    wrong = np.flatnonzero(~(np.isfinite(found.mean) & np.isfinite(found.squares)).all(axis=0))
+    check_finite(found.mean)
+    return found
+
+
+def check_finite(means: np.ndarray) -> None:
+    """Raises DataError for features (the last axis) that have infinite values, for which means are not finite."""
+    wrong = np.flatnonzero(~np.isfinite(np.atleast_2d(means)).all(axis=0))
     if len(wrong):
         raise DataError(
             f"{len(wrong)} features have infinite values (the first is number {wrong[0] + 1} of the table `features`); "
             "clip them, or derive finite ones in tables"
         )
-    return found

@@ -17,7 +17,7 @@ from treadle.engine.models.base import Task
 from treadle.engine.models.gaussian import GaussianModel
 from treadle.engine.models.linear import LinearModel
 from treadle.engine.passes import Passes
-from treadle.errors import DataError
+from treadle.errors import DataError, listed
 from treadle.kernels.scatter import Scatter
 
 
@@ -106,13 +106,13 @@ def qda(params: Quadratic, task: Task, classes: Sequence[Any], passes: Passes, n
     check_classes(moments.weight, classes)
     priors, said = class_priors(params.priors, classes, moments.weight)
     notes += said
+    if lonely := [name for name, rows in zip(classes, moments.weight, strict=True) if rows == 1]:
+        raise DataError(
+            f"class {listed(map(repr, lonely))} has 1 training row, which says nothing of how it varies; qda needs 2 "
+            "or more of each class: filter it out in tables, or use lda"
+        )
     factors, constants = [], np.log(priors)
     for code, name in enumerate(classes):
-        if moments.weight[code] == 1:
-            raise DataError(
-                f"class {name!r} has 1 training row, which says nothing of how it varies; qda needs 2 or more of each "
-                "class: drop the class in tables, or use lda"
-            )
         variances, axes = _spectrum(_shrunk(moments.scatter[code] / moments.weight[code], params.shrinkage))
         remedy = "set shrinkage"
         if params.solver == "svd":
@@ -148,7 +148,13 @@ def _spectrum(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def naive_bayes(
     params: NaiveBayes, task: Task, classes: Sequence[Any], passes: Passes, notes: list[str]
 ) -> GaussianModel:
-    """Gaussian naive Bayes. Raises DataError when a feature does not vary in a class and nothing smooths that."""
+    """Gaussian naive Bayes, smoothed by the largest variance (with weights, scikit-learn takes it without them).
+
+    Raises
+    ------
+    DataError
+        A feature does not vary in a class, and nothing smooths that.
+    """
     moments = passes.classes(len(classes), "squares")
     check_classes(moments.weight, classes)
     priors, said = class_priors(params.priors, classes, moments.weight)

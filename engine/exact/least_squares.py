@@ -12,7 +12,7 @@ from treadle.engine.exact.params import LinearRegression, Ridge
 from treadle.engine.exact.solving import solve_semidefinite, solve_triangle
 from treadle.engine.models.base import Task
 from treadle.engine.models.linear import LinearModel
-from treadle.engine.passes import Passes, Rows
+from treadle.engine.passes import Passes, Rows, check_finite
 from treadle.kernels.triangle import Triangle, merge_all, triangle
 
 
@@ -21,6 +21,8 @@ def linear_regression(params: LinearRegression, passes: Passes, notes: list[str]
     passes.check((passes.features + 1, passes.features + 1))
     gathered: Triangle = passes.over(triangle_of, merge_all, params.fit_intercept)
     factor, d = gathered.factor, passes.features
+    means = gathered.mean[:d] if params.fit_intercept else passes.with_target().mean[0, :d]
+    check_finite(means)
     # What is below the features' own rows is what no combination of them comes near.
     coefficients, lost = solve_triangle(factor[:d, :d], factor[:d, d], params.tol)
     if lost:
@@ -28,7 +30,6 @@ def linear_regression(params: LinearRegression, passes: Passes, notes: list[str]
             f"{lost} features, or combinations of them, are so small beside others that tol ({params.tol:g}) leaves "
             "them out; add {op: scale} to features, or lower tol"
         )
-    means = gathered.mean[:d] if params.fit_intercept else passes.with_target().mean[0, :d]
     intercept = gathered.mean[d] - gathered.mean[:d] @ coefficients
     return LinearModel("regression", "identity", coefficients, intercept, means)
 

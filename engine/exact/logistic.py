@@ -27,6 +27,8 @@ LARGEST_HESSIAN = 1000
 """Coefficients of all outputs up to which steps are Newton's."""
 MEMORY = 10
 """Steps that L-BFGS remembers."""
+LBFGS_TOL = 1e-6
+"""L-BFGS goes on to this share of tol: it does not square, as Newton's steps do, what is left."""
 LBFGS_STEPS = 20
 """Of these for each Newton step that is allowed."""
 SUFFICIENT = 2.0**-11
@@ -59,7 +61,7 @@ def logistic_regression(
     solve = _newton if newton else _lbfgs
     found = solve(problem, start, params.tol, params.max_iter if newton else LBFGS_STEPS * params.max_iter, notes)
     coefficients = found[:, :-1] * scale
-    intercept = found[:, -1] - coefficients @ shift
+    intercept = found[:, -1] - coefficients @ shift if params.fit_intercept else np.zeros(len(found))
     return LinearModel(task, "logistic" if task == "binary" else "softmax", coefficients, intercept, center)
 
 
@@ -153,7 +155,8 @@ def _searched(
         part = 0.5**halving
         trial = here + part * step
         there = problem.at(trial, hessian)
-        if there.loss <= now.loss + SUFFICIENT * part * slope:
+        # What the sum of the losses rounds off may be more than a last step brings.
+        if there.loss <= now.loss + SUFFICIENT * part * slope + 8 * EPS * abs(now.loss):
             return trial, there
     return None
 
@@ -170,8 +173,7 @@ def _lbfgs(problem: Problem, start: np.ndarray, tol: float, steps: int, notes: l
     for _ in range(steps):
         step = _remembered(now.gradient, past, bent)
         decrement = -float((step * now.gradient).sum())
-        # Squared, for steps are not Newton's: what is left is a multiple of what they promise.
-        if decrement / 2 <= max(tol * 1e-4, EPS * abs(now.loss)):
+        if decrement / 2 <= LBFGS_TOL * tol:
             return here + step
         further = _searched(problem, here, now, step, False)
         if further is None:
