@@ -20,7 +20,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.kernels.tiles import FAST
+from treadle.kernels.tiles import FAST, given
 
 
 def margins(
@@ -39,7 +39,8 @@ def margins(
     constant : (classes,)
     """
     out = np.empty((len(matrix), len(mean)))
-    (_margins_of_diagonal if factor.ndim == 2 else _margins)(matrix, mean, factor, constant, out)
+    kernel = _margins_of_diagonal if factor.ndim == 2 else _margins
+    kernel(given(matrix), given(mean), given(factor), given(constant), out)
     return out
 
 
@@ -59,7 +60,8 @@ def contributions(
     expected : (classes, features), the sums over j of Q_ij M_ij
     """
     out = np.empty((len(matrix), *mean.shape))
-    (_contributions_of_diagonal if factor.ndim == 2 else _contributions)(matrix, mean, factor, center, out)
+    kernel = _contributions_of_diagonal if factor.ndim == 2 else _contributions
+    kernel(given(matrix), given(mean), given(factor), given(center), out)
     out -= expected
     return out
 

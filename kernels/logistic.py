@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.kernels.tiles import FAST, ROWS, add_products, fill, padded, symmetric
+from treadle.kernels.tiles import FAST, ROWS, add_products, fill, given, padded, symmetric
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +57,9 @@ def curve(
     wide[:, :m] = coefficients
     gradient = np.zeros((q, p))
     products = np.zeros((q * (q + 1) // 2 if hessian else 0, p, p))
-    weights = np.empty(0) if weight is None else weight
-    none = np.empty((len(matrix), 0))
-    loss = _gather(matrix, none, codes, index, weights, factors, shift, scale, wide, gradient, products)
+    none = given(None, (len(matrix), 0))
+    rows = given(matrix), none, given(codes), given(index), given(weight)
+    loss = _gather(*rows, given(factors), given(shift), given(scale), wide, gradient, products)
     whole = np.empty((q if hessian else 0, q, m, m))
     if hessian:
         pairs = symmetric(products, m)

@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.kernels.tiles import ROWS, add_products, fill, groups, padded, symmetric
+from treadle.kernels.tiles import ROWS, add_products, fill, given, groups, padded, symmetric
 
 Kind = Literal["squares", "within", "each"]
 KINDS: tuple[Kind, ...] = ("squares", "within", "each")
@@ -90,14 +90,13 @@ def scatter(
     weight : (rows,) not negative; 1 when None
     extra : (rows, any) columns that count as features after those of the matrix
     """
-    more = np.empty((len(matrix), 0)) if extra is None else extra
+    more = given(extra, (len(matrix), 0))
     d = matrix.shape[1] + more.shape[1]
     p = padded(d)
     order, starts = groups(codes, index, classes)
-    weights = np.empty(0) if weight is None else weight
     total, mean, squares = np.zeros(classes), np.zeros((classes, p)), np.zeros((classes, p))
     products = np.zeros(shape_of(kind, classes, p))
-    _gather(matrix, more, order, starts, weights, total, mean, squares, products)
+    _gather(given(matrix), more, given(order), given(starts), given(weight), total, mean, squares, products)
     return Scatter(kind, total, mean[:, :d], squares[:, :d], symmetric(products, d))
 
 

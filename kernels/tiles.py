@@ -8,8 +8,13 @@ Features are padded with zeros to whole groups of `GROUP`, which the products ar
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
+from numpy.typing import NDArray
+
+from treadle.kernels.counting import read_only
 
 ROWS = 256
 """Of a tile: 60 KiB for 30 features."""
@@ -22,6 +27,14 @@ FAST = {"reassoc", "contract", "nsz"}
 def padded(features: int) -> int:
     """Features of a tile."""
     return -(-features // GROUP) * GROUP
+
+
+def given(array: NDArray[Any] | None, otherwise: tuple[int, ...] = (0,)) -> NDArray[Any]:
+    """An array as kernels here take it: contiguous, and not to be written, whatever it was before; empty for None.
+
+    What comes from another process is read-only, and Numba would compile a kernel once more for it.
+    """
+    return read_only(np.ascontiguousarray(np.empty(otherwise) if array is None else array))
 
 
 def groups(codes: np.ndarray, index: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.kernels.tiles import FAST, ROWS, fill
+from treadle.kernels.tiles import FAST, ROWS, fill, given
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,7 @@ def triangle(
     d = matrix.shape[1] + extra.shape[1]
     # A column of R's transpose is contiguous, as a column of a tile is.
     factor, mean, total = np.zeros((d, d)), np.zeros(d), np.zeros(1)
-    weights = np.empty(0) if weight is None else weight
-    _gather(matrix, extra, index, weights, centred, factor, mean, total)
+    _gather(given(matrix), given(extra), given(index), given(weight), centred, factor, mean, total)
     return Triangle(float(total[0]), mean, factor.T.copy())
 
 

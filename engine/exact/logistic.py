@@ -51,7 +51,8 @@ def logistic_regression(
     shift = center if params.fit_intercept else np.zeros(passes.features)
     scale = 1.0 / scales_of(squares if params.fit_intercept else squares + center * center)
     mass = factors * moments.weight
-    strength = 0.0 if params.penalty is None else 1.0 / (params.C * mass.sum())
+    free = params.penalty is None or params.C is None
+    strength = 0.0 if free else 1.0 / (params.C * mass.sum())
     problem = Problem(passes, factors, shift, scale, mass.sum(), strength, params.fit_intercept)
     start = np.zeros((1 if task == "binary" else len(classes), passes.features + 1))
     if params.fit_intercept:

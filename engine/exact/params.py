@@ -48,8 +48,8 @@ class Ridge(Params):
 
 class LogisticRegression(Params):
     penalty: Literal["l2"] | None = "l2"
-    C: Annotated[float, Field(strict=True, gt=0)] = 1.0
-    """The inverse of the penalty's strength; infinite for none."""
+    C: Annotated[float, Field(strict=True, gt=0)] | None = 1.0
+    """The inverse of the penalty's strength; infinite for none, which JSON has no number for: None."""
     l1_ratio: Literal[0] | None = 0
     fit_intercept: Flag = True
     class_weight: ClassWeight = None

@@ -59,7 +59,7 @@ class GaussianModel(Model):
         return f"Gaussian class densities, exact against the training rows ({kind})"
 
     def _margin(self, matrix: np.ndarray) -> np.ndarray:
-        found = margins(np.ascontiguousarray(matrix), self.mean, self.factor, self.constant)
+        found = margins(matrix, self.mean, self.factor, self.constant)
         nulls = int(np.isnan(found).any(axis=1).sum())
         if nulls:
             raise DataError(
@@ -70,7 +70,7 @@ class GaussianModel(Model):
 
     def _contributions(self, matrix: np.ndarray) -> np.ndarray:
         out = np.empty((len(matrix), len(self.mean), self.features + 1))
-        out[:, :, :-1] = contributions(np.ascontiguousarray(matrix), self.mean, self.factor, self.center, self.expected)
+        out[:, :, :-1] = contributions(matrix, self.mean, self.factor, self.center, self.expected)
         out[:, :, -1] = self.constant + self.expected.sum(axis=1)
         return self._of_outputs(out)
 

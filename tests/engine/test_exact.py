@@ -183,7 +183,7 @@ def test_penalised_classifiers_have_scikit_learns_coefficients(
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
-@pytest.mark.parametrize("free", [{"C": INF}, {"penalty": None}])
+@pytest.mark.parametrize("free", [{"C": INF}, {"C": None}, {"penalty": None}])
 def test_logistic_regression_without_a_penalty(task: Any, free: dict[str, Any]) -> None:
     """Features that are collinear do not change the probabilities; scikit-learn is given those that are not."""
     expected = LogisticRegression(C=INF, solver="newton-cholesky", tol=1e-12)
@@ -263,6 +263,19 @@ def test_discriminants_and_naive_bayes_decide_as_scikit_learn(partitions: int, t
         model, _ = trained("naive_bayes", task, passes, priors=given, var_smoothing=smoothing)
         expected = theirs(GaussianNB(priors=given, var_smoothing=smoothing), DATA, task)
         assert_close(model.scores(model.margin(DATA.matrix)), scores_of(expected, task, DATA.wide))
+
+
+def test_classes_that_are_numbers_or_truths_are_named_as_yaml_has_them() -> None:
+    for classes, weights in [
+        ((0, 1), {0: 2, 1: 5}),
+        ((False, True), {False: 2, True: 5}),
+        ((1.5, 2.0), {1.5: 2, 2.0: 5}),
+    ]:
+        config = ModelConfig.model_validate({"name": "logistic_regression", "params": {"class_weight": weights}})
+        assert ModelConfig.model_validate_json(config.model_dump_json()) == config
+        model, _ = fit(config, "binary", classes, DATA.passes("binary", 4))
+        expected = LogisticRegression(class_weight={0: 2, 1: 5}, solver="newton-cholesky", tol=1e-12)
+        assert_close(model.margin(DATA.matrix), theirs(expected, DATA, "binary").decision_function(DATA.wide))
 
 
 def test_naive_bayes_with_weights() -> None:

@@ -40,19 +40,19 @@ def test_moments_by_class_of_any_division_are_those_of_all_rows(
 ) -> None:
     matrix, codes, index, weight = some_rows(seed, rows, features, classes)
     extra = codes[:, None] * 2.0 + 1e-9  # a target has more digits than float32
-    given = weight if weighted else None
+    heavy = weight if weighted else None
     wide = np.concatenate([matrix, extra], axis=1, dtype=np.float64)
-    counts = np.ones(rows) if given is None else given
+    counts = np.ones(rows) if heavy is None else heavy
     for kind in scatter.KINDS:
-        parts = [scatter.scatter(matrix, codes, classes, kind, part, given, extra) for part in divided(index, cuts)]
+        parts = [scatter.scatter(matrix, codes, classes, kind, part, heavy, extra) for part in divided(index, cuts)]
         found = scatter.merge_all(parts)
         assert found.scatter.shape == scatter.shape_of(kind, classes, features + 1)
         products = []
         for c in range(classes):
             own = index[codes[index] == c]
-            heavy = counts[own].sum()
-            assert found.weight[c] == heavy
-            mean = counts[own] @ wide[own] / heavy if heavy else np.zeros(features + 1)
+            mass = counts[own].sum()
+            assert found.weight[c] == mass
+            mean = counts[own] @ wide[own] / mass if mass else np.zeros(features + 1)
             np.testing.assert_allclose(found.mean[c], mean, rtol=1e-12, atol=1e-12)
             apart = wide[own] - mean
             products.append((apart * counts[own, None]).T @ apart)
@@ -78,12 +78,12 @@ def test_the_triangle_of_any_division_has_the_sums_of_products_of_all_rows(
     seed: int, rows: int, features: int, weighted: bool, centred: bool, cuts: list[int]
 ) -> None:
     matrix, codes, index, weight = some_rows(seed, rows, features, 3)
-    given = weight if weighted else None
-    parts = [triangle.triangle(matrix, codes[:, None], part, given, centred) for part in divided(index, cuts)]
+    heavy = weight if weighted else None
+    parts = [triangle.triangle(matrix, codes[:, None], part, heavy, centred) for part in divided(index, cuts)]
     found = triangle.merge_all(parts)
     assert (np.tril(found.factor, -1) == 0).all()
     wide = np.c_[matrix, codes].astype(np.float64)[index]
-    counts = np.ones(len(index)) if given is None else given[index]
+    counts = np.ones(len(index)) if heavy is None else heavy[index]
     assert math.isclose(found.weight, counts.sum())
     if counts.sum():
         mean = counts @ wide / counts.sum() if centred else np.zeros(features + 1)
@@ -135,11 +135,11 @@ def test_the_curve_of_any_division_is_that_of_the_definition(
     rng = np.random.default_rng(seed)
     point = rng.normal(size=(1 if classes == 2 else classes, features + 1))
     shift, scale, factors = matrix.mean(axis=0, dtype=np.float64), np.full(features, 0.5), rng.random(classes)
-    given = weight if weighted else None
+    heavy = weight if weighted else None
     found = logistic.merge_all(
-        [logistic.curve(matrix, codes, part, given, factors, shift, scale, point) for part in divided(index, cuts)]
+        [logistic.curve(matrix, codes, part, heavy, factors, shift, scale, point) for part in divided(index, cuts)]
     )
-    mass = factors[codes[index].astype(int)] * (1.0 if given is None else given[index])
+    mass = factors[codes[index].astype(int)] * (1.0 if heavy is None else heavy[index])
     moved = (matrix[index].astype(np.float64) - shift) * scale
     loss, gradient, hessian = plain_curve(moved, codes[index], mass * np.ones(len(index)), point)
     assert math.isclose(found.loss, loss, rel_tol=1e-10, abs_tol=1e-10)
