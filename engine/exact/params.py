@@ -15,7 +15,7 @@ AtLeastZero = Annotated[Number, Field(ge=0)]
 Positive = Annotated[Number, Field(gt=0)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Flag = Annotated[bool, Field(strict=True)]
-Priors = Annotated[tuple[Positive, ...], Field(min_length=2)] | None
+Priors = tuple[Positive, ...] | None
 """Probabilities of the classes, in their sorted order."""
 ClassWeight = dict[str, Positive] | Literal["balanced"] | None
 """By class; a class that is not named has 1. Balanced: rows / (classes * rows of the class)."""
@@ -128,10 +128,11 @@ def params_of(config: ModelConfig) -> Any:
     try:
         found = kind.model_validate(params)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"][:1]))
+        where = str(error.errors()[0]["loc"][0])
+        # One for each kind of value that it may be.
+        said = [one["msg"].removeprefix("Input ") for one in error.errors() if one["loc"][0] == where]
         raise RequestError(
-            f"models: {where} of {config.name} is {params.get(where)!r}: {first['msg'].lower()}."
+            f"models: {where} of {config.name} is {params.get(where)!r}; it {', or '.join(dict.fromkeys(said))}."
         ) from error
     if getattr(found, "shrinkage", None) is not None and found.solver == "svd":  # type: ignore[attr-defined]
         allowed = "lsqr or eigen" if config.name == "lda" else "eigen"
