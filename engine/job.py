@@ -144,6 +144,9 @@ MODEL_NAMES = (
     "elastic_net",
     "huber",
     "k_neighbours",
+    "lda",
+    "qda",
+    "naive_bayes",
     "mlp",
     "dummy",
 )
@@ -176,6 +179,15 @@ class Model(Section):
                 "'{value}' is not in the catalogue of models. Allowed: [{allowed}].{hint}",
                 {"value": value, "allowed": listed(MODEL_NAMES), "hint": did_you_mean(value, MODEL_NAMES)},
             )
+        return value
+
+    @field_validator("params", mode="before")
+    @classmethod
+    def _classes_are_named_by_texts(cls, value: Any) -> Any:
+        """YAML takes the 0 of `class_weight: {0: 1, 1: 5}` for a number."""
+        if isinstance(value, dict) and isinstance(weights := value.get("class_weight"), dict):
+            texts = {str(key).lower() if isinstance(key, bool) else str(key): one for key, one in weights.items()}
+            return {**value, "class_weight": texts}
         return value
 
     @property

@@ -1,4 +1,8 @@
-"""Stage `train`: one model. Boosted trees train over the cluster, all other models on one worker."""
+"""Stage `train`: one model.
+
+Boosted trees and what is solved from sums over rows (`treadle.engine.exact`) train over the cluster, on all rows;
+all other models on one worker.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,9 @@ from treadle.engine.artifacts import Features, Part, SplitRule, Trained
 from treadle.engine.blocks import Block, blocks_of
 from treadle.engine.boosting import train_boosted
 from treadle.engine.context import Context
+from treadle.engine.exact.classes import weights_by_code
+from treadle.engine.exact.fit import fit, kinds_of
+from treadle.engine.exact.params import trains_exactly
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
 from treadle.engine.models.base import Model, save_model
@@ -20,14 +27,15 @@ from treadle.engine.models.booster import model_of_booster
 from treadle.engine.models.catalogue import CATALOGUE, Entry, check_models
 from treadle.engine.models.constraints import by_place
 from treadle.engine.models.fitted import fitted_model
+from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
-from treadle.errors import DataError, TreadleError, did_you_mean, listed
+from treadle.errors import DataError, TreadleError, listed
 from treadle.kernels.hashing import uniform
 
 if TYPE_CHECKING:
     from distributed import Future
 
-REVISION = 2
+REVISION = 3
 WORKER_SHARE = 0.25
 """Share of a worker's memory that the training rows of a single-worker model may take (float64)."""
 
@@ -47,6 +55,11 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
             config = by_place(config, features.names)
             if trains_on_devices(config):
                 model: Model = train_boosted(context, features, rule, config, notes)
+                rows = rule.train_rows
+            elif trains_exactly(config):
+                passes = OverBlocks(context, blocks, len(features.names), kinds_of(context.job.models))
+                model, said = fit(config, rule.task, rule.classes, passes)
+                notes += [f"{config.title}: {text}" for text in said]
                 rows = rule.train_rows
             else:
                 model, rows = _train_on_worker(context, blocks, features, rule, config, notes)
@@ -91,7 +104,8 @@ def trains_on_devices(config: ModelConfig) -> bool:
 def _fell_back(context: Context, config: ModelConfig) -> tuple[str, ...]:
     if context.backend.name == "cpu" or trains_on_devices(config):
         return ()
-    return (f"{context.stage}: on the host, since {config.name} is trained by a library without GPU code",)
+    how = "by kernels of the host" if trains_exactly(config) else "by a library without GPU code"
+    return (f"{context.stage}: on the host, since {config.name} is trained {how}",)
 
 
 def _failed(config: ModelConfig, seconds: float, reason: str) -> Trained:
@@ -100,7 +114,9 @@ def _failed(config: ModelConfig, seconds: float, reason: str) -> Trained:
 
 def _with_nulls(context: Context, blocks: Sequence[Future], names: Sequence[str]) -> list[str]:
     """The features that are null in some row, for training or for the test."""
-    found = np.any(context.gather(context.submit_like(null_columns, blocks)), axis=0)
+    if "null columns" not in context.live:
+        context.live["null columns"] = np.any(context.gather(context.submit_like(null_columns, blocks)), axis=0)
+    found = context.live["null columns"]
     return [name for name, has_nulls in zip(names, found, strict=True) if has_nulls]
 
 
@@ -181,21 +197,10 @@ def make_estimator(entry: Entry, config: ModelConfig, rule: SplitRule, seed: int
     params: dict[str, Any] = dict(config.params)
     for name in ("class_weight", "class_weights"):
         if isinstance(given := params.get(name), Mapping):
-            params[name] = _by_code(given, rule.classes, f"{name} of {config.title}")
+            params[name] = dict(enumerate(weights_by_code(given, rule.classes, f"{name} of {config.title}")))
     known = entry.known(rule.task)
     engine: dict[str, Any] = {"random_state": seed, "thread_count": task_threads() or -1}
     if entry.family != "linear":
         engine["n_jobs"] = task_threads() or None
     taken = {name: value for name, value in engine.items() if name in known}
     return entry.estimator(rule.task)(**{**entry.defaults, **params, **taken})
-
-
-def _by_code(given: Mapping[str, Any], classes: Sequence[Any], what: str) -> dict[int, Any]:
-    """Weights by class, which a spec names in text, by its code; of a class that is not named 1."""
-    codes = {str(name).lower() if isinstance(name, bool) else str(name): code for code, name in enumerate(classes)}
-    for name in given:
-        if name not in codes:
-            raise DataError(
-                f"{what}: there is no class '{name}'. Classes: [{listed(codes)}].{did_you_mean(name, codes)}"
-            )
-    return {code: given.get(name, 1.0) for name, code in codes.items()}

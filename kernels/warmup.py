@@ -12,13 +12,17 @@ import pyarrow as pa
 
 from treadle.kernels.dates import PARTS, date_parts
 from treadle.kernels.forest import Forest, Tree, build_forest
+from treadle.kernels.gaussian import contributions, margins
+from treadle.kernels.logistic import curve
 from treadle.kernels.matrix import Numbers, Ones, fill
 from treadle.kernels.network import affine
 from treadle.kernels.predict import predict_margin
+from treadle.kernels.scatter import scatter
 from treadle.kernels.sketch import merge_all, sketch_floats, sketch_keys
 from treadle.kernels.summary import Summariser
 from treadle.kernels.texts import Texts, count_tokens, find, hash_tokens, known
 from treadle.kernels.treeshap import TreeExplainer
+from treadle.kernels.triangle import triangle
 
 
 def warm_up() -> float:
@@ -26,6 +30,7 @@ def warm_up() -> float:
     started = time.perf_counter()
     _make_features()
     affine(np.zeros((1, 2)), np.zeros((2, 1)), np.zeros(1))
+    _sum_up()
     for features, thresholds in itertools.product((2, 12, 20), (4, 300)):
         forest = _chain(features, thresholds)
         for dtype in (np.float32, np.float64):
@@ -55,6 +60,18 @@ def _make_features() -> None:
     codes = np.zeros(1, dtype=np.int32)
     for order in ("C", "F"):
         fill([Numbers(0, np.zeros(1)), Ones(1, 1, codes, 0)], np.empty((1, 2), dtype=np.float32, order=order))
+
+
+def _sum_up() -> None:
+    """Runs what models are solved from, and Gaussian classes, on a few rows."""
+    rows, codes, index = np.zeros((4, 2), dtype=np.float32), np.array([0.0, 1.0, 0.0, 1.0]), np.arange(4)
+    ones = np.ones(2)
+    scatter(rows, codes, 2, "each", index)
+    triangle(rows, codes[:, None], index)
+    curve(rows, codes, index, None, ones, 0 * ones, ones, np.zeros((1, 3)))
+    for factor in (np.ones((2, 2)), np.ones((2, 2, 2))):
+        margins(rows, np.zeros((2, 2)), factor, ones)
+        contributions(rows, np.zeros((2, 2)), factor, ones, np.zeros((2, 2)))
 
 
 def kept_code() -> tuple[Path, int]:

@@ -21,6 +21,8 @@ import treadle
 from treadle.cluster.profiles import AnyProfile, Local, Tls
 from treadle.engine.encoders import MAX_LEVELS, DateParts, FeatureOperation, Selector
 from treadle.engine.encoders.levels import INLINE
+from treadle.engine.exact.logistic import LARGEST_HESSIAN
+from treadle.engine.exact.params import EXACT
 from treadle.engine.exchange import BUCKET_BYTES, LARGEST_BUCKET
 from treadle.engine.expectations import AnyExpectation, OnRows
 from treadle.engine.inputs import HASHED_WHOLE, PARTITION_BYTES
@@ -383,6 +385,17 @@ def test_the_functions_of_expressions_are_those_there_are() -> None:
     assert sorted(re.findall(r"\w+", listed)) == sorted(FUNCTIONS)
 
 
+@pytest.mark.parametrize("name", EXACT)
+def test_params_of_exact_models_are_shown_with_their_defaults(name: str) -> None:
+    (row,) = re.findall(rf"^\| `{name}` \| ([^|]*) \|$", section("## models, metric, explain, predict"), re.MULTILINE)
+    for param, field in EXACT[name].model_fields.items():
+        shown = re.search(rf"`{param}(?:: ([^`]+))?`", row)
+        # The penalty is what C and the paragraph after the table are about.
+        if param not in ("penalty", "l1_ratio") and (name, param) != ("qda", "shrinkage"):
+            assert shown, param
+            assert YAML(typ="safe", pure=True).load(shown[1]) == field.default, param
+
+
 LIMITS = [
     ("spec.md", f"at most {MAX_LEVELS} levels"),
     ("spec.md", f"at most {MAX_LEVELS} |"),
@@ -401,6 +414,8 @@ LIMITS = [
     ("how-it-works.md", f"{WORKER_OWN // 2**20} MiB for the process"),
     ("how-it-works.md", f"{BLOCK_BYTES // 2**20} MiB of them in float64"),
     ("how-it-works.md", f"to {ADDITIVITY_BOUND:.0e}".replace("e-0", "e-")),
+    ("how-it-works.md", f"Beyond {LARGEST_HESSIAN} coefficients"),
+    ("how-it-works.md", f"a Hessian is at most {8 * LARGEST_HESSIAN**2 // 10**6} MB"),
     ("how-it-works.md", f"at most {['', 'one time', 'two times', 'three times', 'four times'][ATTEMPTS]} in all"),
 ]
 

@@ -110,6 +110,7 @@ class Model(ABC):
 FORMATS: Mapping[str, str] = {
     "constant": "treadle.engine.models.constant:ConstantModel",
     "forest": "treadle.engine.models.forest:ForestModel",
+    "gaussian": "treadle.engine.models.gaussian:GaussianModel",
     "linear": "treadle.engine.models.linear:LinearModel",
     "neighbours": "treadle.engine.models.neighbours:NeighboursModel",
     "network": "treadle.engine.models.network:NetworkModel",

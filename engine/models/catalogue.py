@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from treadle.engine.exact.params import params_of, trains_exactly
 from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
@@ -20,7 +21,7 @@ from treadle.engine.models.constraints import MONOTONE, check_constraints
 from treadle.engine.models.parameters import CATBOOST, LIGHTGBM
 from treadle.errors import RequestError, did_you_mean, listed
 
-Family = Literal["boosted", "additive", "forest", "linear", "network", "neighbours", "constant"]
+Family = Literal["boosted", "additive", "forest", "linear", "gaussian", "network", "neighbours", "constant"]
 """`boosted` is XGBoost, over all workers; trees are `additive` before the link, or averaged in a `forest`."""
 CLASSES: frozenset[Task] = frozenset({"binary", "multiclass"})
 NUMBERS: frozenset[Task] = frozenset({"regression"})
@@ -166,6 +167,9 @@ CATALOGUE: Mapping[str, Entry] = {
     "k_neighbours": _sklearn(
         "neighbours", "neighbors", "KNeighborsClassifier", "KNeighborsRegressor", defaults={"algorithm": "kd_tree"}
     ),
+    "lda": _sklearn("linear", "discriminant_analysis", "LinearDiscriminantAnalysis", None),
+    "qda": _sklearn("gaussian", "discriminant_analysis", "QuadraticDiscriminantAnalysis", None),
+    "naive_bayes": _sklearn("gaussian", "naive_bayes", "GaussianNB", None),
     "mlp": _sklearn("network", "neural_network", "MLPClassifier", "MLPRegressor"),
     "dummy": _sklearn(
         "constant",
@@ -237,6 +241,8 @@ def _check_params(config: ModelConfig, entry: Entry, tasks: Sequence[Task]) -> N
                 f"models: {name} of {config.name} is {value!r}. Allowed: [{listed(choices)}]."
                 f"{did_you_mean(str(value), choices)}"
             )
+    if trains_exactly(config):
+        params_of(config)
     if entry.family == "boosted":
         trees = config.params.get("n_estimators", 1)
         if type(trees) is not int or trees < 1:

@@ -39,6 +39,7 @@ def fitted_model(entry: Entry, task: Task, estimator: Any, matrix: np.ndarray, t
         from treadle.engine.models.neighbours import NeighboursModel
 
         return NeighboursModel.of(task, estimator, matrix, target, seed)
+    assert entry.family == "constant", f"{entry.family} models are not made of a library's estimator"
     values = estimator.predict(matrix[:1]) if task == "regression" else estimator.predict_proba(matrix[:1])[0]
     return ConstantModel(task, matrix.shape[1], values[1:] if task == "binary" else values)
 

@@ -14,6 +14,7 @@ import pytest
 import shap
 import xgboost
 from numpy.typing import NDArray
+from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import (
     ExtraTreesClassifier,
     ExtraTreesRegressor,
@@ -21,12 +22,14 @@ from sklearn.ensemble import (
     RandomForestRegressor,
 )
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from treadle.engine.models.base import Model, load_model, save_model
 from treadle.engine.models.boosted import OBJECTIVES, native_params, quiet, train_booster
 from treadle.engine.models.booster import BoosterModel, model_of_booster
 from treadle.engine.models.forest import ForestModel
+from treadle.engine.models.gaussian import GaussianModel
 from treadle.engine.models.linear import LinearModel
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError
@@ -190,6 +193,63 @@ def test_a_linear_model_refuses_nulls() -> None:
         model.margin(np.array([[0, 0, 0, 0, np.nan], [1] * 5, [np.nan] * 5], dtype=np.float32))
 
 
+GAUSSIAN = {"qda": QuadraticDiscriminantAnalysis(reg_param=0.1), "naive bayes": GaussianNB()}
+
+
+def gaussian_on(task: Any, train: Matrix, estimator: Any) -> GaussianModel:
+    """Of a fitted estimator's own axes and variances."""
+    wide = train.astype(np.float64)
+    fitted = estimator.fit(wide, target_of(train, task))
+    if isinstance(estimator, GaussianNB):
+        factor = 1 / np.sqrt(fitted.var_)
+        constant = np.log(fitted.class_prior_) - 0.5 * np.log(fitted.var_).sum(axis=1)
+        return GaussianModel.of(task, fitted.theta_, factor, constant, wide.mean(axis=0), wide.var(axis=0))
+    factor = np.stack([(r / np.sqrt(s)).T for r, s in zip(fitted.rotations_, fitted.scalings_, strict=True)])
+    constant = np.log(fitted.priors_) - 0.5 * np.array([np.log(s).sum() for s in fitted.scalings_])
+    covariance = np.cov(wide.T, bias=True)
+    return GaussianModel.of(task, fitted.means_, factor, constant, wide.mean(axis=0), covariance)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.parametrize("kind", GAUSSIAN)
+def test_gaussian_classes_agree_with_scikit_learn_and_the_definition_of_shapley_values(task: Any, kind: str) -> None:
+    train, rows = matrix_of(1.0, 1), matrix_of(0.5, 2)
+    train[:, 3] = np.round(train[:, 0] + train[:, 3])  # correlated, which only pairs of features can tell
+    train[:, 4] *= 1000
+    rows[:, 4] *= 1000
+    estimator = GAUSSIAN[kind]
+    model = gaussian_on(task, train, estimator)
+    margin, scores = model.margin(rows), estimator.predict_proba(rows.astype(np.float64))
+    np.testing.assert_allclose(model.scores(margin), scores[:, 1] if task == "binary" else scores, atol=1e-9)
+    assert (model.classes(model.scores(margin)) == estimator.predict(rows.astype(np.float64))).all()
+    contributions = model.contributions(rows)
+    np.testing.assert_allclose(contributions.sum(axis=-1), margin, rtol=1e-9, atol=1e-9)
+    few = train[:40]
+    model = gaussian_on(task, train, estimator)
+    wide = few.astype(np.float64)
+    spread = wide.var(axis=0) if kind == "naive bayes" else np.cov(wide.T, bias=True)
+    model = GaussianModel.of(task, model.mean, model.factor, model.constant, wide.mean(axis=0), spread)
+    for row in rows[:2]:
+        found = np.atleast_2d(model.contributions(row[None])[0])
+        expected = brute_force(model, row, few)
+        np.testing.assert_allclose(found[:, :-1], expected, rtol=1e-8, atol=1e-8)
+        bias = np.reshape(model.margin(few), (len(few), -1)).mean(axis=0)
+        np.testing.assert_allclose(found[:, -1], bias, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", GAUSSIAN)
+def test_margins_of_gaussian_classes_do_not_depend_on_the_rows_beside(kind: str) -> None:
+    model, rows = gaussian_on("binary", matrix_of(1.0, 1), GAUSSIAN[kind]), matrix_of(0.5, 2)
+    whole = model.margin(rows)
+    for size in (1, 3, 4, 5, 8, 100):
+        np.testing.assert_array_equal(model.margin(rows[-size:]), whole[-size:])
+    # As a block leaves its rows: every second one of another matrix.
+    np.testing.assert_array_equal(model.margin(rows[::2]), whole[::2])
+    rows[3, 1] = np.nan
+    with pytest.raises(DataError, match="1 rows have nulls, which a Gaussian model cannot predict from; fill them"):
+        model.margin(rows)
+
+
 def linear_booster_on(task: Any, train: Matrix, **params: Any) -> BoosterModel:
     rounds, native = native_params({"booster": "gblinear", "n_estimators": 40, **params}, task, 3, 0)
     with quiet():
@@ -256,10 +316,15 @@ def model_of(family: str, task: Any) -> Model:
         return ForestModel.of(task, estimator.fit(train, target_of(train, task)))
     if family == "boosted":
         return ForestModel.of_booster(task, booster_on(task, train))
+    if family in GAUSSIAN:
+        return gaussian_on(task, train, GAUSSIAN[family])
     return linear_on(task, train)[0]
 
 
-CASES = list(itertools.product(["boosted", "forest", "linear", "linear booster"], TASKS))
+CASES = [
+    *itertools.product(["boosted", "forest", "linear", "linear booster"], TASKS),
+    *itertools.product(["qda", "naive bayes"], ["binary", "multiclass"]),
+]
 
 
 @pytest.mark.parametrize(("family", "task"), CASES)
@@ -288,7 +353,13 @@ def test_no_rows_have_the_shapes_of_many(family: str, task: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "name"), [("boosted", "model.arrow"), ("forest", "model.arrow"), ("linear booster", "model.ubj")]
+    ("family", "name"),
+    [
+        ("boosted", "model.arrow"),
+        ("forest", "model.arrow"),
+        ("linear booster", "model.ubj"),
+        ("qda", "model.arrow"),
+    ],
 )
 @pytest.mark.parametrize("damage", ["cut", "bit", "empty"])
 def test_a_damaged_model_is_refused_and_never_parsed(tmp_path: Path, family: str, name: str, damage: str) -> None:

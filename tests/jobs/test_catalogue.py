@@ -17,7 +17,7 @@ from treadle.jobs.run import Run
 
 FEW: dict[str, Any] = {name: {"n_estimators": 10} for name in CATALOGUE if "Forest" in str(CATALOGUE[name].estimators)}
 FEW |= {name: {"n_estimators": 10} for name in ("xgboost", "lightgbm", "catboost", "gradient_boosting", "extra_trees")}
-FEW |= {"mlp": {"hidden_layer_sizes": [5]}, "ada_boost": {"n_estimators": 10}}
+FEW |= {"mlp": {"hidden_layer_sizes": [5]}, "ada_boost": {"n_estimators": 10}, "qda": {"reg_param": 0.01}}
 CLASSIFIERS = [name for name, entry in CATALOGUE.items() if "binary" in entry.tasks]
 NO_PROBABILITIES = {"ridge", "linear_svm"}
 

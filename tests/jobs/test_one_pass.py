@@ -148,7 +148,13 @@ def test_tables_do_not_depend_on_the_partitioning(people: Path, tmp_path: Path, 
         spec["data"]["partitions"] = partitions
         runs.append(treadle.run({**spec, "explain": {"rows": "all"}}))
         assert len(runs[-1].table("explanations").files()) == partitions
-    assert_same_tables(*runs, sort=True)
+    if model != "linear":
+        assert_same_tables(*runs, sort=True)
+        return
+    # It is solved from sums over the partitions, which agree to rounding.
+    for name in TABLES:
+        found, expected = (run.table(name).to_pandas().sort_values("id", ignore_index=True) for run in runs)
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-6 if name == "explanations" else 1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("fresh", [False, True])

@@ -1,0 +1,160 @@
+"""Passes over training rows: a function of each part, its results merged in the order of the parts.
+
+What a part sends is a summary of a size that does not depend on its rows, so that memory is bounded by a
+partition however many there are; and summaries merge to the same for every partitioning, up to rounding.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from treadle.engine.blocks import Block
+from treadle.engine.context import FAN_IN, Context
+from treadle.errors import DataError
+from treadle.kernels.scatter import KINDS, Kind, Scatter, merge_all, scatter, shape_of
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+SUMMARY_SHARE = 0.25
+"""Share of a worker's memory that the summaries which a task merges may take."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training rows of one part, which stay where they are among others."""
+
+    matrix: np.ndarray
+    """float32 (rows, features), C order, without nulls in the rows that count."""
+    target: np.ndarray
+    """float64 (rows,): class codes or values."""
+    index: np.ndarray
+    """int64: the rows that count."""
+    weight: np.ndarray | None = None
+    """float64 (rows,), not negative; 1 when None."""
+
+
+class Passes(ABC):
+    """Where training rows are gone over."""
+
+    def __init__(self, found: dict[str, Any], kinds: Sequence[Kind], room: int) -> None:
+        self.found = found
+        """Scatter that was gathered, by what it is of: it serves several models."""
+        self.kinds = kinds
+        """What all models of the job want, so that one pass can serve them."""
+        self.room = room
+        """Bytes that a summary may take."""
+
+    @abstractmethod
+    def over(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+        """The merged results of function(rows, *args) of every part; both are functions at the top of a module."""
+
+    def classes(self, classes: int, kind: Kind) -> Scatter:
+        """Moments of the features by class, of at least that kind.
+
+        Raises
+        ------
+        DataError
+            There is not the memory for it, or a feature has infinite values.
+        """
+        wanted = max((kind, *self.kinds), key=KINDS.index)
+        wanted = wanted if self._fits(wanted, classes) else kind
+        for known in KINDS[KINDS.index(kind) :]:
+            if f"classes {known}" in self.found:
+                return self.found[f"classes {known}"]
+        self.check(shape_of(wanted, classes, self.features))
+        gathered: Scatter = self.over(classes_of, merge_all, classes, wanted)
+        self.found[f"classes {wanted}"] = _finite(gathered)
+        return self.found[f"classes {wanted}"]
+
+    def with_target(self) -> Scatter:
+        """Moments of the features and, as one more of them, the target. Raises as `classes`."""
+        if "target" not in self.found:
+            self.check((1, self.features + 1, self.features + 1))
+            self.found["target"] = _finite(self.over(with_target_of, merge_all))
+        return self.found["target"]
+
+    @property
+    @abstractmethod
+    def features(self) -> int: ...
+
+    def _fits(self, kind: Kind, classes: int) -> bool:
+        return 8 * int(np.prod(shape_of(kind, classes, self.features), dtype=np.int64)) <= self.room
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuses a summary, float64 of that shape, that a worker has no room for."""
+        size = 8 * int(np.prod(shape, dtype=np.int64))
+        if size > self.room:
+            raise DataError(
+                f"what is gathered of {self.features} features ({' x '.join(map(str, shape))} numbers) takes "
+                f"{size / 2**20:,.0f} MiB a task, and a worker has room for {self.room / 2**20:,.0f} MiB; "
+                "use fewer features, or give each worker more memory (fewer cluster.workers, or cluster.memory)"
+            )
+
+
+class OverRows(Passes):
+    """In this process, one part after the other."""
+
+    def __init__(self, parts: Sequence[Rows], kinds: Sequence[Kind] = (), room: int = 2**32) -> None:
+        super().__init__({}, kinds, room)
+        self.parts = parts
+
+    @property
+    def features(self) -> int:
+        return self.parts[0].matrix.shape[1]
+
+    def over(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+        return merge([function(rows, *args) for rows in self.parts])
+
+
+class OverBlocks(Passes):
+    """On the workers that hold the blocks; what was gathered is kept for the other models of the run."""
+
+    def __init__(self, context: Context, blocks: Sequence[Future], features: int, kinds: Sequence[Kind]) -> None:
+        room = int(context.room.memory * SUMMARY_SHARE / (FAN_IN + 1))
+        super().__init__(context.live.setdefault("gathered", {}), kinds, room)
+        self.context = context
+        self.blocks = blocks
+        self._features = features
+
+    @property
+    def features(self) -> int:
+        return self._features
+
+    def over(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+        return self.context.reduce(self.context.submit_like(on_block, self.blocks, function, *args), merge)
+
+
+def on_block(block: Block, function: Callable[..., Any], *args: Any) -> Any:
+    """On a worker: a function of the training rows of a block."""
+    return function(Rows(block.matrix, block.target, np.flatnonzero(~block.test)), *args)
+
+
+def classes_of(rows: Rows, classes: int, kind: Kind) -> Scatter:
+    """On a worker."""
+    return scatter(rows.matrix, rows.target, classes, kind, rows.index, rows.weight)
+
+
+def with_target_of(rows: Rows) -> Scatter:
+    """On a worker."""
+    return scatter(rows.matrix, rows.target, 1, "each", rows.index, rows.weight, rows.target[:, None])
+
+
+def _finite(found: Scatter) -> Scatter:
+    check_finite(found.mean)
+    return found
+
+
+def check_finite(means: np.ndarray) -> None:
+    """Raises DataError for features (the last axis) that have infinite values, for which means are not finite."""
+    wrong = np.flatnonzero(~np.isfinite(np.atleast_2d(means)).all(axis=0))
+    if len(wrong):
+        raise DataError(
+            f"{len(wrong)} features have infinite values (the first is number {wrong[0] + 1} of the table `features`); "
+            "clip them, or derive finite ones in tables"
+        )
