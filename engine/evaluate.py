@@ -55,7 +55,7 @@ def run(context: Context, features: Features, rule: SplitRule, trained: Sequence
     metric = job.metric_for(rule.task)
     rows = [_row(t, found.get(t.name), rule) for t in trained]
     sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
-    rows.sort(key=lambda row: (row["error"] is not None, sign * _number(row.get(metric)), row["model"]))
+    rows.sort(key=lambda row: (row["error"] is not None, _to_sort(row.get(metric), sign), row["model"]))
     best = rows[0]["model"]
     calibration, groups, warnings = {}, {}, []
     if rule.task == "binary":
@@ -145,5 +145,6 @@ def _row(trained: Trained, part: dict[str, Any] | None, rule: SplitRule) -> dict
     }
 
 
-def _number(value: float | None) -> float:
-    return float("inf") if value is None or np.isnan(value) else value
+def _to_sort(value: float | None, sign: float) -> float:
+    """Models that have no such metric come after those that have."""
+    return float("inf") if value is None or np.isnan(value) else sign * value
