@@ -172,6 +172,9 @@ class Join(Operation):
         for numbers in (left, right):
             if numbers[TIME].dtype.kind in "iu":
                 numbers[TIME] = numbers[TIME].astype("int64")
+            elif numbers[TIME].dtype.kind == "f":
+                # An infinity is no distance away from itself, which pandas does not see.
+                numbers[TIME] = numbers[TIME].clip(-np.finfo("float64").max, np.finfo("float64").max)
         tolerance: Any = self.tolerance
         if isinstance(tolerance, str):
             tolerance = pd.Timedelta(microseconds(tolerance), "us")

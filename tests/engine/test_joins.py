@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,14 @@ def plain(series: pd.Series) -> list[Any]:
     return [None if pd.isna(value) else value for value in series]
 
 
+def finite(time: float) -> float:
+    return min(max(time, -sys.float_info.max), sys.float_info.max)
+
+
 def match_of(here: Any, candidates: list[tuple[Any, int]], direction: str, most: float | None) -> int:
-    """Which row goes with the time `here`, by looking at all (time, row); -1 for none."""
+    """Which row goes with the time `here`, by looking at all (time, row); -1 for none. Infinity is the last number."""
+    if isinstance(here, float):
+        here, candidates = finite(here), [(finite(time), row) for time, row in candidates]
     best: list[tuple[float, int]] = []
     before = [(time, row) for time, row in candidates if time <= here]
     after = [(time, -row) for time, row in candidates if time >= here]

@@ -422,6 +422,7 @@ print("inside all bounds")
 """
 
 
+@pytest.mark.slow
 def test_no_index_leaves_its_array(tmp_path: Path) -> None:
     env = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": "1"}
     done = subprocess.run(
