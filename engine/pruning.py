@@ -22,9 +22,9 @@ from sqlglot import exp
 from treadle.engine.artifacts import Piece
 from treadle.engine.inputs import filesystem
 from treadle.engine.readers.parts import constant
-from treadle.engine.sql import parsed
-from treadle.engine.sql_nodes import compile_node
-from treadle.engine.sql_values import Kind, Value, coerced, constant_of, mark_starts
+from treadle.engine.sql.expression import parsed
+from treadle.engine.sql.nodes import compile_node
+from treadle.engine.sql.values import Kind, Value, coerced, constant_of, mark_starts
 from treadle.engine.store import Store
 
 if TYPE_CHECKING:

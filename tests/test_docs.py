@@ -45,7 +45,7 @@ from treadle.engine.relational.window import Function as WindowFunction
 from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
 from treadle.engine.sides import BROADCAST_BYTES
-from treadle.engine.sql_functions import FUNCTIONS
+from treadle.engine.sql.functions import FUNCTIONS
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
 from treadle.jobs.plan import WORKER_OWN

@@ -144,7 +144,7 @@ class Condition(OnEachRow):
     @field_validator("sql")
     @classmethod
     def _is_an_expression(cls, value: str) -> str:
-        from treadle.engine.sql import compile_expression
+        from treadle.engine.sql.expression import compile_expression
 
         try:
             columns = compile_expression(value).columns
@@ -156,7 +156,7 @@ class Condition(OnEachRow):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        from treadle.engine.sql import compile_expression
+        from treadle.engine.sql.expression import compile_expression
 
         return compile_expression(self.sql).columns
 
@@ -231,7 +231,7 @@ class Known(OnRows):
 
 def _false(sql: str, frame: pd.DataFrame) -> np.ndarray:
     """Where a condition is false: not true, not null."""
-    from treadle.engine.sql import compile_expression
+    from treadle.engine.sql.expression import compile_expression
 
     found = compile_expression(sql)(frame)
     if found.dtype != "boolean":

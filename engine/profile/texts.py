@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from treadle.engine.encoders.columns import texts as bytes_of
-from treadle.engine.sql_values import CONVERSIONS, Kind
+from treadle.engine.sql.values import CONVERSIONS, Kind
 from treadle.kernels.sketch import QuantileSketch, key_of_int64, merge_all, sketch_counts
 from treadle.kernels.texts import hash_texts
 

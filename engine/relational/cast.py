@@ -51,7 +51,7 @@ def cast(series: pd.Series, kind: CastType, formats: Sequence[str] = ()) -> pd.S
     DataError
         A value has no counterpart: 3.5 is no int, '31/02/2024' no date.
     """
-    from treadle.engine.sql_values import CONVERSIONS, DTYPES, RESULT_DTYPES, Kind
+    from treadle.engine.sql.values import CONVERSIONS, DTYPES, RESULT_DTYPES, Kind
 
     known = {"int": Kind.INTEGER, "float": Kind.DOUBLE, "bool": Kind.BOOLEAN, "text": Kind.TEXT}
     found = kind_of(series)

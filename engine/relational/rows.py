@@ -14,11 +14,11 @@ from treadle.errors import RequestError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from treadle.engine.sql import Expression
+    from treadle.engine.sql.expression import Expression
 
 
 def _compiled(sql: str) -> Expression:
-    from treadle.engine.sql import compile_expression
+    from treadle.engine.sql.expression import compile_expression
 
     return compile_expression(sql)
 

@@ -18,7 +18,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.sql_cases import EXPRESSIONS, POOLS, TYPES, Rows, edge_rows, make_frame, plain
-from treadle.engine.sql import Expression, compile_expression
+from treadle.engine.sql.expression import Expression, compile_expression
 from treadle.errors import RequestError
 
 rows = st.integers(0, 6).flatmap(

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.engine.sql_cases import edge_rows, make_frame, plain
-from treadle.engine.sql import compile_expression
+from treadle.engine.sql.expression import compile_expression
 from treadle.errors import DataError, RequestError
 
 

@@ -11,7 +11,7 @@ from functools import reduce
 import pandas as pd
 from sqlglot import exp
 
-from treadle.engine.sql_values import (
+from treadle.engine.sql.values import (
     Compile,
     Data,
     Evaluate,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from treadle.engine.sql_values import EPOCH, Data, Kind, Site, Value, cast, coerced, round_half_away, unified
+from treadle.engine.sql.values import EPOCH, Data, Kind, Site, Value, cast, coerced, round_half_away, unified
 from treadle.errors import did_you_mean
 
 

@@ -23,8 +23,8 @@ from sqlglot.dialects.duckdb import DuckDB
 from sqlglot.errors import ParseError, SqlglotError
 from sqlglot.parsers.duckdb import DuckDBParser
 
-from treadle.engine.sql_nodes import SYNTAX, TOO_DEEP, compile_node
-from treadle.engine.sql_values import Evaluate, Kind, Site, Value, mark_starts, result_series, start_of
+from treadle.engine.sql.nodes import SYNTAX, TOO_DEEP, compile_node
+from treadle.engine.sql.values import Evaluate, Kind, Site, Value, mark_starts, result_series, start_of
 from treadle.errors import RequestError, column_not_found
 
 _MAX_NESTING = 24  # sqlglot takes 25 of Python's 1000 stack frames a bracket; Dask's workers start deep

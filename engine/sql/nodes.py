@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from sqlglot import exp
 
-from treadle.engine.sql_functions import (
+from treadle.engine.sql.functions import (
     CONCATENATE,
     FUNCTIONS,
     PART_NAMES,
@@ -24,7 +24,7 @@ from treadle.engine.sql_functions import (
     check_call,
     find_function,
 )
-from treadle.engine.sql_logic import (
+from treadle.engine.sql.logic import (
     COMPARISONS,
     between,
     compared,
@@ -37,7 +37,7 @@ from treadle.engine.sql_logic import (
     negation,
     truth,
 )
-from treadle.engine.sql_values import (
+from treadle.engine.sql.values import (
     Compile,
     Constant,
     Data,

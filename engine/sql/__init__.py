@@ -1,0 +1,1 @@
+"""SQL expressions: parsed, checked against a white list, and compiled to operations on columns."""
