@@ -11,7 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.kernels.tiles import ROWS, add_products, fill, given, groups, padded, symmetric
+from treadle.kernels.tiles import ROWS, add_products, fill, given, groups, padded, symmetric, weigh
 
 Kind = Literal["squares", "within", "each"]
 KINDS: tuple[Kind, ...] = ("squares", "within", "each")
@@ -105,7 +105,7 @@ def _gather(matrix, extra, order, starts, weight, total, mean, squares, products
     d = matrix.shape[1] + extra.shape[1]
     p = mean.shape[1]
     tile, heavy = np.zeros((p, ROWS)), np.zeros((p, ROWS))
-    first, ones, apart = np.zeros(p), np.ones(p), np.zeros(p)
+    first, ones, apart, by = np.zeros(p), np.ones(p), np.zeros(p), np.ones(ROWS)
     for c in range(len(starts) - 1):
         into = products[min(c, len(products) - 1)] if len(products) else products[:0].reshape(0, 0)
         for start in range(starts[c], starts[c + 1], ROWS):
@@ -118,21 +118,19 @@ def _gather(matrix, extra, order, starts, weight, total, mean, squares, products
                     else extra[order[starts[c]], j - matrix.shape[1]]
                 )
             fill(matrix, extra, order, start, stop, first, ones, tile)
-            added = 0.0
-            for k in range(rows):
-                added += weight[order[start + k]] if len(weight) else 1.0
+            added = weigh(weight, order, start, stop, by)
             if added == 0.0:
                 continue
             whole = total[c] + added
             for j in range(d):
                 shift = 0.0
                 for k in range(rows):
-                    shift += tile[j, k] * (weight[order[start + k]] if len(weight) else 1.0)
+                    shift += tile[j, k] * by[k]
                 shift /= added
                 square = 0.0
                 for k in range(rows):
                     tile[j, k] -= shift
-                    heavy[j, k] = tile[j, k] * (weight[order[start + k]] if len(weight) else 1.0)
+                    heavy[j, k] = tile[j, k] * by[k]
                     square += tile[j, k] * heavy[j, k]
                 here = first[j] + shift
                 apart[j] = here - mean[c, j] if total[c] > 0.0 else 0.0

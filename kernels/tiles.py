@@ -68,6 +68,18 @@ def fill(matrix, extra, order, start, stop, shift, scale, tile):  # type: ignore
     tile[:, stop - start :] = 0.0
 
 
+@numba.njit(nogil=True, cache=True)
+def weigh(weight, order, start, stop, by):  # type: ignore[no-untyped-def]
+    """Weights of the rows order[start:stop] into `by`, which has ones where there are no weights; their sum."""
+    if not len(weight):
+        return np.float64(stop - start)
+    added = 0.0
+    for k in range(stop - start):
+        by[k] = weight[order[start + k]]
+        added += by[k]
+    return added
+
+
 @numba.njit(nogil=True, cache=True, fastmath=FAST)
 def add_products(left, right, rows, out):  # type: ignore[no-untyped-def]
     """out[i, j] += the sum of left[i, k] * right[j, k] over the first `rows` columns, for the groups j <= i.

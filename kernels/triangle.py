@@ -18,7 +18,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from treadle.kernels.tiles import FAST, ROWS, fill, given
+from treadle.kernels.tiles import FAST, ROWS, fill, given, weigh
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +55,7 @@ def triangle(
 def _gather(matrix, extra, order, weight, centred, columns, mean, total):  # type: ignore[no-untyped-def]
     d = len(mean)
     tile = np.zeros((d, ROWS + 1))
-    first, ones = np.zeros(d), np.ones(d)
+    first, ones, by = np.zeros(d), np.ones(d), np.ones(ROWS)
     if centred and len(order):
         for j in range(d):
             first[j] = matrix[order[0], j] if j < matrix.shape[1] else extra[order[0], j - matrix.shape[1]]
@@ -63,9 +63,7 @@ def _gather(matrix, extra, order, weight, centred, columns, mean, total):  # typ
         stop = min(start + ROWS, len(order))
         rows = stop - start
         fill(matrix, extra, order, start, stop, first, ones, tile)
-        added = 0.0
-        for k in range(rows):
-            added += weight[order[start + k]] if len(weight) else 1.0
+        added = weigh(weight, order, start, stop, by)
         if added == 0.0:
             continue
         whole = total[0] + added
@@ -73,7 +71,7 @@ def _gather(matrix, extra, order, weight, centred, columns, mean, total):  # typ
             if centred:
                 shift = 0.0
                 for k in range(rows):
-                    shift += tile[j, k] * (weight[order[start + k]] if len(weight) else 1.0)
+                    shift += tile[j, k] * by[k]
                 shift /= added
                 for k in range(rows):
                     tile[j, k] -= shift
@@ -83,7 +81,7 @@ def _gather(matrix, extra, order, weight, centred, columns, mean, total):  # typ
                 tile[j, rows] = apart * np.sqrt(total[0] * added / whole)
             if len(weight):
                 for k in range(rows):
-                    tile[j, k] *= np.sqrt(weight[order[start + k]])
+                    tile[j, k] *= np.sqrt(by[k])
         fold(columns, tile, rows + 1)
         total[0] = whole
 

@@ -26,18 +26,24 @@ def solve_semidefinite(matrix: np.ndarray, right: np.ndarray) -> np.ndarray:
     scale = scales_of(np.diag(matrix))
     scaled = matrix / scale[:, None] / scale
     by = (right.T / scale).T
-    try:
-        lower = np.linalg.cholesky(scaled)
-        if np.min(np.diag(lower) ** 2, initial=1.0) > SURE_PIVOT:
-            found: np.ndarray = np.linalg.solve(lower.T, np.linalg.solve(lower, by))
-            return (found.T / scale).T
-    except np.linalg.LinAlgError:
-        pass
+    lower = _surely_factored(scaled)
+    if lower is not None:
+        found: np.ndarray = np.linalg.solve(lower.T, np.linalg.solve(lower, by))
+        return (found.T / scale).T
     values, vectors = np.linalg.eigh(scaled)
     kept = values > 8 * len(values) * EPS * np.max(values, initial=0.0)
     axes = vectors[:, kept]
     solution = axes @ ((axes.T @ by).T / values[kept]).T
     return _least_norm((solution.T / scale).T, vectors[:, ~kept] / scale[:, None])
+
+
+def _surely_factored(correlations: np.ndarray) -> np.ndarray | None:
+    """Cholesky's factor, or None where the columns are so nearly collinear that it says nothing sure."""
+    try:
+        lower = np.linalg.cholesky(correlations)
+    except np.linalg.LinAlgError:
+        return None
+    return lower if np.min(np.diag(lower) ** 2, initial=1.0) > SURE_PIVOT else None
 
 
 def solve_triangle(factor: np.ndarray, right: np.ndarray, tol: float) -> tuple[np.ndarray, int]:

@@ -19,17 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.kernels import tree_reference as reference
-from tests.kernels.forests import (
-    Floats,
-    Shape,
-    built,
-    matching_rows,
-    random_forest,
-    row_types,
-    seeds,
-    shapes,
-    threads,
-)
+from tests.kernels.forests import Floats, Shape, built, matching_rows, random_forest, row_types, seeds, shapes, threads
 from treadle.errors import RequestError
 from treadle.kernels import rows as rows_module
 from treadle.kernels.forest import Forest, compile_forest
