@@ -100,8 +100,14 @@ class Passes(ABC):
 class OverRows(Passes):
     """In this process, one part after the other."""
 
-    def __init__(self, parts: Sequence[Rows], kinds: Sequence[Kind] = (), room: int = 2**32) -> None:
-        super().__init__({}, kinds, room)
+    def __init__(
+        self,
+        parts: Sequence[Rows],
+        kinds: Sequence[Kind] = (),
+        room: int = 2**32,
+        found: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__({} if found is None else found, kinds, room)
         self.parts = parts
 
     @property

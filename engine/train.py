@@ -1,4 +1,4 @@
-"""Stage `train`: one model.
+"""Stages `train`: one model, and `refit`: the best of a comparison.
 
 Boosted trees and what is solved from sums over rows (`treadle.engine.exact`) train over the cluster, on all rows;
 all other models on one worker.
@@ -6,30 +6,27 @@ all other models on one worker.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treadle.engine.artifacts import Features, Part, SplitRule, Trained
+from treadle.engine.artifacts import Comparison, Features, Part, SplitRule, Trained
 from treadle.engine.blocks import Block, blocks_of
 from treadle.engine.boosting import train_boosted
 from treadle.engine.context import Context
-from treadle.engine.exact.classes import weights_by_code
 from treadle.engine.exact.fit import fit, kinds_of
 from treadle.engine.exact.params import trains_exactly
+from treadle.engine.fitting import fit_estimator
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
 from treadle.engine.models.base import Model, save_model
-from treadle.engine.models.boosted import is_linear, native_params, quiet, said_by, task_threads, train_booster
-from treadle.engine.models.booster import model_of_booster
-from treadle.engine.models.catalogue import CATALOGUE, Entry, check_models
+from treadle.engine.models.boosted import is_linear, said_by
+from treadle.engine.models.catalogue import CATALOGUE, candidates, check_models, nulls_refused
 from treadle.engine.models.constraints import by_place
-from treadle.engine.models.fitted import fitted_model
 from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
-from treadle.errors import DataError, TreadleError, listed
+from treadle.errors import DataError, TreadleError
 from treadle.kernels.hashing import uniform
 
 if TYPE_CHECKING:
@@ -48,8 +45,7 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
     notes: list[str] = []
     meter = Meter()
     if not entry.nulls and (nulls := _with_nulls(context, blocks, features.names)):
-        remedy = f"{{op: impute, columns: [{listed(nulls)}]}}"
-        return _failed(config, 0.0, f"features have nulls, which {config.name} does not take; add {remedy} to features")
+        return _failed(config, 0.0, nulls_refused(config, nulls))
     try:
         with meter:
             config = by_place(config, features.names)
@@ -57,7 +53,7 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
                 model: Model = train_boosted(context, features, rule, config, notes)
                 rows = rule.train_rows
             elif trains_exactly(config):
-                passes = OverBlocks(context, blocks, len(features.names), kinds_of(context.job.models))
+                passes = OverBlocks(context, blocks, len(features.names), kinds_of(context.job.listed_models))
                 model, said = fit(config, rule.task, rule.classes, passes)
                 notes += [f"{config.title}: {text}" for text in said]
                 rows = rule.train_rows
@@ -94,6 +90,24 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
         warnings=tuple(notes),
         fell_back=_fell_back(context, config),
     )
+
+
+def refit(context: Context, features: Features, rule: SplitRule, comparison: Comparison) -> Trained:
+    """The best model, trained on all training rows.
+
+    Raises
+    ------
+    TreadleError
+        It cannot be, though it could be without any of the folds.
+    """
+    configs = {config.title: config for config in candidates(context.job, rule.task)}
+    trained = run(context, features, rule, configs[comparison.best])
+    if trained.error is not None:
+        raise TreadleError(
+            f"{comparison.best} is the best model by {comparison.metric}, and could not be trained on all training "
+            f"rows: {trained.error}"
+        )
+    return trained
 
 
 def trains_on_devices(config: ModelConfig) -> bool:
@@ -157,50 +171,3 @@ def sample(block: Block, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
         mask &= uniform(hash_keys(ids, seed + 1)) < share
     rows = block.take(mask)
     return rows.matrix, rows.target
-
-
-def fit_estimator(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]], config: ModelConfig, rule: SplitRule, seed: int
-) -> tuple[Model, int, list[str]]:
-    """On a worker: fits a model on all parts together; also what is to be said of it, or its library warned of.
-
-    Raises
-    ------
-    DataError
-        The training rows lack a class.
-    """
-    entry, task = CATALOGUE[config.name], rule.task
-    # Coefficients are solved for in the data's type, and float32 stops short of convergence.
-    kind = np.float64 if entry.family in ("linear", "network") else np.float32
-    matrix = np.concatenate([part[0] for part in parts]).astype(kind, copy=False)
-    target = np.concatenate([part[1] for part in parts])
-    # Such an estimator would have fewer outputs than there are classes.
-    lacking = [name for code, name in enumerate(rule.classes) if not (target == code).any()]
-    if lacking:
-        raise DataError(f"no training row is of class {listed(map(repr, lacking))}; choose another split")
-    if entry.family == "boosted":
-        rounds, params = native_params(config.params, task, len(rule.classes), seed)
-        with quiet():
-            raw = train_booster(matrix, target, params, rounds)
-        model, reasons = model_of_booster(task, raw)
-        return model, len(target), reasons
-    estimator = make_estimator(entry, config, rule, seed)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        estimator.fit(matrix, target if task == "regression" else target.astype(np.int64))
-    said = sorted({str(w.message).splitlines()[0] for w in caught})
-    return fitted_model(entry, task, estimator, matrix, target, seed), len(target), said
-
-
-def make_estimator(entry: Entry, config: ModelConfig, rule: SplitRule, seed: int) -> Any:
-    """The library's estimator with the engine's seed and threads, where it takes them."""
-    params: dict[str, Any] = dict(config.params)
-    for name in ("class_weight", "class_weights"):
-        if isinstance(given := params.get(name), Mapping):
-            params[name] = dict(enumerate(weights_by_code(given, rule.classes, f"{name} of {config.title}")))
-    known = entry.known(rule.task)
-    engine: dict[str, Any] = {"random_state": seed, "thread_count": task_threads() or -1}
-    if entry.family != "linear":
-        engine["n_jobs"] = task_threads() or None
-    taken = {name: value for name, value in engine.items() if name in known}
-    return entry.estimator(rule.task)(**{**entry.defaults, **params, **taken})

@@ -111,7 +111,7 @@ def show_run(run: Run, full: bool) -> None:
     if "contract" in results:
         _contract(results["contract"]["verdicts"], full)
     if "evaluate" in results:
-        _leaderboard(results["evaluate"])
+        _leaderboard(results["evaluate"], len(results["folds"]["rows"]) if "folds" in results else None)
     if run.importance:
         top = list(run.importance.items())[:TOP_FEATURES]
         table = Table(
@@ -155,10 +155,11 @@ def _contract(verdicts: Sequence[Mapping[str, Any]], full: bool) -> None:
         out.print(title)
 
 
-def _leaderboard(evaluation: Mapping[str, Any]) -> None:
+def _leaderboard(evaluation: Mapping[str, Any], folds: int | None) -> None:
+    where = "on the test rows" if folds is None else f"mean of {folds} folds"
     rows: Sequence[Mapping[str, Any]] = evaluation["rows"]
     shown = [m for m in METRICS if any(row.get(m) is not None for row in rows)]
-    table = Table(title=f"Leaderboard by {evaluation['metric']}, on the test rows", title_justify="left")
+    table = Table(title=f"Leaderboard by {evaluation['metric']}, {where}", title_justify="left")
     table.add_column("model")
     for name in [*shown, "train s"]:
         table.add_column(name, justify="right")
@@ -168,6 +169,9 @@ def _leaderboard(evaluation: Mapping[str, Any]) -> None:
         else:
             table.add_row(row["model"], *(_number(row.get(m)) for m in shown), f"{row['train_seconds']:.1f}")
     out.print(table)
+    if held_out := evaluation.get("held_out"):
+        measured = ", ".join(f"{name} {_number(held_out[name])}" for name in shown if name in held_out)
+        out.print(f"{evaluation['best']}, trained on all training rows, on the test rows: {measured}")
 
 
 def _stages(manifest: Mapping[str, Any]) -> None:

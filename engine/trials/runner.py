@@ -1,0 +1,234 @@
+"""The driver's part of trials: which are there, which are to be made, and by whom.
+
+There are never more trials under way than the workers have threads, each on a thread of its own, so that cores are
+shared by trials and not fought for within them. The longest begin first. A trial that outlives its time limit is
+ended by starting its worker again, since no library lets itself be stopped from outside; what else the worker was
+at is done again, and what it held is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from treadle.engine.artifacts import Folds, Prepared, SplitRule
+from treadle.engine.context import Context
+from treadle.engine.job import Model as ModelConfig
+from treadle.engine.models.catalogue import CATALOGUE
+from treadle.engine.recipe import inputs_of
+from treadle.engine.rows import Rows
+from treadle.engine.trials.fold_data import fold_data
+from treadle.engine.trials.outcome import Outcome, load, path_of, save
+from treadle.engine.trials.trial import run_trial
+from treadle.errors import TreadleError
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+LOOK_SECONDS = 0.5
+RESTART_SECONDS = 30.0
+ATTEMPTS = 2
+"""Of a trial that seems to have killed its worker; in the second it has the cluster for itself."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One trial: which model, without which fold."""
+
+    place: int
+    """Of the model among those asked for."""
+    fold: int
+
+
+@dataclass
+class Running:
+    """A trial that is under way."""
+
+    cell: Cell
+    future: Future
+    since: float
+    alone: bool
+
+
+@dataclass
+class Trials:
+    """Trials on the folds of a job, small enough that a worker holds the rows of a fold."""
+
+    context: Context
+    prepared: Prepared
+    rule: SplitRule
+    folds: Folds
+    base: str
+    """The digest of rows, features and folds."""
+    limit: float | None = None
+    """Seconds that training may take."""
+    _data: dict[int, Future] = field(default_factory=dict)
+
+    def run(self, configs: Sequence[ModelConfig], folds: Sequence[int] | None = None) -> list[list[Outcome]]:
+        """Outcomes of every model, by fold (all when None). One that fails without some fold is not tried on.
+
+        Raises
+        ------
+        TreadleError
+            The cluster is lost, or the features of a fold cannot be made.
+        """
+        order = tuple(range(self.folds.count)) if folds is None else tuple(folds)
+        seed = self.context.job.seed
+        found: dict[Cell, Outcome] = {}
+        for place, config in enumerate(configs):
+            for fold in order:
+                outcome = load(self.context.store, path_of(self.base, config, seed, fold))
+                if outcome is not None:
+                    found[Cell(place, fold)] = outcome
+        cells = [Cell(place, fold) for place in range(len(configs)) for fold in order]
+        missing = [cell for cell in cells if cell not in found]
+        missing.sort(key=lambda cell: (-CATALOGUE[configs[cell.place].name].effort, cell.place, cell.fold))
+        if missing:
+            _Round(self, configs, len(cells), found, missing).run()
+        return [[found[Cell(place, fold)] for fold in order] for place in range(len(configs))]
+
+    def data(self, folds: Sequence[int]) -> None:
+        """Has the rows of these folds made ready, so that trials need not wait for them."""
+        new = [fold for fold in folds if fold not in self._data]
+        if new:
+            rows = Rows.of(self.context, self.prepared)
+            frames, roles = rows.hold(), [partition[0].role for partition in rows.partitions]
+            inputs = inputs_of(self.context.job, self.prepared.kinds)
+            for fold in new:
+                path = f"stages/trials-{self.base}/fold-{fold:03d}.parquet"
+                rule = self.rule.without(self.folds, fold)
+                self._data[fold] = self.context.client.submit(
+                    fold_data, frames, roles, self.context.job, rule, inputs, self.context.store, path, pure=False
+                )
+            self.context.ready([self._data[fold] for fold in new])
+
+    def release(self) -> None:
+        """Lets the workers forget the rows."""
+        self._data.clear()
+
+
+class _Round:
+    """Some trials, from the first to the last."""
+
+    def __init__(
+        self,
+        trials: Trials,
+        configs: Sequence[ModelConfig],
+        cells: int,
+        found: dict[Cell, Outcome],
+        missing: list[Cell],
+    ) -> None:
+        self.trials = trials
+        self.context = trials.context
+        self.configs = configs
+        self.cells = cells
+        self.found = found
+        self.waiting = missing
+        self.suspects: list[Cell] = []
+        room = self.context.room
+        self.slots = room.count * room.threads
+        # By all that are asked for, so that a run that goes on where another ended computes the same.
+        self.threads = max(1, min(room.threads, self.slots // cells))
+        self.running: list[Running] = []
+
+    def run(self) -> None:
+        self.trials.data(sorted({cell.fold for cell in self.waiting}))
+        try:
+            while self.waiting or self.suspects or self.running:
+                self._start()
+                for one in self._ended():
+                    self.running.remove(one)
+                    self._take(one)
+                self._end_late()
+        finally:
+            self.context.client.cancel([one.future for one in self.running])
+
+    def _start(self) -> None:
+        while self.waiting and len(self.running) < self.slots and not any(one.alone for one in self.running):
+            self._submit(self.waiting.pop(0), alone=False)
+        if self.suspects and not self.waiting and not self.running:
+            self._submit(self.suspects.pop(0), alone=True)
+
+    def _submit(self, cell: Cell, alone: bool) -> None:
+        trials = self.trials
+        future = self.context.client.submit(
+            run_trial,
+            trials._data[cell.fold],
+            self.configs[cell.place],
+            trials.rule.without(trials.folds, cell.fold),
+            self.context.job.seed,
+            self.threads,
+            pure=False,
+        )
+        self.running.append(Running(cell, future, time.monotonic(), alone))
+
+    def _ended(self) -> list[Running]:
+        from distributed import wait
+
+        if not self.running:
+            return []
+        with contextlib.suppress(TimeoutError):
+            wait([one.future for one in self.running], timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
+        return [one for one in self.running if one.future.status != "pending"]
+
+    def _take(self, one: Running) -> None:
+        """Keeps what came of a trial."""
+        from distributed import KilledWorker
+
+        try:
+            outcome: Outcome = self.context.result(one.future)
+        except TreadleError as error:
+            if not isinstance(error.__cause__, KilledWorker):
+                raise
+            if not one.alone:
+                # Another trial beside it may have been the one that was too much.
+                self.suspects.append(one.cell)
+                return
+            outcome = Outcome(error="its worker died over it again and again, most likely for want of memory",
+                              lasting=False)  # fmt: skip
+        self._keep(one.cell, outcome)
+
+    def _keep(self, cell: Cell, outcome: Outcome) -> None:
+        context, config = self.context, self.configs[cell.place]
+        self.found[cell] = outcome
+        save(context.store, path_of(self.trials.base, config, context.job.seed, cell.fold), outcome)
+        if outcome.error is not None:
+            self._give_up(cell.place, outcome)
+        context.events.emit(
+            context.stage,
+            "progress",
+            done=len(self.found),
+            total=self.cells,
+            note=f"{len(self.found)}/{self.cells} trials",
+        )
+
+    def _give_up(self, place: int, outcome: Outcome) -> None:
+        """Leaves out what is still to be tried of a model that failed."""
+        for cell in [cell for cell in (*self.waiting, *self.suspects) if cell.place == place]:
+            self.found[cell] = outcome
+        self.waiting = [cell for cell in self.waiting if cell.place != place]
+        self.suspects = [cell for cell in self.suspects if cell.place != place]
+
+    def _end_late(self) -> None:
+        """Ends trials that have taken longer than they may."""
+        limit = self.trials.limit
+        if limit is None:
+            return
+        late = [one for one in self.running if time.monotonic() - one.since > limit]
+        if not late:
+            return
+        keys = {str(one.future.key) for one in late}
+        processing: dict[str, Any] = self.context.client.processing()
+        workers = [worker for worker, tasks in processing.items() if keys & {str(task) for task in tasks}]
+        for one in late:
+            self.running.remove(one)
+            reason = f"training took longer than compare.time_limit, {limit:g} s"
+            self._keep(one.cell, Outcome(error=reason, lasting=False))
+        self.context.client.cancel([one.future for one in late])
+        with contextlib.suppress(ValueError, KeyError):  # one without a nanny, or gone meanwhile
+            self.context.client.restart_workers(workers, timeout=RESTART_SECONDS, raise_for_error=False)
+        for one in self.running:
+            one.since = time.monotonic()
