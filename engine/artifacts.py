@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from treadle.engine.encoders import AnyFitted, Kind
+from treadle.engine.job import Model
 from treadle.engine.relational import TableOperation
 
 Role = Literal["any", "train", "test"]
@@ -340,6 +341,8 @@ class Comparison(Artifact):
     """Of the leaderboard: one a model, best first."""
     folds: tuple[dict[str, Any], ...]
     """One a model and fold."""
+    configs: tuple[Model, ...]
+    """The models of the rows."""
     lasting: bool
     """Whether the same would come of another attempt: no model failed for reasons that may have passed."""
 

@@ -22,7 +22,7 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
 from treadle.engine.models.base import Model, save_model
 from treadle.engine.models.boosted import is_linear, said_by
-from treadle.engine.models.catalogue import CATALOGUE, candidates, check_models, nulls_refused
+from treadle.engine.models.catalogue import CATALOGUE, check_models, nulls_refused
 from treadle.engine.models.constraints import by_place
 from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
@@ -100,7 +100,9 @@ def refit(context: Context, features: Features, rule: SplitRule, comparison: Com
     TreadleError
         It cannot be, though it could be without any of the folds.
     """
-    configs = {config.title: config for config in candidates(context.job, rule.task)}
+    configs = {config.title: config for config in comparison.configs}
+    if "trials" in context.live:
+        context.live["trials"].release()
     trained = run(context, features, rule, configs[comparison.best])
     if trained.error is not None:
         raise TreadleError(

@@ -106,8 +106,18 @@ class Trials:
             self.context.ready([self._data[fold] for fold in new])
 
     def release(self) -> None:
-        """Lets the workers forget the rows."""
+        """Lets the workers forget the rows; they are made again when they are asked for."""
         self._data.clear()
+        Rows.of(self.context, self.prepared).release()
+
+
+def trials_of(context: Context, prepared: Prepared, rule: SplitRule, folds: Folds, base: str) -> Trials:
+    """The trials of a run: every stage gets the same object, so that the rows of folds are made once."""
+    if "trials" not in context.live:
+        compare = context.job.compared
+        assert compare is not None
+        context.live["trials"] = Trials(context, prepared, rule, folds, base, compare.limit_seconds)
+    return context.live["trials"]
 
 
 class _Round:
