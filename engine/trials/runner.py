@@ -1,9 +1,9 @@
 """The driver's part of trials: which are there, which are to be made, and by whom.
 
-There are never more trials under way than the workers have threads, each on a thread of its own, so that cores are
-shared by trials and not fought for within them. The longest begin first. A trial that outlives its time limit is
-ended by starting its worker again, since no library lets itself be stopped from outside; what else the worker was
-at is done again, and what it held is made again.
+Every thread of a worker has one trial at a time, which uses no other thread, so that cores are shared by trials
+and not fought for within them. The longest begin first. A trial that outlives its time limit is ended by starting
+its worker again, since no library lets itself be stopped from outside; what else the worker was at is done again,
+and what it held is made again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from treadle.engine.artifacts import Folds, Prepared, SplitRule
 from treadle.engine.context import Context
@@ -23,15 +23,12 @@ from treadle.engine.rows import Rows
 from treadle.engine.trials.fold_data import fold_data
 from treadle.engine.trials.outcome import Outcome, load, path_of, save
 from treadle.engine.trials.trial import run_trial
-from treadle.errors import TreadleError
 
 if TYPE_CHECKING:
     from distributed import Future
 
 LOOK_SECONDS = 0.5
 RESTART_SECONDS = 30.0
-ATTEMPTS = 2
-"""Of a trial that seems to have killed its worker; in the second it has the cluster for itself."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class Running:
 
     cell: Cell
     future: Future
-    since: float
+    worker: str
     alone: bool
 
 
@@ -138,31 +135,45 @@ class _Round:
         self.found = found
         self.waiting = missing
         self.suspects: list[Cell] = []
+        """Trials whose worker died over them; each is tried once more, with the cluster for itself."""
         room = self.context.room
-        self.slots = room.count * room.threads
+        self.a_worker = room.threads
         # By all that are asked for, so that a run that goes on where another ended computes the same.
-        self.threads = max(1, min(room.threads, self.slots // cells))
+        self.threads = max(1, min(room.threads, room.count * room.threads // cells))
         self.running: list[Running] = []
+        self.began: dict[str, float] = {}
+        """Tasks that workers have begun with, and when: one that waits for a thread takes no time yet."""
 
     def run(self) -> None:
         self.trials.data(sorted({cell.fold for cell in self.waiting}))
+        topic = f"treadle-trials-{self.context.run_id}"
+        self.context.client.subscribe_topic(topic, lambda event: self.began.setdefault(event[1], time.monotonic()))
         try:
             while self.waiting or self.suspects or self.running:
-                self._start()
+                workers = self.context.workers
+                self._take_back([one for one in self.running if one.worker not in workers])
+                self._start(workers, topic)
                 for one in self._ended():
                     self.running.remove(one)
-                    self._take(one)
+                    self._keep(one.cell, self.context.result(one.future))
                 self._end_late()
         finally:
             self.context.client.cancel([one.future for one in self.running])
+            self.context.client.unsubscribe_topic(topic)
 
-    def _start(self) -> None:
-        while self.waiting and len(self.running) < self.slots and not any(one.alone for one in self.running):
-            self._submit(self.waiting.pop(0), alone=False)
+    def _start(self, workers: Sequence[str], topic: str) -> None:
+        """Gives every free thread a trial; the longest first."""
+        if any(one.alone for one in self.running):
+            return
+        for worker in workers:
+            busy = sum(one.worker == worker for one in self.running)
+            while self.waiting and busy < self.a_worker:
+                self._submit(self.waiting.pop(0), worker, topic)
+                busy += 1
         if self.suspects and not self.waiting and not self.running:
-            self._submit(self.suspects.pop(0), alone=True)
+            self._submit(self.suspects.pop(0), workers[0], topic, alone=True)
 
-    def _submit(self, cell: Cell, alone: bool) -> None:
+    def _submit(self, cell: Cell, worker: str, topic: str, alone: bool = False) -> None:
         trials = self.trials
         future = self.context.client.submit(
             run_trial,
@@ -171,9 +182,11 @@ class _Round:
             trials.rule.without(trials.folds, cell.fold),
             self.context.job.seed,
             self.threads,
+            topic,
             pure=False,
+            workers=[worker],
         )
-        self.running.append(Running(cell, future, time.monotonic(), alone))
+        self.running.append(Running(cell, future, worker, alone))
 
     def _ended(self) -> list[Running]:
         from distributed import wait
@@ -184,22 +197,16 @@ class _Round:
             wait([one.future for one in self.running], timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
         return [one for one in self.running if one.future.status != "pending"]
 
-    def _take(self, one: Running) -> None:
-        """Keeps what came of a trial."""
-        from distributed import KilledWorker
-
-        try:
-            outcome: Outcome = self.context.result(one.future)
-        except TreadleError as error:
-            if not isinstance(error.__cause__, KilledWorker):
-                raise
-            if not one.alone:
-                # Another trial beside it may have been the one that was too much.
+    def _take_back(self, lost: Sequence[Running]) -> None:
+        """What is to be done about trials whose worker died."""
+        self.context.client.cancel([one.future for one in lost])
+        for one in lost:
+            self.running.remove(one)
+            if one.alone:
+                reason = "its worker died over it twice, most likely for want of memory"
+                self._keep(one.cell, Outcome(error=reason, lasting=False))
+            else:
                 self.suspects.append(one.cell)
-                return
-            outcome = Outcome(error="its worker died over it again and again, most likely for want of memory",
-                              lasting=False)  # fmt: skip
-        self._keep(one.cell, outcome)
 
     def _keep(self, cell: Cell, outcome: Outcome) -> None:
         context, config = self.context, self.configs[cell.place]
@@ -223,22 +230,21 @@ class _Round:
         self.suspects = [cell for cell in self.suspects if cell.place != place]
 
     def _end_late(self) -> None:
-        """Ends trials that have taken longer than they may."""
+        """Ends trials that have taken longer than they may, and begins those beside them again."""
         limit = self.trials.limit
         if limit is None:
             return
-        late = [one for one in self.running if time.monotonic() - one.since > limit]
+        now = time.monotonic()
+        late = [one for one in self.running if now - self.began.get(str(one.future.key), now) > limit]
         if not late:
             return
-        keys = {str(one.future.key) for one in late}
-        processing: dict[str, Any] = self.context.client.processing()
-        workers = [worker for worker, tasks in processing.items() if keys & {str(task) for task in tasks}]
+        workers = {one.worker for one in late}
+        ended = [one for one in self.running if one.worker in workers]
+        self.running = [one for one in self.running if one.worker not in workers]
+        self.context.client.cancel([one.future for one in ended])
+        self.waiting = [one.cell for one in ended if one not in late] + self.waiting
         for one in late:
-            self.running.remove(one)
             reason = f"training took longer than compare.time_limit, {limit:g} s"
             self._keep(one.cell, Outcome(error=reason, lasting=False))
-        self.context.client.cancel([one.future for one in late])
         with contextlib.suppress(ValueError, KeyError):  # one without a nanny, or gone meanwhile
-            self.context.client.restart_workers(workers, timeout=RESTART_SECONDS, raise_for_error=False)
-        for one in self.running:
-            one.since = time.monotonic()
+            self.context.client.restart_workers(list(workers), timeout=RESTART_SECONDS, raise_for_error=False)

@@ -22,8 +22,15 @@ PASSING = (MemoryError, OSError)
 """Errors that another attempt may not have."""
 
 
-def run_trial(data: FoldData, config: ModelConfig, rule: SplitRule, seed: int, threads: int) -> Outcome:
-    """Trains a model on so many threads and measures it on the fold; whatever it raises is the outcome."""
+def run_trial(data: FoldData, config: ModelConfig, rule: SplitRule, seed: int, threads: int, topic: str) -> Outcome:
+    """Trains a model on so many threads and measures it on the fold; whatever it raises is the outcome.
+
+    Who listens to the topic hears the task's key when it begins.
+    """
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.log_event(topic, str(worker.get_current_task()))
     with threads_limited(threads):
         try:
             return _run(data, config, rule, seed)
