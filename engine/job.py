@@ -302,14 +302,14 @@ class Job(Section):
             raise PydanticCustomError(
                 "model_twice",
                 "models: '{name}' is listed twice; tell the two apart with a label, "
-                "e.g. {{name: {name}, label: {name}-2}}",
+                "e.g. {name: {name}, label: {name}-2}",
                 {"name": min(twice)},
             )
         if self.models and self.data.target is None:
             raise PydanticCustomError("target", "data.target: missing; models need a column to predict")
         if self.features and self.data.target is None and self.split is not None and self.split.kind == "stratified":
             raise PydanticCustomError(
-                "target", "data.target: missing; split: {{kind: stratified}} needs one, use random without it"
+                "target", "data.target: missing; split: {kind: stratified} needs one, use random without it"
             )
         return self
 
@@ -322,7 +322,7 @@ class Job(Section):
             raise PydanticCustomError("compare", "compare: there are no models to compare; name some in models")
         if split is not None and split.kind == "folds" and compare.model_fields_set & {"folds", "by", "column"}:
             raise PydanticCustomError(
-                "compare", "compare: split: {{kind: folds}} has the folds already; leave folds, by and column out"
+                "compare", "compare: split: {kind: folds} has the folds already; leave folds, by and column out"
             )
         if compare.column is not None and compare.by not in ("group", "time"):
             raise PydanticCustomError("compare", "compare.column is for by: group or by: time; leave one of them out")

@@ -132,6 +132,7 @@ def test_without_rows_for_the_test_there_are_the_folds_alone(people: Path, tmp_p
     assert "part" not in run.model.document.features
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_too_long_is_a_line_of_the_leaderboard(people: Path, tmp_path: Path) -> None:
     """It is ended with its worker, and all others are there."""
     endless = {"name": "mlp", "params": {"max_iter": 10**8, "n_iter_no_change": 10**8, "tol": 0.0, "solver": "sgd"}}
