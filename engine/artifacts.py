@@ -301,6 +301,8 @@ class Evaluation(Artifact):
     calibration: dict[str, list[dict[str, float | None]]]
     groups: dict[str, dict[str, dict[str, float | None]]]
     """Protected column -> value -> rates of the best model among those rows."""
+    thresholds: dict[str, float] = {}
+    """Model -> the score above which it calls a row positive, for two classes."""
 
     @property
     def is_final(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,11 +16,12 @@ from treadle.engine.blocks import Block, blocks_of
 from treadle.engine.context import Context
 from treadle.engine.job import LOWER_IS_BETTER
 from treadle.engine.models.base import load_model
+from treadle.engine.models.calibration import logistic
 from treadle.engine.store import Store
 from treadle.errors import TreadleError
 from treadle.kernels import metrics as m
 
-REVISION = 3
+REVISION = 4
 TASKS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., dict[str, float]]]] = {
     "binary": (m.score_table, m.merge_score_tables, m.binary_metrics),
     "multiclass": (m.class_table, m.merge_class_tables, m.multiclass_metrics),
@@ -57,8 +59,9 @@ def run(context: Context, features: Features, rule: SplitRule, trained: Sequence
     sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
     rows.sort(key=lambda row: (row["error"] is not None, _to_sort(row.get(metric), sign), row["model"]))
     best = rows[0]["model"]
-    calibration, groups, warnings = {}, {}, []
+    calibration, groups, thresholds, warnings = {}, {}, {}, []
     if rule.task == "binary":
+        thresholds = {name: part["threshold"] for name, part in found.items()}
         calibration = {name: m.calibration(part["table"]) for name, part in found.items() if part["probabilities"]}
         for column, counts in found[best]["groups"].items():
             if len(counts) > MAX_GROUPS:
@@ -73,6 +76,7 @@ def run(context: Context, features: Features, rule: SplitRule, trained: Sequence
         rows=tuple(rows),
         calibration=calibration,
         groups=groups,
+        thresholds=thresholds,
         warnings=tuple(warnings),
     )
 
@@ -90,6 +94,7 @@ def measure(
         scores = model.scores(margin)
         part: dict[str, Any] = {"seconds": time.perf_counter() - started, "groups": {}}
         part["probabilities"] = model.has_probabilities
+        part["threshold"] = model.threshold
         labels = rows.target if rule.task == "regression" else rows.target.astype(np.int64)
         if model.has_probabilities:
             part["table"] = TASKS[rule.task][0](scores, labels)
@@ -124,6 +129,7 @@ def merge(partials: list[dict[str, dict[str, Any]]], task: str) -> dict[str, dic
         merged[name] = {
             "seconds": sum(part["seconds"] for part in parts),
             "probabilities": parts[0]["probabilities"],
+            "threshold": parts[0]["threshold"],
             "table": merge_tables([part["table"] for part in parts]),
             "groups": groups,
         }
@@ -134,7 +140,8 @@ def _row(trained: Trained, part: dict[str, Any] | None, rule: SplitRule) -> dict
     values: dict[str, Any] = {"model": trained.name}
     if part is not None:
         metrics = TASKS[rule.task][2] if part["probabilities"] else MARGINS[rule.task][1]
-        values.update(metrics(part["table"]))
+        decision = {"threshold": _cut(part)} if rule.task == "binary" else {}
+        values.update(metrics(part["table"], **decision))
     return {
         **values,
         "rows_used": trained.rows_used,
@@ -143,6 +150,16 @@ def _row(trained: Trained, part: dict[str, Any] | None, rule: SplitRule) -> dict
         "peak_bytes": trained.peak_bytes,
         "error": trained.error,
     }
+
+
+def _cut(part: dict[str, Any]) -> float:
+    """What a score in the table of two classes, or a margin, is above where the model calls its row positive."""
+    threshold: float = part["threshold"]
+    if part["probabilities"]:
+        return threshold
+    # In the scores' own rounding, so that the metrics are those of the classes that the model predicts.
+    margins = part["table"].scores
+    return float(margins[logistic(margins) <= threshold].max(initial=-math.inf))
 
 
 def _to_sort(value: float | None, sign: float) -> float:

@@ -52,9 +52,10 @@ from treadle.engine.bundle import replayable
 from treadle.engine.context import Context
 from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
-from treadle.engine.job import Job
+from treadle.engine.job import Decision, Job
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import CATALOGUE, check_models
+from treadle.engine.models.decision import check_decision
 from treadle.engine.program import Program
 from treadle.engine.relational import Join, Side, Union
 from treadle.engine.store import OUTCOME, Store
@@ -151,7 +152,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     Raises
     ------
     RequestError
-        The first expectation, operation, column or model that does not fit.
+        The first expectation, operation, column, model or decision that does not fit.
     DataError
         The input has no rows, or columns of another type than the contract says.
     """
@@ -170,7 +171,9 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     for name in named:
         if name is not None and name not in kinds:
             raise column_not_found(name, "the rows after tables", kinds)
-    check_models(job, split.check(job, kinds))
+    task = split.check(job, kinds)
+    check_models(job, task)
+    check_decision(job, task, has_folds=False)
     if job.models:
         _check_replay(job, programs[-1], kinds)
     return programs, features.check(job, kinds)
@@ -311,12 +314,14 @@ def _add_feature_stages(chain: _Chain, job: Job) -> None:
 
 def _add_model_stages(chain: _Chain, job: Job) -> None:
     """What a job with models has after `features`."""
+    # What was trained before there were decisions is not trained again for one that says nothing.
+    decision = [] if job.decision == Decision() else [job.decision.model_dump(mode="json")]
     for model in job.models:
         chain.add(
             f"train:{model.title}",
             Trained,
             ("features", "split"),
-            [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version()],
+            [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version(), *decision],
             train.REVISION,
             lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
         )

@@ -19,13 +19,15 @@ from treadle.engine.context import Context
 from treadle.engine.exact.classes import weights_by_code
 from treadle.engine.exact.fit import fit, kinds_of
 from treadle.engine.exact.params import trains_exactly
+from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
-from treadle.engine.models.base import Model, save_model
+from treadle.engine.models.base import Model, decided, save_model
 from treadle.engine.models.boosted import is_linear, native_params, quiet, said_by, task_threads, train_booster
 from treadle.engine.models.booster import model_of_booster
 from treadle.engine.models.catalogue import CATALOGUE, Entry, check_models
 from treadle.engine.models.constraints import by_place
+from treadle.engine.models.decision import check_decision
 from treadle.engine.models.fitted import fitted_model
 from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
@@ -43,6 +45,7 @@ WORKER_SHARE = 0.25
 def run(context: Context, features: Features, rule: SplitRule, config: ModelConfig) -> Trained:
     """Trains and saves; a model that fails is a line of the leaderboard with its error, not the end of the job."""
     check_models(context.job, rule.task)
+    check_decision(context.job, rule.task, has_folds=False)
     entry = CATALOGUE[config.name]
     blocks = blocks_of(context, features, rule)
     notes: list[str] = []
@@ -69,6 +72,8 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
         raise
     except Exception as error:
         return _failed(config, meter.cost.wall_seconds, f"{type(error).__name__}: {said_by(error)}"[:500])
+    threshold = context.job.decision.threshold
+    model = decided(model, None, threshold if isinstance(threshold, float) else THRESHOLD)
     if not model.has_probabilities:
         notes.append(
             f"{config.title}: it gives no probabilities: its scores only rank rows and decide, and have no log_loss "

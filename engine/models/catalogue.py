@@ -210,7 +210,8 @@ def check_models(job: Job, task: Task | None) -> None:
             )
         entry.version()
         _check_params(config, entry, [task] if task else sorted(entry.tasks))
-    if task in CLASSES and not any(CATALOGUE[config.name].probabilities for config in job.models):
+    calibrated = job.decision.calibrate is not None
+    if task in CLASSES and not calibrated and not any(CATALOGUE[config.name].probabilities for config in job.models):
         metric = job.metric_for(str(task))
         if metric in NEED_PROBABILITIES and job.models:
             raise RequestError(
