@@ -33,23 +33,28 @@ def logistic(margin: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """The probability of a class is logistic(slope * margin + intercept); Platt's A and B are these, negated."""
+    """The probability of a class is logistic(slope * (margin - center) + intercept).
+
+    Platt's A is -slope, and his B is slope * center - intercept; with the center no digits are lost where margins lie
+    far from 0 and close together.
+    """
 
     slope: float
+    center: float
     intercept: float
 
     def apply(self, margin: np.ndarray, score: np.ndarray) -> np.ndarray:
-        return logistic(self.slope * margin + self.intercept)
+        return logistic(self.slope * (margin - self.center) + self.intercept)
 
     def document(self) -> dict[str, Any]:
-        return {"slope": self.slope, "intercept": self.intercept}
+        return {"slope": self.slope, "center": self.center, "intercept": self.intercept}
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> Sigmoid:
-        slope, intercept = float(document["slope"]), float(document["intercept"])
-        if not np.isfinite([slope, intercept]).all():
-            raise ValueError("a sigmoid's slope and intercept must be finite")
-        return cls(slope, intercept)
+        found = [float(document[name]) for name in ("slope", "center", "intercept")]
+        if not np.isfinite(found).all():
+            raise ValueError("the numbers of a sigmoid must be finite")
+        return cls(*found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,9 +159,8 @@ def fit_sigmoid(margin: np.ndarray, labels: np.ndarray) -> Sigmoid:
     ones = int(positive.sum())
     zeros = len(positive) - ones
     target = np.where(positive, (ones + 1.0) / (ones + 2.0), 1.0 / (zeros + 2.0))
-    # From their middle, so that no digits are lost where margins lie far from 0 and close together.
-    middle = float(margin.mean())
-    x = margin - middle
+    center = float(margin.mean())
+    x = margin - center
     at = np.array([0.0, np.log((ones + 1.0) / (zeros + 1.0))])
     loss = _loss(at, x, target)
     for _ in range(MOST_STEPS):
@@ -170,7 +174,7 @@ def fit_sigmoid(margin: np.ndarray, labels: np.ndarray) -> Sigmoid:
         if found >= loss:
             break
         at, loss = at + size * step, found
-    return Sigmoid(float(at[0]), float(at[1] - at[0] * middle))
+    return Sigmoid(float(at[0]), center, float(at[1]))
 
 
 def _loss(at: np.ndarray, x: np.ndarray, target: np.ndarray) -> float:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from treadle.engine.evaluate import _cut
+from treadle.engine.artifacts import SplitRule
+from treadle.engine.blocks import Block
+from treadle.engine.evaluate import _cut, measure, merge
 from treadle.engine.models.base import Model, decided, load_model, save_model
 from treadle.engine.models.calibration import (
     Calibration,
@@ -31,6 +34,7 @@ from treadle.engine.models.calibration import (
 from treadle.engine.models.constant import ConstantModel
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.models.linear import LinearModel
+from treadle.engine.scoring import Scoring
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError
 from treadle.kernels.metrics import binary_metrics, score_table
@@ -79,19 +83,22 @@ def platts(labels: NDArray[np.bool_]) -> Numbers:
     return np.where(labels, (ones + 1) / (ones + 2), 1 / (zeros + 2))
 
 
-LABELLED = st.lists(st.tuples(st.floats(-1e6, 1e6), st.booleans()), min_size=1, max_size=20)
+# Squares of smaller numbers would be none.
+MARGIN = st.floats(-1e6, 1e6).map(lambda value: value if abs(value) > 1e-100 else 0.0)
+LABELLED = st.lists(st.tuples(MARGIN, st.booleans()), min_size=1, max_size=20)
 
 
 @given(LABELLED)
 @example([(0.0, True)])
 @example([(5.0, True), (5.0, False), (5.0, True)])
+@example([(1e6, True), (1e6 - 2**-30, False), (1e6 + 2**-32, True)])
 @example([(1e6, True), (-1e6, True), (0.0, False)])
 @example([(1e6, False), (1e-6, True), (2e-6, False), (3e-6, True)])
 @settings(max_examples=150)
 def test_the_sigmoid_is_at_its_optimum(rows: list[tuple[float, bool]]) -> None:
     margin, labels = np.array([m for m, _ in rows]), np.array([label for _, label in rows])
     found = fit_sigmoid(margin, labels)
-    assert np.isfinite([found.slope, found.intercept]).all()
+    assert np.isfinite([found.slope, found.center, found.intercept]).all()
     residual = found.apply(margin, margin) - platts(labels)
     assert abs(residual.sum()) < 1e-6
     spread = np.abs(margin - margin.mean()).max()
@@ -182,7 +189,7 @@ def test_what_is_not_finite_calibrates_nothing(bad: Numbers) -> None:
 
 
 SVM = LinearModel("binary", "decision", np.array([[1.5, -2.0]]), np.array([0.2]), np.zeros(2))
-SIGMOID = Calibration("sigmoid", (Sigmoid(1.7, -0.3),))
+SIGMOID = Calibration("sigmoid", (Sigmoid(1.7, 0.1, -0.3),))
 ISOTONIC = Calibration("isotonic", (Isotonic(np.array([0.1, 1 / 3, 0.9]), np.array([0.0, 0.2, 1.0])),))
 
 
@@ -225,7 +232,7 @@ def damaged(change: Any) -> dict[str, Any]:
         {"calibration": {"kind": "isotonic"}},
         {"calibration": {**ISOTONIC.document(), "kind": "platt"}},
         {"calibration": {"kind": "sigmoid", "curves": [{"slope": 1.0}]}},
-        {"calibration": {"kind": "sigmoid", "curves": [{"slope": float("inf"), "intercept": 0.0}]}},
+        {"calibration": {"kind": "sigmoid", "curves": [{"slope": float("inf"), "center": 0.0, "intercept": 0.0}]}},
         {"calibration": damaged(lambda d: d["curves"].append(d["curves"][0]))},
         {"calibration": damaged(lambda d: d["curves"].clear())},
         {"calibration": damaged(lambda d: d["curves"][0]["scores"].pop())},
@@ -264,3 +271,28 @@ def test_metrics_of_margins_are_of_the_classes_that_are_predicted(margins: list[
     predicted = model.classes(model.scores(margin))
     found = binary_metrics(table, _cut(part), probabilities=False)
     assert found["accuracy"] == (predicted == labels).mean()
+
+
+@pytest.mark.parametrize("calibration", [None, SIGMOID, ISOTONIC])
+def test_evaluation_and_predictions_are_of_the_decided_model(tmp_path: Path, calibration: Calibration | None) -> None:
+    store = Store(str(tmp_path))
+    model = decided(SVM, calibration, 0.3)
+    save_model(model, store, "m")
+    rng = np.random.default_rng(8)
+    matrix, target = rng.normal(size=(300, 2)).astype(np.float32), rng.integers(0, 2, 300).astype(np.float64)
+    ids, group = pa.array(np.arange(300)), pa.array(["a", "b", "c"] * 100)
+    rule = SplitRule.model_construct(task="binary", classes=("no", "yes"))
+    table = Scoring(load_model(store, "m"), ["x", "y"], ["no", "yes"]).predictions(ids, SVM.margin(matrix)).to_pandas()
+    assert ((table["class"] == "yes") == (table["score"] > 0.3)).all()
+    np.testing.assert_array_equal(table["margin"], SVM.margin(matrix))
+    said = (table["class"] == "yes").to_numpy()
+    halves = [slice(0, 130), slice(130, 300)]
+    blocks = [Block(ids[h], np.ones(len(target[h]), dtype=bool), target[h], matrix[h], {"g": group[h]}) for h in halves]
+    found = merge([measure(block, store, {"svm": "m"}, rule, ["g"]) for block in blocks], "binary")["svm"]
+    assert found["probabilities"] == (calibration is not None)
+    metrics = binary_metrics(found["table"], _cut(found), probabilities=found["probabilities"])
+    assert metrics["accuracy"] == (said == target).mean()
+    assert ("brier" in metrics) == (calibration is not None)
+    if calibration is not None:
+        assert metrics["brier"] == pytest.approx(((table["score"] - target) ** 2).mean(), abs=1e-12)
+    assert found["groups"]["g"]["b"][:, 1].sum() == said[1::3].sum()
