@@ -363,6 +363,8 @@ class Evaluation(Artifact):
     """Protected column -> value -> rates of the best model among those rows."""
     held_out: dict[str, float] | None = None
     """Metrics of the best model on the test rows, where the leaderboard is of folds and there are any."""
+    thresholds: dict[str, float] = {}
+    """Model -> the score above which it calls a row positive, for two classes."""
 
 
 class Explanation(Artifact):

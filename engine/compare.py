@@ -6,18 +6,18 @@ the leaderboard says of a model is the mean over the folds.
 
 from __future__ import annotations
 
-from treadle.engine.artifacts import Comparison, Folds, Prepared, SplitRule
+from treadle.engine.artifacts import Comparison, Folds, SplitRule
 from treadle.engine.comparison import compared
 from treadle.engine.context import Context
 from treadle.engine.models.catalogue import candidates, check_models, not_installed
-from treadle.engine.trials.runner import trials_of
+from treadle.engine.trials.runner import Trials
 from treadle.errors import listed
 
 REVISION = 1
 
 
-def run(context: Context, prepared: Prepared, rule: SplitRule, folds: Folds, base: str) -> Comparison:
-    """Trials of every model on every fold; `base` is the digest of rows, features and folds.
+def run(context: Context, rule: SplitRule, folds: Folds, trials: Trials) -> Comparison:
+    """Trials of every model on every fold.
 
     Raises
     ------
@@ -27,7 +27,6 @@ def run(context: Context, prepared: Prepared, rule: SplitRule, folds: Folds, bas
     job = context.job
     check_models(job, rule.task)
     configs = candidates(job, rule.task)
-    found = trials_of(context, prepared, rule, folds, base).run(configs)
     lacking = not_installed(job, rule.task)
     warnings = [f"models: [{listed(lacking)}] left out: their libraries are not installed"] if lacking else []
-    return compared(job.metric_for(rule.task), folds, configs, found, warnings)
+    return compared(job.metric_for(rule.task), folds, configs, trials.run(configs), warnings)

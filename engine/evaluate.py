@@ -15,13 +15,13 @@ from treadle.engine.blocks import Block, blocks_of
 from treadle.engine.context import Context
 from treadle.engine.job import CLASSIFICATION_METRICS, REGRESSION_METRICS
 from treadle.engine.leaderboard import ranked
-from treadle.engine.measuring import MARGINS, TASKS, table_of
+from treadle.engine.measuring import TASKS, metrics_from, table_of
 from treadle.engine.models.base import load_model
 from treadle.engine.store import Store
 from treadle.errors import TreadleError
 from treadle.kernels import metrics as m
 
-REVISION = 3
+REVISION = 4
 METRICS = frozenset({*CLASSIFICATION_METRICS, *REGRESSION_METRICS})
 MAX_GROUPS = 50
 """Values of a protected column that are reported one by one; a column with more is left out, with a warning."""
@@ -54,8 +54,9 @@ def run(
     metric = job.metric_for(rule.task)
     rows = ranked([_row(t, found.get(t.name), rule) for t in trained], metric)
     best = rows[0]["model"]
-    calibration, groups, warnings = {}, {}, []
+    calibration, groups, thresholds, warnings = {}, {}, {}, []
     if rule.task == "binary":
+        thresholds = {name: part["threshold"] for name, part in found.items()}
         calibration = {name: m.calibration(part["table"]) for name, part in found.items() if part["probabilities"]}
         for column, counts in found[best]["groups"].items():
             if len(counts) > MAX_GROUPS:
@@ -74,6 +75,7 @@ def run(
         calibration=calibration,
         groups=groups,
         held_out=held_out,
+        thresholds=thresholds,
         warnings=tuple(warnings),
     )
 
@@ -91,6 +93,7 @@ def measure(
         scores = model.scores(margin)
         part: dict[str, Any] = {"seconds": time.perf_counter() - started, "groups": {}}
         part["probabilities"] = model.has_probabilities
+        part["threshold"] = model.threshold
         labels = rows.target if rule.task == "regression" else rows.target.astype(np.int64)
         part["table"] = table_of(model, rule.task, margin, scores, labels)
         if rule.task == "binary":
@@ -122,6 +125,7 @@ def merge(partials: list[dict[str, dict[str, Any]]], task: str) -> dict[str, dic
         merged[name] = {
             "seconds": sum(part["seconds"] for part in parts),
             "probabilities": parts[0]["probabilities"],
+            "threshold": parts[0]["threshold"],
             "table": merge_tables([part["table"] for part in parts]),
             "groups": groups,
         }
@@ -131,8 +135,7 @@ def merge(partials: list[dict[str, dict[str, Any]]], task: str) -> dict[str, dic
 def _row(trained: Trained, part: dict[str, Any] | None, rule: SplitRule) -> dict[str, Any]:
     values: dict[str, Any] = {"model": trained.name}
     if part is not None:
-        metrics = TASKS[rule.task][2] if part["probabilities"] else MARGINS[rule.task][1]
-        values.update(metrics(part["table"]))
+        values.update(metrics_from(part["table"], rule.task, part["probabilities"], part["threshold"]))
     return {
         **values,
         "rows_used": trained.rows_used,

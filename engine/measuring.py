@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from treadle.engine.models.base import Model
+from treadle.engine.models.calibration import logistic
 from treadle.kernels import metrics as m
 
 TASKS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., dict[str, float]]]] = {
@@ -38,4 +40,19 @@ def table_of(model: Model, task: str, margin: np.ndarray, scores: np.ndarray, la
 def metrics_of(model: Model, task: str, margin: np.ndarray, scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """A model's metrics on some rows, by their margins, scores and classes or values."""
     table = table_of(model, task, margin, scores, labels)
-    return TASKS[task][2](table) if model.has_probabilities else MARGINS[task][1](table)
+    return metrics_from(table, task, model.has_probabilities, model.threshold)
+
+
+def metrics_from(table: Any, task: str, probabilities: bool, threshold: float) -> dict[str, float]:
+    """The metrics that follow from statistics of a model's rows; of two classes at its threshold."""
+    decision = {"threshold": _cut(table, probabilities, threshold)} if task == "binary" else {}
+    metrics = TASKS[task][2] if probabilities else MARGINS[task][1]
+    return metrics(table, **decision)
+
+
+def _cut(table: m.ScoreTable, probabilities: bool, threshold: float) -> float:
+    """What a score in the table of two classes, or a margin, is above where the model calls its row positive."""
+    if probabilities:
+        return threshold
+    # In the scores' own rounding, so that the metrics are those of the classes that the model predicts.
+    return float(table.scores[logistic(table.scores) <= threshold].max(initial=-math.inf))

@@ -56,13 +56,15 @@ from treadle.engine.bundle import replayable
 from treadle.engine.context import Context
 from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
-from treadle.engine.job import Compare, Job
+from treadle.engine.job import Compare, Decision, Job
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import CATALOGUE, check_models
+from treadle.engine.models.decision import check_decision
 from treadle.engine.program import Program
 from treadle.engine.recipe import inputs_of
 from treadle.engine.relational import Join, Side, Union
 from treadle.engine.store import OUTCOME, Store
+from treadle.engine.trials.runner import Trials, trials_of
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
 
 Made = Mapping[str, Any]
@@ -156,7 +158,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     Raises
     ------
     RequestError
-        The first expectation, operation, column or model that does not fit.
+        The first expectation, operation, column, model or decision that does not fit.
     DataError
         The input has no rows, or columns of another type than the contract says.
     """
@@ -175,7 +177,9 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     for name in named:
         if name is not None and name not in kinds:
             raise column_not_found(name, "the rows after tables", kinds)
-    check_models(job, split.check(job, kinds))
+    task = split.check(job, kinds)
+    check_models(job, task)
+    check_decision(job, task, has_folds=job.compared is not None)
     if job.models:
         _check_replay(job, programs[-1], kinds)
     return programs, features.check(job, kinds)
@@ -316,15 +320,17 @@ def _add_feature_stages(chain: _Chain, job: Job) -> None:
 
 def _add_model_stages(chain: _Chain, job: Job) -> None:
     """What a job with models has after `features`."""
+    # What was trained before there were decisions is not trained again for one that says nothing.
+    decision = [] if job.decision == Decision() else [job.decision.model_dump(mode="json")]
     if job.compared is not None:
-        trains = _add_comparison(chain, job, job.compared)
+        trains = _add_comparison(chain, job, job.compared, decision)
     else:
         for model in job.listed_models:
             chain.add(
                 f"train:{model.title}",
                 Trained,
                 ("features", "split"),
-                [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version()],
+                [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version(), *decision],
                 train.REVISION,
                 lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
             )
@@ -358,7 +364,7 @@ def _add_model_stages(chain: _Chain, job: Job) -> None:
         )
 
 
-def _add_comparison(chain: _Chain, job: Job, compared: Compare) -> tuple[str, ...]:
+def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[Any]) -> tuple[str, ...]:
     """What comes before `evaluate` where models are compared by folds; the stage that trains the best."""
     chain.add(
         "folds",
@@ -369,6 +375,10 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare) -> tuple[str, ..
         lambda c, m: folds.run(c, m["etl"], m["split"]),
     )
     base = digest([chain.stages[name].fingerprint for name in ("features", "folds")])
+
+    def trials(context: Context, made: Made) -> Trials:
+        return trials_of(context, made["etl"], made["split"], made["folds"], base)
+
     models = job.models if isinstance(job.models, str) else [model.model_dump(mode="json") for model in job.models]
     installed = {name: entry.version() for name, entry in CATALOGUE.items() if entry.installed}
     chain.add(
@@ -377,15 +387,15 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare) -> tuple[str, ..
         ("features", "folds"),
         [models, job.metric, job.seed, compared.time_limit, installed],
         compare.REVISION,
-        lambda c, m: compare.run(c, m["etl"], m["split"], m["folds"], base),
+        lambda c, m: compare.run(c, m["split"], m["folds"], trials(c, m)),
     )
     chain.add(
         "refit",
         Trained,
         ("features", "split", "compare"),
-        job.seed,
+        [job.seed, *decision],
         train.REVISION,
-        lambda c, m: train.refit(c, m["features"], m["split"], m["compare"]),
+        lambda c, m: train.refit(c, m["features"], m["split"], m["compare"], trials(c, m)),
     )
     return ("refit",)
 

@@ -18,14 +18,19 @@ from treadle.engine.context import Context
 from treadle.engine.exact.fit import fit, kinds_of
 from treadle.engine.exact.params import trains_exactly
 from treadle.engine.fitting import fit_estimator
+from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
-from treadle.engine.models.base import Model, save_model
+from treadle.engine.models.base import Model, decided, save_model
 from treadle.engine.models.boosted import is_linear, said_by
+from treadle.engine.models.calibration import Calibration
 from treadle.engine.models.catalogue import CATALOGUE, check_models, nulls_refused
 from treadle.engine.models.constraints import by_place
+from treadle.engine.models.decision import check_decision, decide
 from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
+from treadle.engine.trials.outcome import out_of_fold
+from treadle.engine.trials.runner import Trials
 from treadle.errors import DataError, TreadleError
 from treadle.kernels.hashing import uniform
 
@@ -37,9 +42,20 @@ WORKER_SHARE = 0.25
 """Share of a worker's memory that the training rows of a single-worker model may take (float64)."""
 
 
-def run(context: Context, features: Features, rule: SplitRule, config: ModelConfig) -> Trained:
-    """Trains and saves; a model that fails is a line of the leaderboard with its error, not the end of the job."""
+def run(
+    context: Context,
+    features: Features,
+    rule: SplitRule,
+    config: ModelConfig,
+    calibration: Calibration | None = None,
+    threshold: float | None = None,
+) -> Trained:
+    """Trains and saves; a model that fails is a line of the leaderboard with its error, not the end of the job.
+
+    Without a threshold it has the one that the spec names, if any.
+    """
     check_models(context.job, rule.task)
+    check_decision(context.job, rule.task, has_folds=context.job.compared is not None)
     entry = CATALOGUE[config.name]
     blocks = blocks_of(context, features, rule)
     notes: list[str] = []
@@ -65,6 +81,10 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
         raise
     except Exception as error:
         return _failed(config, meter.cost.wall_seconds, f"{type(error).__name__}: {said_by(error)}"[:500])
+    if threshold is None:
+        named = context.job.decision.threshold
+        threshold = named if isinstance(named, float) else THRESHOLD
+    model = decided(model, calibration, threshold)
     if not model.has_probabilities:
         notes.append(
             f"{config.title}: it gives no probabilities: its scores only rank rows and decide, and have no log_loss "
@@ -92,18 +112,23 @@ def run(context: Context, features: Features, rule: SplitRule, config: ModelConf
     )
 
 
-def refit(context: Context, features: Features, rule: SplitRule, comparison: Comparison) -> Trained:
-    """The best model, trained on all training rows.
+def refit(context: Context, features: Features, rule: SplitRule, comparison: Comparison, trials: Trials) -> Trained:
+    """The best model, trained on all training rows; calibrated, and its threshold chosen, by its scores out of folds.
 
     Raises
     ------
     TreadleError
         It cannot be, though it could be without any of the folds.
     """
-    configs = {config.title: config for config in comparison.configs}
-    if "trials" in context.live:
-        context.live["trials"].release()
-    trained = run(context, features, rule, configs[comparison.best])
+    config = next(config for config in comparison.configs if config.title == comparison.best)
+    calibration, threshold = None, None
+    if context.job.decision.needs_folds:
+        (outcomes,) = trials.run([config])
+        margin, score, target = out_of_fold(context.store, trials.base, outcomes)
+        labels = target.astype(np.int64)
+        calibration, threshold = decide(context.job.decision, rule.task, margin, score, labels)
+    trials.release()
+    trained = run(context, features, rule, config, calibration, threshold)
     if trained.error is not None:
         raise TreadleError(
             f"{comparison.best} is the best model by {comparison.metric}, and could not be trained on all training "

@@ -156,18 +156,23 @@ def _contract(verdicts: Sequence[Mapping[str, Any]], full: bool) -> None:
 
 
 def _leaderboard(evaluation: Mapping[str, Any], folds: int | None) -> None:
+    from treadle.engine.job import THRESHOLD
+
     where = "on the test rows" if folds is None else f"mean of {folds} folds"
     rows: Sequence[Mapping[str, Any]] = evaluation["rows"]
     shown = [m for m in METRICS if any(row.get(m) is not None for row in rows)]
+    thresholds: Mapping[str, float] = evaluation.get("thresholds", {})
+    decided = any(threshold != THRESHOLD for threshold in thresholds.values())
     table = Table(title=f"Leaderboard by {evaluation['metric']}, {where}", title_justify="left")
     table.add_column("model")
-    for name in [*shown, "train s"]:
+    for name in [*shown, *(["threshold"] if decided else []), "train s"]:
         table.add_column(name, justify="right")
     for row in rows:
         if row["error"]:
             table.add_row(row["model"], f"failed: {row['error']}")
         else:
-            table.add_row(row["model"], *(_number(row.get(m)) for m in shown), f"{row['train_seconds']:.1f}")
+            values = [row.get(m) for m in shown] + ([thresholds.get(row["model"])] if decided else [])
+            table.add_row(row["model"], *map(_number, values), f"{row['train_seconds']:.1f}")
     out.print(table)
     if held_out := evaluation.get("held_out"):
         measured = ", ".join(f"{name} {_number(held_out[name])}" for name in shown if name in held_out)

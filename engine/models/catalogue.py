@@ -247,7 +247,8 @@ def check_models(job: Job, task: Task | None) -> None:
         entry.version()
         _check_params(config, entry, [task] if task else sorted(entry.tasks))
     listed_models = job.listed_models
-    if task in CLASSES and not any(CATALOGUE[config.name].probabilities for config in listed_models):
+    calibrated = job.decision.calibrate is not None
+    if task in CLASSES and not calibrated and not any(CATALOGUE[c.name].probabilities for c in listed_models):
         metric = job.metric_for(str(task))
         if metric in NEED_PROBABILITIES and listed_models:
             raise RequestError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from treadle.engine.artifacts import digest
+from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.store import Store
@@ -43,14 +44,30 @@ class Outcome:
 FAILED = Outcome(error="failed")
 
 
-def key_of(config: ModelConfig, seed: int) -> str:
-    """The digest of a model, whatever it is called."""
-    return digest([config.name, config.params, CATALOGUE[config.name].version(), seed, REVISION])
+def key_of(config: ModelConfig, seed: int, threshold: float = THRESHOLD) -> str:
+    """The digest of a model, whatever it is called, and of the threshold that it is measured at."""
+    return digest([config.name, config.params, CATALOGUE[config.name].version(), seed, threshold, REVISION])
 
 
-def path_of(base: str, config: ModelConfig, seed: int, fold: int) -> str:
+def path_of(base: str, key: str, fold: int) -> str:
     """Of a trial's file, relative to the root; `base` is the digest of its rows, features and folds."""
-    return f"stages/trials-{base}/{key_of(config, seed)}/{fold:03d}.parquet"
+    return f"stages/trials-{base}/{key}/{fold:03d}.parquet"
+
+
+def fold_path(base: str, fold: int) -> str:
+    """Of the file that has id and target of the rows of a fold, in the order of its trials' arrays."""
+    return f"stages/trials-{base}/fold-{fold:03d}.parquet"
+
+
+def out_of_fold(store: Store, base: str, outcomes: Sequence[Outcome]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Margins, scores and targets of the rows of all folds, one fold after the other, by outcomes of all folds.
+
+    Each row's are of the model that was trained without its fold.
+    """
+    targets = [store.read_parquet(fold_path(base, fold)).column("target").to_numpy() for fold in range(len(outcomes))]
+    margins = np.concatenate([outcome.margin for outcome in outcomes if outcome.margin is not None])
+    scores = np.concatenate([outcome.score for outcome in outcomes if outcome.score is not None])
+    return margins, scores, np.concatenate(targets)
 
 
 def save(store: Store, path: str, outcome: Outcome) -> None:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from treadle.engine.artifacts import Folds, Prepared, SplitRule
 from treadle.engine.context import Context
+from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.recipe import inputs_of
 from treadle.engine.rows import Rows
 from treadle.engine.trials.fold_data import fold_data
-from treadle.engine.trials.outcome import Outcome, load, path_of, save
+from treadle.engine.trials.outcome import Outcome, fold_path, key_of, load, path_of, save
 from treadle.engine.trials.trial import run_trial
 
 if TYPE_CHECKING:
@@ -73,11 +74,10 @@ class Trials:
             The cluster is lost, or the features of a fold cannot be made.
         """
         order = tuple(range(self.folds.count)) if folds is None else tuple(folds)
-        seed = self.context.job.seed
         found: dict[Cell, Outcome] = {}
         for place, config in enumerate(configs):
             for fold in order:
-                outcome = load(self.context.store, path_of(self.base, config, seed, fold))
+                outcome = load(self.context.store, self.path(config, fold))
                 if outcome is not None:
                     found[Cell(place, fold)] = outcome
         cells = [Cell(place, fold) for place in range(len(configs)) for fold in order]
@@ -87,6 +87,16 @@ class Trials:
             _Round(self, configs, len(cells), found, missing).run()
         return [[found[Cell(place, fold)] for fold in order] for place in range(len(configs))]
 
+    @property
+    def threshold(self) -> float:
+        """Of two classes: what the spec names as a number; what is chosen by scores out of folds is chosen later."""
+        named = self.context.job.decision.threshold
+        return named if isinstance(named, float) and self.rule.task == "binary" else THRESHOLD
+
+    def path(self, config: ModelConfig, fold: int) -> str:
+        """Of a trial's file, relative to the root."""
+        return path_of(self.base, key_of(config, self.context.job.seed, self.threshold), fold)
+
     def data(self, folds: Sequence[int]) -> None:
         """Has the rows of these folds made ready, so that trials need not wait for them."""
         new = [fold for fold in folds if fold not in self._data]
@@ -95,7 +105,7 @@ class Trials:
             frames, roles = rows.hold(), [partition[0].role for partition in rows.partitions]
             inputs = inputs_of(self.context.job, self.prepared.kinds)
             for fold in new:
-                path = f"stages/trials-{self.base}/fold-{fold:03d}.parquet"
+                path = fold_path(self.base, fold)
                 rule = self.rule.without(self.folds, fold)
                 self._data[fold] = self.context.client.submit(
                     fold_data, frames, roles, self.context.job, rule, inputs, self.context.store, path, pure=False
@@ -181,6 +191,7 @@ class _Round:
             self.configs[cell.place],
             trials.rule.without(trials.folds, cell.fold),
             self.context.job.seed,
+            trials.threshold,
             self.threads,
             topic,
             pure=False,
@@ -211,7 +222,7 @@ class _Round:
     def _keep(self, cell: Cell, outcome: Outcome) -> None:
         context, config = self.context, self.configs[cell.place]
         self.found[cell] = outcome
-        save(context.store, path_of(self.trials.base, config, context.job.seed, cell.fold), outcome)
+        save(context.store, self.trials.path(config, cell.fold), outcome)
         if outcome.error is not None:
             self._give_up(cell.place, outcome)
         context.events.emit(

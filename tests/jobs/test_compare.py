@@ -12,7 +12,10 @@ import pytest
 
 import treadle
 from tests.conftest import people_spec, two_workers
-from treadle.engine.job import MODEL_NAMES
+from treadle.engine.job import MODEL_NAMES, Job, Model
+from treadle.engine.models.decision import decide
+from treadle.engine.store import Store
+from treadle.engine.trials.outcome import key_of, load, out_of_fold, path_of
 from treadle.jobs.run import Run
 
 QUICK: list[Any] = ["lda", {"name": "decision_tree", "params": {"max_depth": 3}}, "naive_bayes", "dummy"]
@@ -130,6 +133,37 @@ def test_without_rows_for_the_test_there_are_the_folds_alone(people: Path, tmp_p
     assert run.manifest["results"]["evaluate"]["held_out"] is None
     assert "every row has a fold, so that there are no test rows beside the folds" in run.manifest["warnings"]
     assert "part" not in run.model.document.features
+
+
+@pytest.mark.parametrize("decision", [{"calibrate": "isotonic", "threshold": "f1"}, {"threshold": 0.3}])
+def test_the_best_decides_by_its_scores_out_of_folds(
+    run_people: Callable[..., Run], people: Path, tmp_path: Path, decision: dict[str, Any]
+) -> None:
+    run = run_people(models=["ridge", "dummy"], compare={"folds": 3}, decision=decision)
+    model = run.model.model
+    (folder,) = (tmp_path / "artifacts/stages").glob("trials-*")
+    store, base = Store(str(tmp_path / "artifacts")), folder.name.removeprefix("trials-")
+    job = Job.model_validate({"name": "x", "data": {"path": "x", "target": "y"}, "decision": decision})
+    named = 0.3 if decision["threshold"] == 0.3 else 0.5
+    key = key_of(Model(name="ridge"), 7, named)
+    outcomes = [load(store, path_of(base, key, fold)) for fold in range(3)]
+    margin, score, target = out_of_fold(store, base, [o for o in outcomes if o is not None])
+    assert len(margin) == 450
+    calibration, threshold = decide(job.decision, "binary", margin, score, target.astype(int))
+    assert model.threshold == threshold
+    predictions = run.table("predictions").to_pandas()
+    expected = predictions["score"] > threshold
+    np.testing.assert_array_equal(predictions["class"] == "yes", expected)
+    if calibration is not None:
+        own = predictions["margin"].to_numpy()
+        np.testing.assert_allclose(predictions["score"], calibration.apply(own, 1 / (1 + np.exp(-own))), rtol=1e-12)
+    truth = pd.read_parquet(people).set_index("key")["buys"][predictions["id"]].to_numpy()
+    held_out = run.manifest["results"]["evaluate"]["held_out"]
+    assert held_out["accuracy"] == pytest.approx((truth == predictions["class"]).mean())
+    board = run.leaderboard.set_index("model")
+    ends = np.cumsum(run.manifest["results"]["folds"]["rows"])[:-1]
+    at = [((score > named) == (target == 1))[rows].mean() for rows in np.split(np.arange(450), ends)]
+    assert board["accuracy"]["ridge"] == pytest.approx(np.mean(at))
 
 
 @pytest.mark.slow
