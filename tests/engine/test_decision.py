@@ -168,9 +168,9 @@ def job_of(**decision: Any) -> Job:
         ({"threshold": 0.3}, "regression", "decision: it is for classes, and the target 'y' asks for numbers"),
         ({"calibrate": "sigmoid"}, "regression", "decision: it is for classes"),
         ({"threshold": 0.5}, "multiclass", "decision.threshold: it is for two classes"),
-        ({"calibrate": "sigmoid"}, "multiclass", "decision.calibrate: .* needs cross-validation, which this job has"),
-        ({"threshold": "f1"}, "binary", "decision.threshold: .* needs cross-validation"),
-        ({"threshold": {"false_positive": 1, "false_negative": 5}}, None, "decision.threshold: .* cross-validation"),
+        ({"calibrate": "sigmoid"}, "multiclass", "decision.calibrate: .* needs folds"),
+        ({"threshold": "f1"}, "binary", "decision.threshold: .* needs folds"),
+        ({"threshold": {"false_positive": 1, "false_negative": 5}}, None, "decision.threshold: .* folds"),
     ],
 )
 def test_a_decision_that_does_not_fit_the_job_is_refused(decision: Any, task: Any, said: str) -> None:

@@ -81,8 +81,8 @@ def test_a_threshold_decides_everything_that_has_classes(
     [
         ("age", {"threshold": 0.3}, "decision: it is for classes, and the target 'age' asks for numbers"),
         ("city", {"threshold": 0.3}, "decision.threshold: it is for two classes, and the target 'city' has more"),
-        ("buys", {"calibrate": "isotonic"}, "decision.calibrate: .* needs cross-validation"),
-        ("buys", {"threshold": "f1"}, "decision.threshold: .* needs cross-validation"),
+        ("buys", {"calibrate": "isotonic"}, "decision.calibrate: .* needs folds"),
+        ("buys", {"threshold": "f1"}, "decision.threshold: .* needs folds"),
     ],
 )
 def test_a_decision_that_the_target_does_not_take_is_refused(
