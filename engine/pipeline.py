@@ -53,7 +53,9 @@ from treadle.engine.artifacts import (
     source_of,
 )
 from treadle.engine.bundle import replayable
+from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.context import Context
+from treadle.engine.continuing import check_earlier
 from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Compare, Decision, Job
@@ -182,7 +184,9 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     check_decision(job, task, has_folds=job.compared is not None)
     if job.models:
         _check_replay(job, programs[-1], kinds)
-    return programs, features.check(job, kinds)
+    names = features.check(job, kinds)
+    check_earlier(job, task, names, store)
+    return programs, names
 
 
 def _check_replay(job: Job, program: Program, kinds: Mapping[str, str]) -> None:
@@ -217,8 +221,8 @@ class _Chain:
         self.stages[name] = Stage(name, artifact, needs, digest(made_of), function, always)
 
 
-def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
-    """The stages that a job has, with their fingerprints."""
+def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tuple[Stage, ...]:
+    """The stages that a job has, with their fingerprints; `earlier` are the digests of `digests_of`."""
     chain = _Chain()
     data = job.data
 
@@ -264,7 +268,7 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     if not job.is_etl:
         _add_feature_stages(chain, job)
     if job.models:
-        _add_model_stages(chain, job)
+        _add_model_stages(chain, job, earlier)
     before = tuple(chain.stages)
     chain.add(
         "publish",
@@ -318,7 +322,7 @@ def _add_feature_stages(chain: _Chain, job: Job) -> None:
     )
 
 
-def _add_model_stages(chain: _Chain, job: Job) -> None:
+def _add_model_stages(chain: _Chain, job: Job, earlier: Mapping[str, str]) -> None:
     """What a job with models has after `features`."""
     # What was trained before there were decisions is not trained again for one that says nothing.
     decision = [] if job.decision == Decision() else [job.decision.model_dump(mode="json")]
@@ -326,11 +330,12 @@ def _add_model_stages(chain: _Chain, job: Job) -> None:
         trains = _add_comparison(chain, job, job.compared, decision)
     else:
         for model in job.listed_models:
+            before = [] if model.continue_from is None else [earlier[model.title]]
             chain.add(
                 f"train:{model.title}",
                 Trained,
                 ("features", "split"),
-                [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version(), *decision],
+                [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version(), *decision, *before],
                 train.REVISION,
                 lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
             )
@@ -443,10 +448,14 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
         try:
             with Meter() as meter:
                 context.store.forget(stage.folder)
+                if fresh and stage.artifact is Trained:
+                    forget_checkpoints(context.store, stage.fingerprint)
                 artifact = stage.function(context, made)
                 unsettled |= {stage.name} if not artifact.is_final or unsettled & set(stage.needs) else set()
                 if stage.name not in unsettled and not stage.always:
                     context.store.write_json(f"{stage.folder}/{OUTCOME}", artifact.model_dump(mode="json"))
+                    if stage.artifact is Trained:
+                        forget_checkpoints(context.store, stage.fingerprint)
         except BaseException as error:
             with contextlib.suppress(StorageError):  # what failed may be the disk
                 context.events.emit(stage.name, "failed", error=f"{type(error).__name__}: {error}")

@@ -37,7 +37,7 @@ from treadle.kernels.hashing import uniform
 if TYPE_CHECKING:
     from distributed import Future
 
-REVISION = 3
+REVISION = 4
 WORKER_SHARE = 0.25
 """Share of a worker's memory that the training rows of a single-worker model may take (float64)."""
 
@@ -66,8 +66,8 @@ def run(
         with meter:
             config = by_place(config, features.names)
             if trains_on_devices(config):
-                model: Model = train_boosted(context, features, rule, config, notes)
-                rows = rule.train_rows
+                model: Model
+                model, rows = train_boosted(context, features, rule, config, notes)
             elif trains_exactly(config):
                 passes = OverBlocks(context, blocks, len(features.names), kinds_of(context.job.listed_models))
                 model, said = fit(config, rule.task, rule.classes, passes)
