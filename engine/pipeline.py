@@ -66,7 +66,8 @@ from treadle.engine.program import Program
 from treadle.engine.recipe import inputs_of
 from treadle.engine.relational import Join, Side, Union
 from treadle.engine.store import OUTCOME, Store
-from treadle.engine.trials.runner import Trials, trials_of
+from treadle.engine.trials.base import Trials
+from treadle.engine.trials.placement import Placement, trials_of
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
 
 Made = Mapping[str, Any]
@@ -381,8 +382,8 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
     )
     base = digest([chain.stages[name].fingerprint for name in ("features", "folds")])
 
-    def trials(context: Context, made: Made) -> Trials:
-        return trials_of(context, made["etl"], made["split"], made["folds"], base)
+    def trials(context: Context, made: Made) -> tuple[Trials, Placement]:
+        return trials_of(context, made["etl"], made["split"], len(made["features"].names), made["folds"], base)
 
     models = job.models if isinstance(job.models, str) else [model.model_dump(mode="json") for model in job.models]
     installed = {name: entry.version() for name, entry in CATALOGUE.items() if entry.installed}
@@ -390,9 +391,9 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
         "compare",
         Comparison,
         ("features", "folds"),
-        [models, job.metric, job.seed, compared.time_limit, installed],
+        [models, job.metric, job.seed, compared.time_limit, installed, *decision],
         compare.REVISION,
-        lambda c, m: compare.run(c, m["split"], m["folds"], trials(c, m)),
+        lambda c, m: compare.run(c, m["split"], m["folds"], *trials(c, m)),
     )
     chain.add(
         "refit",
@@ -400,7 +401,7 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
         ("features", "split", "compare"),
         [job.seed, *decision],
         train.REVISION,
-        lambda c, m: train.refit(c, m["features"], m["split"], m["compare"], trials(c, m)),
+        lambda c, m: train.refit(c, m["features"], m["split"], m["compare"], trials(c, m)[0]),
     )
     return ("refit",)
 
