@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Container
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -332,6 +333,21 @@ class Trained(Artifact):
         return self.files
 
 
+class Mixture(Document):
+    """What an ensemble is made of."""
+
+    kind: Literal["greedy", "blend", "stack"]
+    members: tuple[str, ...]
+    """Titles of models; of an average those with a weight, the largest first."""
+    weights: tuple[float, ...] = ()
+    """Of an average: one a member; they add up to 1."""
+    coefficients: tuple[tuple[float, ...], ...] = ()
+    """Of a stack, by output: the meta model's, of every member, and of every class where there are several."""
+    intercept: tuple[float, ...] = ()
+    means: tuple[float, ...] = ()
+    """What the meta model was trained on, in the mean."""
+
+
 class Comparison(Artifact):
     """Models by folds."""
 
@@ -347,10 +363,27 @@ class Comparison(Artifact):
     """Where the trials ran, and why."""
     lasting: bool
     """Whether the same would come of another attempt: no model failed for reasons that may have passed."""
+    ensemble: Mixture | None = None
+    """Of the row of that name, where there is one."""
+    files: tuple[Part, ...] = ()
+    """What the ensemble made of the rows of each fold, as `treadle.engine.trials.outcome` writes it."""
 
     @property
     def is_final(self) -> bool:
         return self.lasting
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.files
+
+
+COMPARISONS = ("compare", "ensemble")
+"""Stages that make a comparison, in order; each has the models of those before it."""
+
+
+def deciding(stages: Container[str]) -> str | None:
+    """The stage whose comparison says which model is the best: the last of those that a job has, if any."""
+    return next((name for name in reversed(COMPARISONS) if name in stages), None)
 
 
 class Evaluation(Artifact):

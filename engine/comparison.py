@@ -29,10 +29,9 @@ def compared(
     rows = ranked([_row(title, outcomes) for title, outcomes in by_title.items()], metric)
     if rows[0]["error"] is not None:
         raise TreadleError("No model could be trained: " + "; ".join(f"{row['model']}: {row['error']}" for row in rows))
-    best = by_title[rows[0]["model"]]
-    share = sum(folds.rows[fold] / outcome.rows for fold, outcome in enumerate(best)) / folds.count
-    for row in rows:
-        row["p_value"] = _p_value(by_title[row["model"]], best, metric, share)
+    of_folds = [
+        _of_fold(title, fold, outcome) for title, outcomes in by_title.items() for fold, outcome in enumerate(outcomes)
+    ]
     said = [
         f"{title}: {text}"
         for title, outcomes in by_title.items()
@@ -41,16 +40,21 @@ def compared(
     return Comparison(
         metric=metric,
         best=rows[0]["model"],
-        rows=tuple(rows),
-        folds=tuple(
-            _of_fold(title, fold, outcome)
-            for title, outcomes in by_title.items()
-            for fold, outcome in enumerate(outcomes)
-        ),
+        rows=_with_p_values(rows, of_folds, metric, folds),
+        folds=tuple(of_folds),
         configs=tuple(configs),
         lasting=all(outcome.lasting for outcomes in found for outcome in outcomes),
         warnings=(*warnings, *said),
     )
+
+
+def with_row(comparison: Comparison, title: str, outcomes: Sequence[Outcome], folds: Folds) -> Comparison:
+    """A comparison with one more row, of outcomes by fold."""
+    metric = comparison.metric
+    rows = ranked([*comparison.rows, _row(title, outcomes)], metric)
+    of_folds = [*comparison.folds, *(_of_fold(title, fold, outcome) for fold, outcome in enumerate(outcomes))]
+    found = {"best": rows[0]["model"], "rows": _with_p_values(rows, of_folds, metric, folds), "folds": tuple(of_folds)}
+    return comparison.model_copy(update=found)
 
 
 def _row(title: str, outcomes: Sequence[Outcome]) -> Row:
@@ -82,8 +86,20 @@ def _of_fold(title: str, fold: int, outcome: Outcome) -> Row:
     }
 
 
-def _p_value(own: Sequence[Outcome], best: Sequence[Outcome], metric: str, share: float) -> float | None:
-    """Of a model's being as good as the best by chance; None of the best itself, and of what has no such metric."""
-    if own is best or not all(metric in outcome.metrics for outcome in (*own, *best)):
-        return None
-    return p_value([outcome.metrics[metric] for outcome in own], [outcome.metrics[metric] for outcome in best], share)
+def _with_p_values(rows: Sequence[Row], of_folds: Sequence[Row], metric: str, folds: Folds) -> tuple[Row, ...]:
+    """Ranked rows, with the probability of each one's being as good as the first by chance.
+
+    It is None of the first itself, and of what has no such metric.
+    """
+    by_title: dict[str, list[Row]] = {row["model"]: [] for row in rows}
+    for row in of_folds:
+        by_title[row["model"]].append(row)
+    best = by_title[rows[0]["model"]]
+    share = sum(folds.rows[row["fold"]] / row["rows_used"] for row in best) / folds.count
+    found = []
+    for row in rows:
+        own = by_title[row["model"]]
+        known = own is not best and all(metric in one for one in (*own, *best))
+        value = p_value([one[metric] for one in own], [one[metric] for one in best], share) if known else None
+        found.append({**row, "p_value": value})
+    return tuple(found)

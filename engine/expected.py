@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from treadle.engine import sides
-from treadle.engine.duplicates import EXCHANGED
 from treadle.engine.exact.params import trains_exactly
 from treadle.engine.exchange import bucket_count, refuse_too_many, width_of
+from treadle.engine.found import EXCHANGED
 from treadle.engine.inputs import row_bytes
 from treadle.engine.job import Job
 from treadle.engine.lookahead import held_after, keys_of_later, only, shared_keys, still_used

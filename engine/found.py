@@ -10,9 +10,14 @@ import pyarrow as pa
 from treadle.engine.artifacts import Part, Piece
 from treadle.engine.context import Context
 from treadle.engine.exchange import Partitions, pieces_of, write_batches
-from treadle.engine.operation import ROW_ID
+from treadle.engine.operation import ROW_ID, ROW_ORDER
 from treadle.engine.program import Program, read_piece
 from treadle.engine.store import Store
+
+DIGEST = ("high", "low")
+"""Columns of the two halves of a row's digest."""
+EXCHANGED = {ROW_ID: "int", ROW_ORDER: "int", **dict.fromkeys(DIGEST, "int")}
+"""What is exchanged of a row to find those that repeat it, with the kinds of the columns."""
 
 
 def find(

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders import FeatureOperation
 from treadle.engine.expectations import AnyExpectation
+from treadle.engine.mixing import Ensemble, check_ensemble
 from treadle.engine.relational import Format, TableOperation
 from treadle.engine.relational.window import microseconds
 from treadle.errors import RequestError, did_you_mean, listed, shortened
@@ -75,13 +76,9 @@ class Data(Section):
     """What to do with rows that equal an earlier one in every column."""
 
     @model_validator(mode="after")
-    def _names_are_for_files_without_header(self) -> Data:
+    def _keys_agree(self) -> Data:
         if self.names and self.header:
             raise PydanticCustomError("names", "data.names is for files without a header: set header: false")
-        return self
-
-    @model_validator(mode="after")
-    def _id_is_not_the_target(self) -> Data:
         if self.id is not None and self.id == self.target:
             raise PydanticCustomError(
                 "id",
@@ -363,7 +360,9 @@ class Job(Section):
     models: tuple[Model, ...] | Preset = ()
     """`all` of the catalogue that do the task and are installed, or those of them that are `fast`; or a list."""
     compare: Compare | None = None
-    """Without it models are compared on the test rows, unless they are a preset or the split names folds."""
+    """Without it models are compared on the test rows, unless a preset, `ensemble` or the split asks for folds."""
+    ensemble: Ensemble | None = None
+    """Makes one more model of those that were compared."""
     metric: ClassMetric | NumberMetric | None = None
     """Chooses the best model; AUC for two classes, log loss for several, RMSE for numbers when absent."""
     decision: Decision = Decision()
@@ -422,6 +421,12 @@ class Job(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _ensemble_agrees(self) -> Job:
+        titles = [model.title for model in self.listed_models] or (MODEL_NAMES if self.models else ())
+        check_ensemble(self.ensemble, titles, preset=isinstance(self.models, str))
+        return self
+
     @property
     def listed_models(self) -> tuple[Model, ...]:
         """Those that the spec lists; none where it names a preset."""
@@ -433,7 +438,7 @@ class Job(Section):
         if self.compare is not None or not self.models:
             return self.compare
         given = self.split is not None and self.split.kind == "folds"
-        return Compare() if given or isinstance(self.models, str) else None
+        return Compare() if given or isinstance(self.models, str) or self.ensemble is not None else None
 
     @property
     def split_columns(self) -> tuple[str, ...]:

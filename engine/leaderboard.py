@@ -9,14 +9,26 @@ from typing import Any
 import numpy as np
 
 from treadle.engine.job import LOWER_IS_BETTER
+from treadle.engine.mixing import ENSEMBLE
 
 Row = dict[str, Any]
 
 
 def ranked(rows: Sequence[Row], metric: str) -> list[Row]:
-    """By a metric, the best first; then models without it, and those that failed, by name."""
+    """By a metric, the best first; then models without it, and those that failed, by name.
+
+    An ensemble comes after models that are as good.
+    """
     sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
-    return sorted(rows, key=lambda row: (row["error"] is not None, _to_sort(row.get(metric), sign), row["model"]))
+    return sorted(
+        rows,
+        key=lambda row: (
+            row["error"] is not None,
+            _to_sort(row.get(metric), sign),
+            row["model"] == ENSEMBLE,
+            row["model"],
+        ),
+    )
 
 
 def _to_sort(value: float | None, sign: float) -> float:

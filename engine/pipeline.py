@@ -22,6 +22,7 @@ from treadle.engine import (
     compare,
     contract,
     duplicates,
+    ensemble,
     etl,
     evaluate,
     explain,
@@ -49,6 +50,7 @@ from treadle.engine.artifacts import (
     Source,
     SplitRule,
     Trained,
+    deciding,
     digest,
     source_of,
 )
@@ -341,13 +343,14 @@ def _add_model_stages(chain: _Chain, job: Job, earlier: Mapping[str, str]) -> No
                 lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
             )
         trains = tuple(name for name in chain.stages if name.startswith("train:"))
+    last = deciding(chain.stages)
     chain.add(
         "evaluate",
         Evaluation,
-        ("features", "split", *trains, *(("compare",) if job.compared else ())),
+        ("features", "split", *trains, *((last,) if last else ())),
         [job.metric, job.data.protected],
         evaluate.REVISION,
-        lambda c, m: evaluate.run(c, m["features"], m["split"], [m[t] for t in trains], m.get("compare")),
+        lambda c, m: evaluate.run(c, m["features"], m["split"], [m[t] for t in trains], m[last] if last else None),
     )
     needs = ("features", "split", "evaluate")
     if job.explain.rows != "none":
@@ -395,13 +398,26 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
         compare.REVISION,
         lambda c, m: compare.run(c, m["split"], m["folds"], *trials(c, m)),
     )
+    if (section := job.ensemble) is not None:
+        before = deciding(chain.stages)
+        assert before is not None
+        chain.add(
+            "ensemble",
+            Comparison,
+            ("features", "folds", before),
+            [section.model_dump(mode="json"), *decision],
+            ensemble.REVISION,
+            lambda c, m: ensemble.run(c, m["split"], m["folds"], m[before], section, trials(c, m)[0]),
+        )
+    last = deciding(chain.stages)
+    assert last is not None
     chain.add(
         "refit",
         Trained,
-        ("features", "split", "compare"),
+        ("features", "split", last),
         [job.seed, *decision],
         train.REVISION,
-        lambda c, m: train.refit(c, m["features"], m["split"], m["compare"], trials(c, m)[0]),
+        lambda c, m: train.refit(c, m["features"], m["split"], m[last], trials(c, m)[0]),
     )
     return ("refit",)
 

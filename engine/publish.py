@@ -28,6 +28,7 @@ from treadle.engine.artifacts import (
     SplitRule,
     TableRecord,
     Trained,
+    deciding,
     source_of,
 )
 from treadle.engine.bundle import BundleDocument, fingerprint_of, is_sound, replayable, versions, write_bundle
@@ -68,8 +69,10 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
     assert isinstance(evaluation, Evaluation)
     assert isinstance(rule, SplitRule)
     commit("leaderboard", [_rows(context, "leaderboard", evaluation.rows)], "evaluate")
-    if isinstance(comparison := made.get("compare"), Comparison):
-        commit("folds", [_rows(context, "folds", comparison.folds)], "compare")
+    if (last := deciding(made)) is not None:
+        comparison = made[last]
+        assert isinstance(comparison, Comparison)
+        commit("folds", [_rows(context, "folds", comparison.folds)], last)
     if isinstance(predictions := made.get("predict"), Predictions):
         commit("predictions", predictions.table, "predict")
     if isinstance(explanation := made.get("explain"), Explanation):

@@ -1,7 +1,8 @@
-"""Stages `train`: one model, and `refit`: the best of a comparison."""
+"""Stages `train`: one model, and `refit`: the best of a comparison, which may be an ensemble of some."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,14 +13,16 @@ from treadle.engine.exact.params import trains_exactly
 from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
-from treadle.engine.models.base import decided, save_model
+from treadle.engine.mixing import ENSEMBLE
+from treadle.engine.models.base import Model, decided, save_model
 from treadle.engine.models.boosted import said_by
 from treadle.engine.models.calibration import Calibration
 from treadle.engine.models.catalogue import check_models
 from treadle.engine.models.decision import check_decision, decide
-from treadle.engine.training import train_model, trains_on_devices
+from treadle.engine.training import train_ensemble, train_model, trains_on_devices
 from treadle.engine.training_rows import TrainingRows
 from treadle.engine.trials.base import Trials
+from treadle.engine.trials.mixture import combination_of, outcomes_of
 from treadle.engine.trials.outcome import out_of_fold
 from treadle.errors import DataError, TreadleError
 
@@ -43,25 +46,40 @@ def run(
     """
     check_models(context.job, rule.task)
     check_decision(context.job, rule.task, has_folds=context.job.compared is not None)
+    training = TrainingRows.of(context, features, rule)
+    return _trained(
+        context, config.title, [config], lambda notes: train_model(training, config, notes), calibration, threshold
+    )
+
+
+def _trained(
+    context: Context,
+    title: str,
+    configs: Sequence[ModelConfig],
+    train: Callable[[list[str]], tuple[Model, int]],
+    calibration: Calibration | None,
+    threshold: float | None,
+) -> Trained:
+    """What `train` makes of the models, saved."""
+    name = configs[0].name if title != ENSEMBLE else ENSEMBLE
     notes: list[str] = []
     meter = Meter()
     try:
         with meter:
-            model, rows = train_model(TrainingRows.of(context, features, rule), config, notes)
+            model, rows = train(notes)
     except DataError as error:
-        return _failed(config, meter.cost.wall_seconds, str(error))
+        return _failed(title, name, meter.cost.wall_seconds, str(error))
     except TreadleError:
         raise
     except Exception as error:
-        return _failed(config, meter.cost.wall_seconds, f"{type(error).__name__}: {said_by(error)}"[:500])
+        return _failed(title, name, meter.cost.wall_seconds, f"{type(error).__name__}: {said_by(error)}"[:500])
     if threshold is None:
         named = context.job.decision.threshold
         threshold = named if isinstance(named, float) else THRESHOLD
     model = decided(model, calibration, threshold)
     if not model.has_probabilities:
         notes.append(
-            f"{config.title}: it gives no probabilities: its scores only rank rows and decide, and have no log_loss "
-            "and brier"
+            f"{title}: it gives no probabilities: its scores only rank rows and decide, and have no log_loss and brier"
         )
     save_model(model, context.store, context.folder)
     files = [
@@ -74,14 +92,14 @@ def run(
         if name.startswith("model.")
     ]
     return Trained(
-        name=config.title,
-        model=config.name,
+        name=title,
+        model=name,
         files=tuple(files),
         rows_used=rows,
         seconds=meter.cost.wall_seconds,
         peak_bytes=meter.cost.peak_bytes,
         warnings=tuple(notes),
-        fell_back=_fell_back(context, config),
+        fell_back=tuple(text for config in configs for text in _fell_back(context, config)),
     )
 
 
@@ -93,15 +111,33 @@ def refit(context: Context, features: Features, rule: SplitRule, comparison: Com
     TreadleError
         It cannot be, though it could be without any of the folds.
     """
-    config = next(config for config in comparison.configs if config.title == comparison.best)
+    job, is_ensemble = context.job, comparison.best == ENSEMBLE
+    by_title = {config.title: config for config in comparison.configs}
     calibration, threshold = None, None
-    if context.job.decision.needs_folds:
-        (outcomes,) = trials.run([config])
+    if job.decision.needs_folds:
+        if is_ensemble:
+            outcomes = outcomes_of(context, comparison)
+        else:
+            (outcomes,) = trials.run([by_title[comparison.best]])
         margin, score, target = out_of_fold(context.store, trials.base, outcomes)
         labels = target.astype(np.int64)
-        calibration, threshold = decide(context.job.decision, rule.task, margin, score, labels)
+        calibration, threshold = decide(job.decision, rule.task, margin, score, labels)
     trials.release()
-    trained = run(context, features, rule, config, calibration, threshold)
+    if is_ensemble:
+        assert comparison.ensemble is not None
+        configs = [by_title[title] for title in comparison.ensemble.members]
+        combination = combination_of(comparison.ensemble, rule.task)
+        training = TrainingRows.of(context, features, rule)
+        trained = _trained(
+            context,
+            ENSEMBLE,
+            configs,
+            lambda notes: train_ensemble(training, configs, combination, notes),
+            calibration,
+            threshold,
+        )
+    else:
+        trained = run(context, features, rule, by_title[comparison.best], calibration, threshold)
     if trained.error is not None:
         raise TreadleError(
             f"{comparison.best} is the best model by {comparison.metric}, and could not be trained on all training "
@@ -117,5 +153,5 @@ def _fell_back(context: Context, config: ModelConfig) -> tuple[str, ...]:
     return (f"{context.stage}: on the host, since {config.name} is trained {how}",)
 
 
-def _failed(config: ModelConfig, seconds: float, reason: str) -> Trained:
-    return Trained(name=config.title, model=config.name, files=(), rows_used=0, seconds=seconds, error=reason)
+def _failed(title: str, name: str, seconds: float, reason: str) -> Trained:
+    return Trained(name=title, model=name, files=(), rows_used=0, seconds=seconds, error=reason)

@@ -6,10 +6,15 @@ all other models on one worker, which takes a sample where it has not the room f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
+from treadle.engine.artifacts import digest
 from treadle.engine.blocks import Block
 from treadle.engine.boosting import train_boosted
+from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.exact.fit import fit, kinds_of
 from treadle.engine.exact.params import trains_exactly
 from treadle.engine.fitting import fit_estimator
@@ -17,13 +22,18 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Model
 from treadle.engine.models.boosted import is_linear
 from treadle.engine.models.catalogue import CATALOGUE, candidates, nulls_refused
+from treadle.engine.models.combination import Combination
 from treadle.engine.models.constraints import by_place
+from treadle.engine.models.ensemble import EnsembleModel, add_up, evaluations_of
+from treadle.engine.models.sampled import Background, draw_background
 from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
 from treadle.engine.training_rows import TrainingRows
 from treadle.errors import DataError
 from treadle.kernels.hashing import uniform
 
+DRAWN_ROWS = 5000
+"""About how many training rows those are drawn from that an ensemble's contributions are measured from."""
 WORKER_SHARE = 0.25
 """Share of a worker's memory that the training rows of a single-worker model may take (float64)."""
 
@@ -48,6 +58,40 @@ def train_model(training: TrainingRows, config: ModelConfig, notes: list[str]) -
         notes += [f"{config.title}: {text}" for text in said]
         return model, rule.train_rows
     return _train_on_worker(training, config, notes)
+
+
+def train_ensemble(
+    training: TrainingRows, configs: Sequence[ModelConfig], combination: Combination, notes: list[str]
+) -> tuple[Model, int]:
+    """An ensemble of models that are each trained on the rows, as `train_model`; the fewest rows that one had.
+
+    Raises
+    ------
+    DataError
+        The rows do not allow a model.
+    """
+    context, task = training.context, training.rule.task
+    members, rows = [], []
+    for config in configs:
+        # Checkpoints of one are not those of another.
+        key = digest([training.key, config.model_dump(mode="json")])
+        model, count = train_model(replace(training, key=key), config, notes)
+        forget_checkpoints(context.store, key)
+        members.append(model)
+        rows.append(count)
+    background = None
+    if not add_up(task, members, combination):
+        share = min(1.0, DRAWN_ROWS / training.rule.train_rows)
+        kept = context.submit_like(sample, training.blocks(), share, context.job.seed)
+        future = context.client.submit(background_of, kept, evaluations_of(members), context.job.seed, pure=False)
+        background = context.gather([future])[0]
+    titles = [config.title for config in configs]
+    return EnsembleModel(task, titles, members, combination, background), min(rows)
+
+
+def background_of(parts: Sequence[tuple[np.ndarray, np.ndarray]], evaluations: int, seed: int) -> Background:
+    """On a worker: rows that contributions are measured from, of some training rows."""
+    return draw_background(np.concatenate([matrix for matrix, _ in parts]), evaluations, seed)
 
 
 def trains_on_devices(config: ModelConfig) -> bool:

@@ -112,6 +112,8 @@ def show_run(run: Run, full: bool) -> None:
         _contract(results["contract"]["verdicts"], full)
     if "evaluate" in results:
         _leaderboard(results["evaluate"], len(results["folds"]["rows"]) if "folds" in results else None)
+    if mixture := results.get("ensemble", {}).get("ensemble"):
+        out.print(f"ensemble ({mixture['kind']}): {_mixture(mixture)}")
     if run.importance:
         top = list(run.importance.items())[:TOP_FEATURES]
         table = Table(
@@ -177,6 +179,18 @@ def _leaderboard(evaluation: Mapping[str, Any], folds: int | None) -> None:
     if held_out := evaluation.get("held_out"):
         measured = ", ".join(f"{name} {_number(held_out[name])}" for name in shown if name in held_out)
         out.print(f"{evaluation['best']}, trained on all training rows, on the test rows: {measured}")
+
+
+def _mixture(mixture: Mapping[str, Any]) -> str:
+    """What an ensemble is made of: weights, or the meta model's coefficients where each member has one."""
+    members: Sequence[str] = mixture["members"]
+    if mixture["weights"]:
+        return ", ".join(f"{w:.2f} {title}" for w, title in zip(mixture["weights"], members, strict=True))
+    coefficients = mixture["coefficients"]
+    if len(coefficients) > 1:
+        return f"a linear model of the log-odds of each class by {', '.join(members)}"
+    terms = [f"{c:.2f} {title}" for c, title in zip(coefficients[0], members, strict=True)]
+    return " + ".join([*terms, f"{mixture['intercept'][0]:.2f}"]).replace("+ -", "- ")
 
 
 def _stages(manifest: Mapping[str, Any]) -> None:

@@ -49,7 +49,7 @@ LIBRARIES = (
     "sqlglot",
     "pydantic",
 )
-IN_MANIFEST = ("read", "duplicates", "contract", "split", "folds", "compare", "evaluate", "explain")
+IN_MANIFEST = ("read", "duplicates", "contract", "split", "folds", "compare", "ensemble", "evaluate", "explain")
 """Stages whose artifacts, without their file lists, are results that a reader of the manifest wants."""
 NOT_IN_MANIFEST = {
     "table", "files", "partitions", "quarantine", "origins", "source", "left_out", "warnings", "fell_back", "configs",

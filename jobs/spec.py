@@ -147,5 +147,6 @@ def json_schema() -> dict[str, Any]:
     schema = JobSpec.model_json_schema(by_alias=True)
     name = schema["$defs"]["Model"]["properties"]["name"]
     name["enum"] = list(MODEL_NAMES)
-    schema["properties"]["models"]["items"] = {"anyOf": [name, {"$ref": "#/$defs/Model"}]}
+    (of_list,) = [one for one in schema["properties"]["models"]["anyOf"] if one.get("type") == "array"]
+    of_list["items"] = {"anyOf": [name, {"$ref": "#/$defs/Model"}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

@@ -143,6 +143,7 @@ def decided(model: Model, calibration: Calibration | None, threshold: float = TH
 
 FORMATS: Mapping[str, str] = {
     "constant": "treadle.engine.models.constant:ConstantModel",
+    "ensemble": "treadle.engine.models.ensemble:EnsembleModel",
     "forest": "treadle.engine.models.forest:ForestModel",
     "gaussian": "treadle.engine.models.gaussian:GaussianModel",
     "linear": "treadle.engine.models.linear:LinearModel",
@@ -178,6 +179,11 @@ def load_model(store: Store, folder: str) -> Model:
 
 @functools.lru_cache(maxsize=32)  # more than a job that compares the whole catalogue has
 def _loaded(store: Store, folder: str, stamp: str) -> Model:
+    return read_model(store, folder)
+
+
+def read_model(store: Store, folder: str) -> Model:
+    """As `load_model`, read anew each time."""
     document = store.read_json(f"{folder}/model.json")
     try:
         module, _, name = FORMATS[document["format"]].partition(":")

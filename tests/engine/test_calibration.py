@@ -20,7 +20,8 @@ from sklearn.linear_model import LogisticRegression
 
 from treadle.engine.artifacts import SplitRule
 from treadle.engine.blocks import Block
-from treadle.engine.evaluate import _cut, measure, merge
+from treadle.engine.evaluate import measure, merge
+from treadle.engine.measuring import metrics_from
 from treadle.engine.models.base import Model, decided, load_model, save_model
 from treadle.engine.models.calibration import (
     Calibration,
@@ -37,7 +38,7 @@ from treadle.engine.models.linear import LinearModel
 from treadle.engine.scoring import Scoring
 from treadle.engine.store import Store
 from treadle.errors import DataError, StorageError
-from treadle.kernels.metrics import binary_metrics, score_table
+from treadle.kernels.metrics import score_table
 
 Numbers = NDArray[np.float64]
 ROWS = 600
@@ -267,9 +268,8 @@ def test_metrics_of_margins_are_of_the_classes_that_are_predicted(margins: list[
     model: Model = decided(SVM, None, threshold)
     margin, labels = np.array(margins), np.arange(len(margins)) % 2
     table = score_table(margin, labels, probabilities=False)
-    part = {"probabilities": False, "threshold": threshold, "table": table}
     predicted = model.classes(model.scores(margin))
-    found = binary_metrics(table, _cut(part), probabilities=False)
+    found = metrics_from(table, "binary", False, threshold)
     assert found["accuracy"] == (predicted == labels).mean()
 
 
@@ -290,7 +290,7 @@ def test_evaluation_and_predictions_are_of_the_decided_model(tmp_path: Path, cal
     blocks = [Block(ids[h], np.ones(len(target[h]), dtype=bool), target[h], matrix[h], {"g": group[h]}) for h in halves]
     found = merge([measure(block, store, {"svm": "m"}, rule, ["g"]) for block in blocks], "binary")["svm"]
     assert found["probabilities"] == (calibration is not None)
-    metrics = binary_metrics(found["table"], _cut(found), probabilities=found["probabilities"])
+    metrics = metrics_from(found["table"], "binary", found["probabilities"], found["threshold"])
     assert metrics["accuracy"] == (said == target).mean()
     assert ("brier" in metrics) == (calibration is not None)
     if calibration is not None:

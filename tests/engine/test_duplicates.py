@@ -18,8 +18,9 @@ from treadle.engine import contract, duplicates, exchange, pipeline, read
 from treadle.engine.artifacts import Contracted, Deduplicated, Source
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
-from treadle.engine.duplicates import DIGEST, RowDigests
+from treadle.engine.duplicates import RowDigests
 from treadle.engine.events import Events
+from treadle.engine.found import DIGEST
 from treadle.engine.job import Job
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program
