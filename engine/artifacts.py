@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Container
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -349,6 +350,22 @@ class Comparison(Artifact):
     @property
     def is_final(self) -> bool:
         return self.lasting
+
+
+class Tuned(Comparison):
+    """Models by folds, those that were tuned with the params of the spec and with those that were found."""
+
+    trials: tuple[dict[str, Any], ...]
+    """Of the table `trials`: what was tried, by model and number."""
+
+
+COMPARISONS = ("compare", "tune")
+"""Stages that make a comparison, in order; each has the models of those before it."""
+
+
+def deciding(stages: Container[str]) -> str | None:
+    """The stage whose comparison says which model is the best: the last of those that a job has, if any."""
+    return next((name for name in reversed(COMPARISONS) if name in stages), None)
 
 
 class Evaluation(Artifact):

@@ -15,6 +15,7 @@ from treadle.engine.encoders import FeatureOperation
 from treadle.engine.expectations import AnyExpectation
 from treadle.engine.relational import Format, TableOperation
 from treadle.engine.relational.window import microseconds
+from treadle.engine.search import Tune, check_titles
 from treadle.errors import RequestError, did_you_mean, listed, shortened
 
 Kind = Literal["int", "float", "bool", "text", "timestamp"]
@@ -327,7 +328,9 @@ class Job(Section):
     models: tuple[Model, ...] | Preset = ()
     """`all` of the catalogue that do the task and are installed, or those of them that are `fast`; or a list."""
     compare: Compare | None = None
-    """Without it models are compared on the test rows, unless they are a preset or the split names folds."""
+    """Without it models are compared on the test rows, unless they are a preset or tuned, or the split names folds."""
+    tune: Tune | None = None
+    """Looks for better parameters of some models, by the same folds."""
     metric: ClassMetric | NumberMetric | None = None
     """Chooses the best model; AUC for two classes, log loss for several, RMSE for numbers when absent."""
     decision: Decision = Decision()
@@ -386,6 +389,13 @@ class Job(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _tuning_agrees(self) -> Job:
+        if self.tune is not None:
+            listed_models = {model.title: model.name for model in self.listed_models}
+            check_titles(self.tune, listed_models or ({name: name for name in MODEL_NAMES} if self.models else {}))
+        return self
+
     @property
     def listed_models(self) -> tuple[Model, ...]:
         """Those that the spec lists; none where it names a preset."""
@@ -397,7 +407,7 @@ class Job(Section):
         if self.compare is not None or not self.models:
             return self.compare
         given = self.split is not None and self.split.kind == "folds"
-        return Compare() if given or isinstance(self.models, str) else None
+        return Compare() if given or isinstance(self.models, str) or self.tune is not None else None
 
     @property
     def split_columns(self) -> tuple[str, ...]:

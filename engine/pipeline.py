@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import ValidationError
@@ -33,6 +34,7 @@ from treadle.engine import (
     split,
     text_input,
     train,
+    tune,
 )
 from treadle.engine.artifacts import (
     Artifact,
@@ -49,6 +51,8 @@ from treadle.engine.artifacts import (
     Source,
     SplitRule,
     Trained,
+    Tuned,
+    deciding,
     digest,
     source_of,
 )
@@ -60,6 +64,7 @@ from treadle.engine.job import Compare, Decision, Job
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import CATALOGUE, check_models
 from treadle.engine.models.decision import check_decision
+from treadle.engine.models.spaces import check_tuning
 from treadle.engine.program import Program
 from treadle.engine.recipe import inputs_of
 from treadle.engine.relational import Join, Side, Union
@@ -179,6 +184,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
             raise column_not_found(name, "the rows after tables", kinds)
     task = split.check(job, kinds)
     check_models(job, task)
+    check_tuning(job, task)
     check_decision(job, task, has_folds=job.compared is not None)
     if job.models:
         _check_replay(job, programs[-1], kinds)
@@ -335,13 +341,14 @@ def _add_model_stages(chain: _Chain, job: Job) -> None:
                 lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
             )
         trains = tuple(name for name in chain.stages if name.startswith("train:"))
+    last = deciding(chain.stages)
     chain.add(
         "evaluate",
         Evaluation,
-        ("features", "split", *trains, *(("compare",) if job.compared else ())),
+        ("features", "split", *trains, *((last,) if last else ())),
         [job.metric, job.data.protected],
         evaluate.REVISION,
-        lambda c, m: evaluate.run(c, m["features"], m["split"], [m[t] for t in trains], m.get("compare")),
+        lambda c, m: evaluate.run(c, m["features"], m["split"], [m[t] for t in trains], m[last] if last else None),
     )
     needs = ("features", "split", "evaluate")
     if job.explain.rows != "none":
@@ -389,13 +396,24 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
         compare.REVISION,
         lambda c, m: compare.run(c, m["split"], m["folds"], trials(c, m)),
     )
+    if job.tune is not None:
+        chain.add(
+            "tune",
+            Tuned,
+            ("features", "folds", "compare"),
+            [job.tune.model_dump(mode="json"), job.seed, version("optuna")],
+            tune.REVISION,
+            lambda c, m: tune.run(c, m["split"], m["folds"], m["compare"], trials(c, m)),
+        )
+    last = deciding(chain.stages)
+    assert last is not None
     chain.add(
         "refit",
         Trained,
-        ("features", "split", "compare"),
+        ("features", "split", last),
         [job.seed, *decision],
         train.REVISION,
-        lambda c, m: train.refit(c, m["features"], m["split"], m["compare"], trials(c, m)),
+        lambda c, m: train.refit(c, m["features"], m["split"], m[last], trials(c, m)),
     )
     return ("refit",)
 

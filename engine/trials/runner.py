@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from treadle.engine.trials.trial import run_trial
 if TYPE_CHECKING:
     from distributed import Future
 
+Listener = Callable[[int, int], None]
 LOOK_SECONDS = 0.5
 RESTART_SECONDS = 30.0
 
@@ -64,6 +65,8 @@ class Trials:
     limit: float | None = None
     """Seconds that training may take."""
     _data: dict[int, Future] = field(default_factory=dict)
+    _passing: dict[str, Outcome] = field(default_factory=dict)
+    """By path, what another attempt may change: the next run makes one, not the next stage."""
 
     def run(self, configs: Sequence[ModelConfig], folds: Sequence[int] | None = None) -> list[list[Outcome]]:
         """Outcomes of every model, by fold (all when None). One that fails without some fold is not tried on.
@@ -74,18 +77,43 @@ class Trials:
             The cluster is lost, or the features of a fold cannot be made.
         """
         order = tuple(range(self.folds.count)) if folds is None else tuple(folds)
+        return self.run_each([(config, order) for config in configs])
+
+    def run_each(
+        self, asked: Sequence[tuple[ModelConfig, Sequence[int]]], listener: Listener | None = None
+    ) -> list[list[Outcome]]:
+        """As `run`, with folds of its own for each model; the listener hears how many trials are done, of how many.
+
+        Models that are the same but for their titles have the same trials.
+        """
+        configs = [config for config, _ in asked]
+        keys = [self.key(config) for config in configs]
+        places = [keys.index(key) for key in keys]
+        cells = list(dict.fromkeys(Cell(place, f) for place, (_, fs) in zip(places, asked, strict=True) for f in fs))
         found: dict[Cell, Outcome] = {}
-        for place, config in enumerate(configs):
-            for fold in order:
-                outcome = load(self.context.store, self.path(config, fold))
-                if outcome is not None:
-                    found[Cell(place, fold)] = outcome
-        cells = [Cell(place, fold) for place in range(len(configs)) for fold in order]
+        for cell in cells:
+            path = path_of(self.base, keys[cell.place], cell.fold)
+            outcome = self._passing.get(path) or load(self.context.store, path)
+            if outcome is not None:
+                found[cell] = outcome
+        failed = {cell.place: outcome for cell, outcome in found.items() if outcome.error is not None}
+        found |= {cell: failed[cell.place] for cell in cells if cell not in found and cell.place in failed}
         missing = [cell for cell in cells if cell not in found]
         missing.sort(key=lambda cell: (-CATALOGUE[configs[cell.place].name].effort, cell.place, cell.fold))
         if missing:
-            _Round(self, configs, len(cells), found, missing).run()
-        return [[found[Cell(place, fold)] for fold in order] for place in range(len(configs))]
+            _Round(self, configs, len(cells), found, missing, listener or self._tell).run()
+        return [[found[Cell(place, fold)] for fold in fs] for place, (_, fs) in zip(places, asked, strict=True)]
+
+    def keep(self, config: ModelConfig, fold: int, outcome: Outcome) -> None:
+        """Writes what came of a trial; what another attempt may change is kept for this run only."""
+        path = path_of(self.base, self.key(config), fold)
+        if not outcome.lasting:
+            self._passing[path] = outcome
+        save(self.context.store, path, outcome)
+
+    def _tell(self, done: int, total: int) -> None:
+        context = self.context
+        context.events.emit(context.stage, "progress", done=done, total=total, note=f"{done}/{total} trials")
 
     @property
     def threshold(self) -> float:
@@ -93,9 +121,9 @@ class Trials:
         named = self.context.job.decision.threshold
         return named if isinstance(named, float) and self.rule.task == "binary" else THRESHOLD
 
-    def path(self, config: ModelConfig, fold: int) -> str:
-        """Of a trial's file, relative to the root."""
-        return path_of(self.base, key_of(config, self.context.job.seed, self.threshold), fold)
+    def key(self, config: ModelConfig) -> str:
+        """The digest under which what came of a model's trials is kept."""
+        return key_of(config, self.context.job.seed, self.threshold)
 
     def data(self, folds: Sequence[int]) -> None:
         """Has the rows of these folds made ready, so that trials need not wait for them."""
@@ -137,6 +165,7 @@ class _Round:
         cells: int,
         found: dict[Cell, Outcome],
         missing: list[Cell],
+        listener: Listener,
     ) -> None:
         self.trials = trials
         self.context = trials.context
@@ -144,12 +173,14 @@ class _Round:
         self.cells = cells
         self.found = found
         self.waiting = missing
+        self.listener = listener
         self.suspects: list[Cell] = []
         """Trials whose worker died over them; each is tried once more, with the cluster for itself."""
         room = self.context.room
         self.a_worker = room.threads
-        # By all that are asked for, so that a run that goes on where another ended computes the same.
-        self.threads = max(1, min(room.threads, room.count * room.threads // cells))
+        # By all that are asked for and all workers, lost ones too: a run that goes on where another ended computes
+        # the same.
+        self.threads = max(1, min(room.threads, self.context.size * room.threads // cells))
         self.running: list[Running] = []
         self.began: dict[str, float] = {}
         """Tasks that workers have begun with, and when: one that waits for a thread takes no time yet."""
@@ -220,18 +251,11 @@ class _Round:
                 self.suspects.append(one.cell)
 
     def _keep(self, cell: Cell, outcome: Outcome) -> None:
-        context, config = self.context, self.configs[cell.place]
         self.found[cell] = outcome
-        save(context.store, self.trials.path(config, cell.fold), outcome)
+        self.trials.keep(self.configs[cell.place], cell.fold, outcome)
         if outcome.error is not None:
             self._give_up(cell.place, outcome)
-        context.events.emit(
-            context.stage,
-            "progress",
-            done=len(self.found),
-            total=self.cells,
-            note=f"{len(self.found)}/{self.cells} trials",
-        )
+        self.listener(len(self.found), self.cells)
 
     def _give_up(self, place: int, outcome: Outcome) -> None:
         """Leaves out what is still to be tried of a model that failed."""
