@@ -344,6 +344,8 @@ class Comparison(Artifact):
     """One a model and fold."""
     configs: tuple[Model, ...]
     """The models of the rows."""
+    placement: str = ""
+    """Where the trials ran, and why."""
     lasting: bool
     """Whether the same would come of another attempt: no model failed for reasons that may have passed."""
 

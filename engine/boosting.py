@@ -1,71 +1,140 @@
 """XGBoost over the workers of a cluster, one task a worker, from shards of the training rows.
 
-This does with XGBoost's public parts what `xgboost.dask.train` does, but for two things. The tracker, by which
+This does with XGBoost's public parts what `xgboost.dask.train` does, but for three things. The tracker, by which
 the tasks find each other, is on a worker: XGBoost aborts the process that it is in when a worker is lost at the
-wrong moment, and xgboost.dask has it in the scheduler's, which is the driver's on a local cluster. And the tasks
-are known here, so that one that waits in vain for a lost worker can be ended.
+wrong moment, and xgboost.dask has it in the scheduler's, which is the driver's on a local cluster. The tasks are
+known here, so that one that waits in vain for a lost worker can be ended. And training goes by segments
+(`treadle.engine.segments`), each from the booster that the last one made, which is kept as a checkpoint.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from treadle.engine.artifacts import Features, SplitRule
-from treadle.engine.blocks import blocks_of
+from treadle.engine.artifacts import SplitRule
+from treadle.engine.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from treadle.engine.context import Context
+from treadle.engine.continuing import Earlier, earlier_for
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Model
-from treadle.engine.models.boosted import native_params, quiet, train_booster
+from treadle.engine.models.boosted import LOSSES, native_params, quiet
 from treadle.engine.models.booster import model_of_booster
 from treadle.engine.recovery import RESULT_SECONDS, persistently, wait_together
-from treadle.engine.shards import Part, shards_of
+from treadle.engine.segments import Recipe, Tracker, best_of, train_segment
+from treadle.engine.shards import Shards
+from treadle.engine.training_rows import TrainingRows
+from treadle.errors import DataError
 
 if TYPE_CHECKING:
     from distributed import Future
-    from xgboost.callback import TrainingCallback
-
-ROUNDS_BETWEEN_LOOKS = 8
-Tracker = Mapping[str, str | int]
-"""What a task needs to find the tracker."""
 
 
-def train_boosted(
-    context: Context, features: Features, rule: SplitRule, config: ModelConfig, notes: list[str]
-) -> Model:
-    """Trains on all workers; when one is lost, again from the start, so that the outcome is the same.
+def train_boosted(training: TrainingRows, config: ModelConfig, notes: list[str]) -> tuple[Model, int]:
+    """Trains on all workers, from the last checkpoint if there is one; the model, and how many rows it learned from.
+
+    When a worker is lost, its segment is trained again, so that the outcome is the same.
 
     Raises
     ------
+    DataError
+        The rows are too few to hold some of them back, or an earlier model is of other features or classes.
     WorkerLost
         Workers were lost in every attempt.
     """
-    trees, params = native_params(config.params, rule.task, len(rule.classes), context.job.seed)
+    context, rule, features = training.context, training.rule, training.features
+    earlier = earlier_for(context.store, config, rule, features) if features is not None else None
+    recipe = _recipe(context, rule, config, earlier)
+    stopping = config.early_stopping
+    share = stopping.share if stopping else 0.0
+    shards = Shards(context, training.blocks, share, context.job.seed)
+    rows, held = shards.rows
+    if stopping and not (rows and held):
+        raise DataError(
+            f"early_stopping of {config.title}: of {rows + held} training rows, the share {share:g} holds back {held} "
+            f"and leaves {rows} to train on; {'lower' if held else 'raise'} it, or leave early_stopping out"
+        )
+    checkpoint, raw = _trained(context, training.key, config, recipe, shards, earlier, notes)
+    if earlier is not None and features is not None:
+        notes.append(f"{config.title}: {earlier.described(features)}")
+    if len(checkpoint.trained_on) > 1:
+        notes.append(
+            f"{config.title}: trained on {', then on '.join(checkpoint.trained_on)}: on either alone, the last digits "
+            "of its histograms may be others"
+        )
+    if recipe.patience is not None:
+        kept = best_of(checkpoint.losses)
+        loss = f"{recipe.params['eval_metric']} {checkpoint.losses[kept - 1]:.6g} on {held} rows held back"
+        notes.append(f"{config.title}: kept {kept} of {checkpoint.rounds} rounds, by the least loss: {loss}")
+        raw = first_rounds(raw, recipe.before + kept)
+    model, said = model_of_booster(rule.task, raw)
+    notes += [f"{config.title}: {text}" for text in said]
+    return model, rows
+
+
+def _recipe(context: Context, rule: SplitRule, config: ModelConfig, earlier: Earlier | None) -> Recipe:
+    rounds, params = native_params(config.params, rule.task, len(rule.classes), context.job.seed)
     params["device"] = context.backend.name
+    if config.early_stopping is None:
+        return Recipe(params, rounds, earlier.rounds if earlier else 0)
+    params["eval_metric"] = LOSSES[rule.task]
+    return Recipe(params, rounds, earlier.rounds if earlier else 0, config.early_stopping.rounds)
+
+
+def _trained(
+    context: Context,
+    key: str,
+    config: ModelConfig,
+    recipe: Recipe,
+    shards: Shards,
+    earlier: Earlier | None,
+    notes: list[str],
+) -> tuple[Checkpoint, bytes]:
+    """The booster after the last segment."""
+    found = load_checkpoint(context.store, key)
+    state, raw = found or (Checkpoint(rounds=0, losses=(), trained_on=()), earlier.raw if earlier else None)
+    if found:
+        note = f"{config.title}: goes on from round {state.rounds}, where an earlier run was broken off"
+        context.events.emit(context.stage, "progress", done=state.rounds, total=recipe.rounds, note=note)
 
     def submit(workers: list[str]) -> list[Future]:
-        shards = [shard for shard, _ in shards_of(context, blocks_of(context, features, rule), workers)]
-        return submit_training(context, workers, shards, params, trees)
+        futures = submit_segment(context, workers, shards.on(workers), recipe, state, raw)
+        used.append(f"{len(futures)} {'worker' if len(futures) == 1 else 'workers'} ({context.backend.name})")
+        return futures
 
     def again(attempt: int) -> None:
         reason = f"{config.title}: a worker was lost during training, attempt {attempt}"
-        context.events.emit(context.stage, "progress", done=0, total=1, note=reason)
-        notes.append(f"{reason}; trained again from the start")
+        context.events.emit(context.stage, "progress", done=state.rounds, total=recipe.rounds, note=reason)
+        start = f"round {state.rounds}" if state.rounds else "the start"
+        notes.append(f"{reason}; trained again from {start}, the last segment of rounds")
 
-    raw: bytes = persistently(context, submit, again)
-    model, said = model_of_booster(rule.task, raw)
-    notes += [f"{config.title}: {text}" for text in said]
-    return model
+    used: list[str] = []
+    while not recipe.is_over(state.rounds, state.losses):
+        raw, losses = persistently(context, submit, again)
+        last = min(state.rounds + recipe.segment, recipe.rounds)
+        rounds = last if recipe.patience is None else len(losses)
+        before = state.trained_on
+        trained_on = before if before and before[-1] == used[-1] else (*before, used[-1])
+        state = Checkpoint(rounds=rounds, losses=tuple(losses), trained_on=trained_on)
+        # The last booster is written as the model right away.
+        if not recipe.is_over(state.rounds, state.losses):
+            save_checkpoint(context.store, key, state, raw)
+        told = f"{state.rounds}/{recipe.rounds} rounds"
+        context.events.emit(context.stage, "progress", done=state.rounds, total=recipe.rounds, note=told)
+    assert raw is not None
+    return state, raw
 
 
-def submit_training(
-    context: Context, workers: Sequence[str], shards: Sequence[Future], params: Mapping[str, Any], trees: int
+def submit_segment(
+    context: Context,
+    workers: Sequence[str],
+    shards: Sequence[Future],
+    recipe: Recipe,
+    state: Checkpoint,
+    raw: bytes | None,
 ) -> list[Future]:
-    """One training task a shard, each bound to its worker; the result of the first is the model (UBJSON)."""
+    """One task a shard, each bound to its worker; the result of the first is that of `train_segment`."""
     # Only when all are ready: a task that has no peer yet cannot be ended but with its worker.
     wait_together(context, workers, shards)
     tracker: Tracker = {}
@@ -73,8 +142,21 @@ def submit_training(
         started = context.client.submit(start_tracker, len(shards), pure=False, workers=[workers[0]])
         wait_together(context, workers, [started])
         tracker = started.result(timeout=RESULT_SECONDS)
+    # Once for all: in the arguments it would travel once a task, through the scheduler.
+    start = None if raw is None else context.client.scatter(raw, broadcast=True, hash=False)
     return [
-        context.client.submit(train_shard, shard, rank, tracker, params, trees, pure=False, workers=[worker])
+        context.client.submit(
+            train_segment,
+            shard,
+            rank,
+            tracker,
+            recipe,
+            state.rounds,
+            state.losses,
+            start,
+            pure=False,
+            workers=[worker],
+        )
         for rank, (shard, worker) in enumerate(zip(shards, workers, strict=False))
     ]
 
@@ -91,35 +173,9 @@ def start_tracker(tasks: int) -> dict[str, str | int]:
     return tracker.worker_args()
 
 
-def train_shard(shard: Part, rank: int, tracker: Tracker, params: Mapping[str, Any], trees: int) -> bytes | None:
-    """On a worker: trains on all shards together, with the tasks that have the others."""
-    from xgboost.collective import CommunicatorContext
+def first_rounds(raw: bytes, rounds: int) -> bytes:
+    """A booster (UBJSON) of trees without what came after so many rounds."""
+    import xgboost
 
-    together = CommunicatorContext(**tracker, dmlc_task_id=f"{rank:06d}") if tracker else contextlib.nullcontext()
-    with together, quiet():
-        raw = train_booster(*shard, params, trees, [while_wanted()])
-    return raw if rank == 0 else None
-
-
-def while_wanted() -> TrainingCallback:
-    """On a worker: ends a training that was cancelled, in the same round for all of its tasks.
-
-    Dask does not stop a task that runs; on a cluster that outlives the run, this one would go on for nobody.
-    """
-    from distributed import get_worker
-    from xgboost.callback import TrainingCallback
-    from xgboost.collective import Op, allreduce
-
-    worker = get_worker()
-    key = worker.get_current_task()
-
-    class WhileWanted(TrainingCallback):
-        def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
-            if epoch % ROUNDS_BETWEEN_LOOKS == 0:
-                task = worker.state.tasks.get(key)
-                cancelled = task is None or task.state == "cancelled"
-                if allreduce(np.array([cancelled], dtype=np.int32), Op.MAX)[0]:
-                    raise RuntimeError("the training was cancelled")
-            return False
-
-    return WhileWanted()
+    with quiet():
+        return bytes(xgboost.Booster(model_file=bytearray(raw))[:rounds].save_raw("ubj"))

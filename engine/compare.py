@@ -10,13 +10,14 @@ from treadle.engine.artifacts import Comparison, Folds, SplitRule
 from treadle.engine.comparison import compared
 from treadle.engine.context import Context
 from treadle.engine.models.catalogue import candidates, check_models, not_installed
-from treadle.engine.trials.runner import Trials
+from treadle.engine.trials.base import Trials
+from treadle.engine.trials.placement import Placement
 from treadle.errors import listed
 
 REVISION = 1
 
 
-def run(context: Context, rule: SplitRule, folds: Folds, trials: Trials) -> Comparison:
+def run(context: Context, rule: SplitRule, folds: Folds, trials: Trials, placement: Placement) -> Comparison:
     """Trials of every model on every fold.
 
     Raises
@@ -29,4 +30,5 @@ def run(context: Context, rule: SplitRule, folds: Folds, trials: Trials) -> Comp
     configs = candidates(job, rule.task)
     lacking = not_installed(job, rule.task)
     warnings = [f"models: [{listed(lacking)}] left out: their libraries are not installed"] if lacking else []
-    return compared(job.metric_for(rule.task), folds, configs, trials.run(configs), warnings)
+    found = compared(job.metric_for(rule.task), folds, configs, trials.run(configs), warnings)
+    return found.model_copy(update={"placement": placement.reason})

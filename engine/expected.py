@@ -19,6 +19,8 @@ from treadle.errors import DataError, RequestError
 
 FEATURE_COPIES = 3
 """The float32 matrix exists as blocks, once more while XGBoost bins it, and as its bins."""
+CONTINUED_COPIES = 5
+"""Where an earlier model is continued, XGBoost also has the values, each with the number of its feature."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ def memory(
     partition = -(-rows // partitions) * max(row_bytes(inputs.main.kinds), row_bytes(programs[-1].output()))
     total = tables.rows * tables.width
     matrix = tables.rows * features * 4 if job.models else 0
-    of_features = FEATURE_COPIES * matrix // workers.count
+    continued = any(model.continue_from is not None for model in job.listed_models)
+    of_features = (CONTINUED_COPIES if continued else FEATURE_COPIES) * matrix // workers.count
     tasks = PEAK_PARTITIONS * workers.threads * max(partition, tables.bucket)
     needed = WORKER_OWN + tables.broadcast + tasks + of_features
     held = 0

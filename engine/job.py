@@ -208,6 +208,14 @@ THRESHOLD = 0.5
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
 
 
+class EarlyStopping(Section):
+    """Boosting stops when the loss on rows that are held back has not become less for a number of rounds."""
+
+    rounds: Annotated[int, Field(ge=1)] = 20
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Of the training rows, drawn by a hash of their ids: the model does not learn from them."""
+
+
 class Model(Section):
     """One model to train, by its catalogue name."""
 
@@ -215,6 +223,10 @@ class Model(Section):
     label: Name | None = None
     """How the leaderboard calls it; the catalogue name when absent."""
     params: dict[str, JsonValue] = Field(default_factory=dict)
+    early_stopping: EarlyStopping | None = None
+    """Of xgboost: the model keeps the rounds with the least loss, and n_estimators is how many there are at most."""
+    continue_from: str | None = None
+    """Of xgboost: `name:version` of a published model, which training goes on from; n_estimators more rounds."""
 
     @field_validator("name")
     @classmethod
@@ -235,6 +247,30 @@ class Model(Section):
             texts = {str(key).lower() if isinstance(key, bool) else str(key): one for key, one in weights.items()}
             return {**value, "class_weight": texts}
         return value
+
+    @field_validator("continue_from")
+    @classmethod
+    def _is_a_version(cls, value: str | None) -> str | None:
+        name, _, version = (value or "").partition(":")
+        if value is not None and not (name and version.isascii() and version.isdigit()):
+            raise PydanticCustomError(
+                "model_version",
+                "'{value}' is no version of a model; it is name:version, as a run and `treadle runs` name it, "
+                "e.g. {name}:1",
+                {"value": value, "name": name or "fraud"},
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _only_xgboost_is_boosted_here(self) -> Model:
+        for key in ("early_stopping", "continue_from"):
+            if getattr(self, key) is not None and self.name != "xgboost":
+                raise PydanticCustomError(
+                    "model_key",
+                    "{key} is for xgboost only, and the model is {name}; leave it out",
+                    {"key": key, "name": self.name},
+                )
+        return self
 
     @property
     def title(self) -> str:

@@ -57,7 +57,9 @@ from treadle.engine.artifacts import (
     source_of,
 )
 from treadle.engine.bundle import replayable
+from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.context import Context
+from treadle.engine.continuing import check_earlier
 from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Compare, Decision, Job
@@ -69,7 +71,8 @@ from treadle.engine.program import Program
 from treadle.engine.recipe import inputs_of
 from treadle.engine.relational import Join, Side, Union
 from treadle.engine.store import OUTCOME, Store
-from treadle.engine.trials.runner import Trials, trials_of
+from treadle.engine.trials.base import Trials
+from treadle.engine.trials.placement import Placement, trials_of
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
 
 Made = Mapping[str, Any]
@@ -188,7 +191,9 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     check_decision(job, task, has_folds=job.compared is not None)
     if job.models:
         _check_replay(job, programs[-1], kinds)
-    return programs, features.check(job, kinds)
+    names = features.check(job, kinds)
+    check_earlier(job, task, names, store)
+    return programs, names
 
 
 def _check_replay(job: Job, program: Program, kinds: Mapping[str, str]) -> None:
@@ -223,8 +228,8 @@ class _Chain:
         self.stages[name] = Stage(name, artifact, needs, digest(made_of), function, always)
 
 
-def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
-    """The stages that a job has, with their fingerprints."""
+def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tuple[Stage, ...]:
+    """The stages that a job has, with their fingerprints; `earlier` are the digests of `digests_of`."""
     chain = _Chain()
     data = job.data
 
@@ -270,7 +275,7 @@ def stages_of(job: Job, inputs: Inputs) -> tuple[Stage, ...]:
     if not job.is_etl:
         _add_feature_stages(chain, job)
     if job.models:
-        _add_model_stages(chain, job)
+        _add_model_stages(chain, job, earlier)
     before = tuple(chain.stages)
     chain.add(
         "publish",
@@ -324,7 +329,7 @@ def _add_feature_stages(chain: _Chain, job: Job) -> None:
     )
 
 
-def _add_model_stages(chain: _Chain, job: Job) -> None:
+def _add_model_stages(chain: _Chain, job: Job, earlier: Mapping[str, str]) -> None:
     """What a job with models has after `features`."""
     # What was trained before there were decisions is not trained again for one that says nothing.
     decision = [] if job.decision == Decision() else [job.decision.model_dump(mode="json")]
@@ -332,11 +337,12 @@ def _add_model_stages(chain: _Chain, job: Job) -> None:
         trains = _add_comparison(chain, job, job.compared, decision)
     else:
         for model in job.listed_models:
+            before = [] if model.continue_from is None else [earlier[model.title]]
             chain.add(
                 f"train:{model.title}",
                 Trained,
                 ("features", "split"),
-                [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version(), *decision],
+                [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version(), *decision, *before],
                 train.REVISION,
                 lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
             )
@@ -383,8 +389,8 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
     )
     base = digest([chain.stages[name].fingerprint for name in ("features", "folds")])
 
-    def trials(context: Context, made: Made) -> Trials:
-        return trials_of(context, made["etl"], made["split"], made["folds"], base)
+    def trials(context: Context, made: Made) -> tuple[Trials, Placement]:
+        return trials_of(context, made["etl"], made["split"], len(made["features"].names), made["folds"], base)
 
     models = job.models if isinstance(job.models, str) else [model.model_dump(mode="json") for model in job.models]
     installed = {name: entry.version() for name, entry in CATALOGUE.items() if entry.installed}
@@ -392,9 +398,9 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
         "compare",
         Comparison,
         ("features", "folds"),
-        [models, job.metric, job.seed, compared.time_limit, installed],
+        [models, job.metric, job.seed, compared.time_limit, installed, *decision],
         compare.REVISION,
-        lambda c, m: compare.run(c, m["split"], m["folds"], trials(c, m)),
+        lambda c, m: compare.run(c, m["split"], m["folds"], *trials(c, m)),
     )
     if job.tune is not None:
         chain.add(
@@ -403,7 +409,7 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
             ("features", "folds", "compare"),
             [job.tune.model_dump(mode="json"), job.seed, version("optuna")],
             tune.REVISION,
-            lambda c, m: tune.run(c, m["split"], m["folds"], m["compare"], trials(c, m)),
+            lambda c, m: tune.run(c, m["split"], m["folds"], m["compare"], trials(c, m)[0]),
         )
     last = deciding(chain.stages)
     assert last is not None
@@ -413,7 +419,7 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
         ("features", "split", last),
         [job.seed, *decision],
         train.REVISION,
-        lambda c, m: train.refit(c, m["features"], m["split"], m[last], trials(c, m)),
+        lambda c, m: train.refit(c, m["features"], m["split"], m[last], trials(c, m)[0]),
     )
     return ("refit",)
 
@@ -461,10 +467,14 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
         try:
             with Meter() as meter:
                 context.store.forget(stage.folder)
+                if fresh and stage.artifact is Trained:
+                    forget_checkpoints(context.store, stage.fingerprint)
                 artifact = stage.function(context, made)
                 unsettled |= {stage.name} if not artifact.is_final or unsettled & set(stage.needs) else set()
                 if stage.name not in unsettled and not stage.always:
                     context.store.write_json(f"{stage.folder}/{OUTCOME}", artifact.model_dump(mode="json"))
+                    if stage.artifact is Trained:
+                        forget_checkpoints(context.store, stage.fingerprint)
         except BaseException as error:
             with contextlib.suppress(StorageError):  # what failed may be the disk
                 context.events.emit(stage.name, "failed", error=f"{type(error).__name__}: {error}")

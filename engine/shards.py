@@ -7,59 +7,161 @@ where the scheduler happened to place them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from treadle.engine.blocks import Block
 from treadle.engine.context import Context
+from treadle.engine.relational.keys import hash_keys
+from treadle.kernels.hashing import uniform
 
 if TYPE_CHECKING:
+    import xgboost
     from distributed import Future
 
 Part = tuple[np.ndarray, np.ndarray]
 """A float32 matrix (rows, features), and the targets of its rows (float64)."""
+Cut = tuple[int, int, int]
+"""Of a part (its number) the rows from the first number up to the second."""
+HELD_BACK = 2
+"""Added to the seed, so that rows are not held back by the hash that the split draws by."""
 
 
-def training_part(block: Block) -> Part:
-    """On a worker: matrix and target of the training rows."""
+@dataclass
+class Shard:
+    """A worker's rows, with what XGBoost has made of them so far, which stays where it is."""
+
+    train: Part
+    held: Part
+    """Rows that are held back, to stop by their loss; none where nothing is."""
+    made: dict[str, xgboost.DMatrix] = field(default_factory=dict)
+    """What XGBoost trains on, and the rows that are held back."""
+    live: tuple[int, xgboost.Booster] | None = None
+    """A booster as it was after so many rounds."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "made": {}, "live": None}
+
+    def __sizeof__(self) -> int:
+        """Bytes, for Dask: without XGBoost's own memory, which no spilling would free."""
+        return sum(array.nbytes for array in (*self.train, *self.held))
+
+
+def parts_of(block: Block, share: float, seed: int) -> tuple[Part, Part]:
+    """On a worker: the training rows, and those among them that are held back, by a hash of the id."""
+    import pandas as pd
+
     rows = block.take(~block.test)
-    return rows.matrix, rows.target
+    held = np.zeros(rows.rows, dtype=bool)
+    if share > 0.0:
+        held = uniform(hash_keys(pd.Series(rows.ids.to_pandas()), seed + HELD_BACK)) < share
+    kept, back = rows.take(~held), rows.take(held)
+    return (kept.matrix, kept.target), (back.matrix, back.target)
 
 
-def rows_of(part: Part) -> int:
-    """On a worker."""
-    return len(part[1])
+def sizes_of(parts: tuple[Part, Part]) -> tuple[int, int]:
+    """On a worker: rows to train on, and rows that are held back."""
+    return len(parts[0][1]), len(parts[1][1])
 
 
-def assemble(parts: Sequence[Part], bounds: Sequence[tuple[int, int]]) -> Part:
-    """On a worker: rows low..high of every part, one after the other."""
-    matrices = [matrix[low:high] for (matrix, _), (low, high) in zip(parts, bounds, strict=True)]
-    targets = [target[low:high] for (_, target), (low, high) in zip(parts, bounds, strict=True)]
-    if len(matrices) == 1:
-        return matrices[0], targets[0]
+def assemble(parts: Sequence[tuple[Part, Part]], train: Sequence[Cut], held: Sequence[Cut]) -> Shard:
+    """On a worker: the rows that the cuts name, one after the other."""
+    return Shard(_joined([part[0] for part in parts], train), _joined([part[1] for part in parts], held))
+
+
+def _joined(parts: Sequence[Part], cuts: Sequence[Cut]) -> Part:
+    if len(cuts) == 1:
+        ((number, low, high),) = cuts
+        return parts[number][0][low:high], parts[number][1][low:high]
+    # An empty one first, which there always is, so that no cuts are no rows.
+    matrices = [parts[0][0][:0], *(parts[number][0][low:high] for number, low, high in cuts)]
+    targets = [parts[0][1][:0], *(parts[number][1][low:high] for number, low, high in cuts)]
     return np.concatenate(matrices), np.concatenate(targets)
 
 
-def shards_of(context: Context, blocks: Sequence[Future], workers: Sequence[str]) -> list[tuple[Future, int]]:
-    """One shard a worker (fewer when there are fewer rows), with its rows."""
-    parts = context.submit_like(training_part, blocks)
-    sizes = context.gather(context.submit_like(rows_of, parts))
+def cuts_of(sizes: Sequence[int], share: int, shares: int) -> list[Cut]:
+    """The cuts that make one of several equal shares of all rows of parts of such sizes."""
     total = sum(sizes)
-    shards = []
-    for i, worker in enumerate(workers):
-        low, high = total * i // len(workers), total * (i + 1) // len(workers)
-        taken, bounds, start = [], [], 0
-        for part, size in zip(parts, sizes, strict=True):
-            first, last = max(low - start, 0), min(high - start, size)
-            if first < last:
-                taken.append(part)
-                bounds.append((first, last))
-            start += size
-        if taken:
-            shard = context.client.submit(
-                assemble, taken, bounds, pure=False, workers=[worker], allow_other_workers=True
-            )
-            shards.append((shard, high - low))
-    return shards
+    low, high = total * share // shares, total * (share + 1) // shares
+    cuts, start = [], 0
+    for number, size in enumerate(sizes):
+        first, last = max(low - start, 0), min(high - start, size)
+        if first < last:
+            cuts.append((number, first, last))
+        start += size
+    return cuts
+
+
+class Shards:
+    """The shards of one training, made again only where they are lost.
+
+    Parameters
+    ----------
+    blocks : gives the blocks of the run.
+    share, seed : which training rows are held back.
+    """
+
+    def __init__(self, context: Context, blocks: Callable[[], Sequence[Future]], share: float, seed: int) -> None:
+        self._context = context
+        self._blocks = blocks
+        self._held_back = share, seed
+        self._made: list[tuple[str, Future]] = []
+        """By shard: the worker that it was made for, and the shard."""
+        self._workers = 0
+        self._sizes: list[tuple[int, int]] = []
+        self._parts: list[Future] = []
+        """Only until shards are made of them."""
+
+    @property
+    def rows(self) -> tuple[int, int]:
+        """Rows to train on, and rows that are held back."""
+        if not self._sizes:
+            self._sizes = self._context.gather(self._context.submit_like(sizes_of, self._submitted_parts()))
+        return sum(train for train, _ in self._sizes), sum(held for _, held in self._sizes)
+
+    def on(self, workers: Sequence[str]) -> list[Future]:
+        """One shard a worker, fewer when there are fewer rows."""
+        count = min(len(workers), self.rows[0])
+        if self._workers != len(workers):
+            self._made = []
+        missing = [
+            i
+            for i, worker in enumerate(workers[:count])
+            if i >= len(self._made)
+            or self._made[i][0] != worker
+            or self._made[i][1].status not in ("pending", "finished")
+        ]
+        if missing:
+            parts = self._submitted_parts()
+            kept = [None if i in missing else made for i, made in enumerate(self._made)]
+            kept += [None] * (count - len(kept))
+            self._made = [
+                made or (worker, self._submit(parts, i, count, worker))
+                for i, (made, worker) in enumerate(zip(kept, workers, strict=False))
+            ]
+            self._parts = []
+        self._workers = len(workers)
+        return [shard for _, shard in self._made]
+
+    def _submitted_parts(self) -> list[Future]:
+        if not self._parts:
+            self._parts = self._context.submit_like(parts_of, self._blocks(), *self._held_back)
+        return self._parts
+
+    def _submit(self, parts: Sequence[Future], share: int, shares: int, worker: str) -> Future:
+        train = cuts_of([size for size, _ in self._sizes], share, shares)
+        held = cuts_of([size for _, size in self._sizes], share, shares)
+        taken = sorted({number for number, _, _ in (*train, *held)})
+        places = {number: place for place, number in enumerate(taken)}
+        return self._context.client.submit(
+            assemble,
+            [parts[number] for number in taken],
+            [(places[number], low, high) for number, low, high in train],
+            [(places[number], low, high) for number, low, high in held],
+            pure=False,
+            workers=[worker],
+            allow_other_workers=True,
+        )

@@ -1,6 +1,7 @@
 """The artifacts root: an fsspec file system, its folders, and writes that are whole or absent.
 
 <root>/stages/<stage>-<fingerprint>/   outputs of stages, a build cache; stage.json is written last
+<root>/stages/checkpoints-<fingerprint>/   of a training that is not done (see treadle.engine.checkpoints)
 <root>/tables/<job>/<table>/           published Delta tables
 <root>/models/<name>/<version>/        model bundles; bundle.json is written last
 <root>/runs/<run-id>/                  events.jsonl, and manifest.json, written last of all
@@ -111,8 +112,18 @@ class Store:
     def remove(self, *parts: Part) -> None:
         """Deletes files that are needed no more; those that are gone already do no harm."""
         for part in parts:
-            with storage_errors(self.path(part.path)), contextlib.suppress(FileNotFoundError):
-                self.fs.rm_file(self.path(part.path))
+            self.remove_file(part.path)
+
+    def remove_file(self, relative: str) -> None:
+        """Deletes a file, if it is there."""
+        with storage_errors(self.path(relative)), contextlib.suppress(FileNotFoundError):
+            self.fs.rm_file(self.path(relative))
+
+    def remove_empty(self, folder: str) -> None:
+        """Deletes a folder of this machine when nothing is left in it; object stores have none that are empty."""
+        if "file" in self.fs.protocol:
+            with contextlib.suppress(OSError):
+                self.fs.rmdir(self.path(folder))
 
     def write_parquet(self, relative: str, table: pa.Table) -> Part:
         """Writes zstd Parquet."""

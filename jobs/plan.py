@@ -9,6 +9,7 @@ from treadle.cluster.hardware import memory_bytes
 from treadle.cluster.launch import MEMORY_SHARE, thread_count, worker_count
 from treadle.cluster.profiles import Profile, is_here
 from treadle.engine import expected, pipeline
+from treadle.engine.continuing import digests_of
 from treadle.engine.expected import Memory, mib
 from treadle.engine.inputs import row_bytes
 from treadle.engine.pipeline import Inputs, Stage
@@ -71,7 +72,7 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
     spec = materialise(spec, store)
     inputs = pipeline.inspect(spec.job)
     programs, features = pipeline.check(spec.job, inputs, store)
-    stages = pipeline.stages_of(spec.job, inputs)
+    stages = pipeline.stages_of(spec.job, inputs, digests_of(spec.job, store))
     cached = () if fresh else tuple(stage.name for stage in stages if pipeline.cached(store, stage) is not None)
     rows = inputs.main.rows
     if rows is not None and inputs.test is not None:

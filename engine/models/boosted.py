@@ -6,7 +6,7 @@ import contextlib
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,12 @@ from treadle.errors import DataError
 from treadle.signals import delayed
 
 if TYPE_CHECKING:
-    from xgboost.callback import TrainingCallback
+    import xgboost
 
 LINKS: Mapping[str, Link] = {"binary": "logistic", "multiclass": "softmax", "regression": "identity"}
 OBJECTIVES = {"binary": "binary:logistic", "multiclass": "multi:softprob", "regression": "reg:squarederror"}
+LOSSES: Mapping[str, str] = {"binary": "logloss", "multiclass": "mlogloss", "regression": "rmse"}
+"""What XGBoost measures when it is not told what: of each objective the loss that it minimises, or its root."""
 XGBOOST_FILE = "model.ubj"
 """XGBoost's own file, in UBJSON."""
 BOOSTERS = ("gbtree", "dart", "gblinear")
@@ -84,12 +86,18 @@ def is_linear(params: Mapping[str, Any]) -> bool:
     return params.get("booster") == "gblinear"
 
 
+def drops_trees(params: Mapping[str, Any]) -> bool:
+    """Whether a model of such parameters leaves trees out while it trains, and weighs them again each time."""
+    return params.get("booster") == "dart" or any(params.get(name) for name in ("rate_drop", "one_drop"))
+
+
 def native_params(params: Mapping[str, Any], task: Task, classes: int, seed: int) -> tuple[int, dict[str, Any]]:
     """Rounds of boosting, and the parameters of `xgboost.train`."""
     rest = dict(params)
     rounds = int(rest.pop("n_estimators", 100))
-    # The default updater of gblinear gives another model every time.
-    chosen = {"updater": "coord_descent"} if is_linear(params) else {"tree_method": "hist"}
+    # The default updater of gblinear gives another model every time. Of trees, a round draws its rows and features
+    # by seed and number of the round, so that it draws the same wherever training began.
+    chosen = {"updater": "coord_descent"} if is_linear(params) else {"tree_method": "hist", "seed_per_iteration": True}
     engine = {"objective": OBJECTIVES[task], **({"num_class": classes} if task == "multiclass" else {})}
     return rounds, {"seed": seed, **chosen, **rest, **engine}
 
@@ -99,14 +107,13 @@ def train_booster(
     target: np.ndarray,
     params: Mapping[str, Any],
     rounds: int,
-    callbacks: Sequence[TrainingCallback] = (),
 ) -> bytes:
     """A booster as UBJSON, trained on float32 rows (rows, features) with `native_params`.
 
     Raises
     ------
     DataError
-        The parameters ask for a GPU, and XGBoost trained without: it does so with a mere warning.
+        As `refuse_other_device`.
     """
     import xgboost
 
@@ -116,11 +123,16 @@ def train_booster(
     else:
         data = xgboost.QuantileDMatrix(matrix, target, max_bin=params.get("max_bin"), nthread=threads)
     own = {**params, "nthread": threads}
-    booster = xgboost.train(own, data, num_boost_round=rounds, callbacks=callbacks)
+    booster = xgboost.train(own, data, num_boost_round=rounds)
+    refuse_other_device(booster, params)
+    return bytes(booster.save_raw("ubj"))
+
+
+def refuse_other_device(booster: xgboost.Booster, params: Mapping[str, Any]) -> None:
+    """Raises DataError where XGBoost trained without the GPU that the parameters ask for: it merely warns."""
     used = json.loads(booster.save_config())["learner"]["generic_param"]["device"]
     if not used.startswith(params.get("device", "cpu")):
         raise DataError(f"XGBoost was to train on {params['device']}, and did on {used}; look at treadle doctor")
-    return bytes(booster.save_raw("ubj"))
 
 
 def objection(params: Mapping[str, Any], task: Task) -> str | None:

@@ -17,7 +17,7 @@ from treadle.engine.exact.params import params_of, trains_exactly
 from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
-from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, is_linear, objection
+from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, drops_trees, is_linear, objection
 from treadle.engine.models.constraints import MONOTONE, check_constraints
 from treadle.engine.models.parameters import CATBOOST, LIGHTGBM
 from treadle.errors import RequestError, did_you_mean, listed
@@ -246,6 +246,7 @@ def check_models(job: Job, task: Task | None) -> None:
             )
         entry.version()
         check_params(config, task)
+        _check_boosting(config, job.compared is not None)
     listed_models = job.listed_models
     calibrated = job.decision.calibrate is not None
     if task in CLASSES and not calibrated and not any(CATALOGUE[c.name].probabilities for c in listed_models):
@@ -297,6 +298,28 @@ def check_params(config: ModelConfig, task: Task | None) -> None:
             raise RequestError(f"models: n_estimators of {config.name} is {trees!r}; it is a whole number, 1 or more.")
         if said := objection({k: v for k, v in config.params.items() if k != MONOTONE}, tasks[0]):
             raise RequestError(f"models: params of {config.name}: XGBoost says: {said}")
+
+
+def _check_boosting(config: ModelConfig, by_folds: bool) -> None:
+    """Refuses early stopping and continued training of boosters that cannot be cut, or gone on from, at a round."""
+    for key in ("early_stopping", "continue_from"):
+        if by_folds and getattr(config, key) is not None:
+            raise RequestError(
+                f"models: {key} of {config.title}: models that are compared by folds are trained without it. Leave it "
+                "out, or compare."
+            )
+    linear = "its booster gblinear has no trees; choose gbtree"
+    if config.early_stopping is not None:
+        if is_linear(config.params):
+            raise RequestError(f"models: early_stopping of {config.title}: {linear}, or leave early_stopping out.")
+        if drops_trees(config.params):
+            raise RequestError(
+                f"models: early_stopping of {config.title}: with dropout (booster dart, rate_drop or one_drop) later "
+                "rounds weigh earlier trees anew, so that the best round is gone when it is known. Leave one of the "
+                "two out."
+            )
+    if config.continue_from is not None and is_linear(config.params):
+        raise RequestError(f"models: continue_from of {config.title}: {linear}, or leave continue_from out.")
 
 
 def _known_to_booster(config: ModelConfig) -> set[str]:

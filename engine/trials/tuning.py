@@ -25,8 +25,8 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
 from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.search import Dimension
+from treadle.engine.trials.base import Trials
 from treadle.engine.trials.outcome import Outcome
-from treadle.engine.trials.runner import Trials
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -15,6 +15,7 @@ from tests.conftest import people_spec, two_workers
 from treadle.engine.job import MODEL_NAMES, Job, Model
 from treadle.engine.models.decision import decide
 from treadle.engine.store import Store
+from treadle.engine.trials import placement
 from treadle.engine.trials.outcome import key_of, load, out_of_fold, path_of
 from treadle.jobs.run import Run
 
@@ -164,6 +165,37 @@ def test_the_best_decides_by_its_scores_out_of_folds(
     ends = np.cumsum(run.manifest["results"]["folds"]["rows"])[:-1]
     at = [((score > named) == (target == 1))[rows].mean() for rows in np.split(np.arange(450), ends)]
     assert board["accuracy"]["ridge"] == pytest.approx(np.mean(at))
+
+
+def test_data_that_no_worker_holds_give_the_same(
+    people: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models that have one solution; others are trained on as many rows, over the workers or on one of them."""
+    runs = []
+    models = ["lda", "logistic_regression", "naive_bayes", "decision_tree", "xgboost", "qda"]
+    for share in (0.5, 0.0):
+        monkeypatch.setattr(placement, "HELD_SHARE", share)
+        data = {"path": str(people), "target": "buys", "positive_class": "yes", "id": "key", "partitions": 3}
+        sections: dict[str, Any] = {
+            "data": data,
+            "models": models,
+            "compare": {"folds": 3},
+            "decision": {"calibrate": "sigmoid"},
+            "explain": {"rows": "none"},
+        }
+        runs.append(treadle.run(people_spec(people, tmp_path / str(share), scheduler, **sections)))
+    told = [run.manifest["results"]["compare"]["placement"] for run in runs]
+    assert told[0].startswith("each trial on a thread of a worker: the rows of 3 folds and of 1 trials take about ")
+    assert told[1].startswith("each trial over all workers: ")
+    assert "more than the 0 MiB that it has room for" in told[1]
+    boards = [numbers(run).set_index("model").drop(columns="p_value") for run in runs]
+    assert boards[1].loc["qda", "error"].startswith("the covariance of class")
+    exact = ["lda", "logistic_regression", "naive_bayes", "decision_tree"]
+    pd.testing.assert_frame_equal(boards[0].loc[exact], boards[1].loc[exact], rtol=1e-6)
+    assert boards[1].loc["xgboost", "rows_used"] == 300
+    assert abs(boards[0].loc["xgboost", "auc"] - boards[1].loc["xgboost", "auc"]) < 0.05
+    one, other = (run.table("predictions").to_pandas().sort_values("id", ignore_index=True) for run in runs)
+    pd.testing.assert_frame_equal(one, other, rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The driver's part of trials: which are there, which are to be made, and by whom.
+"""Trials of data that are small enough for a worker to hold the rows of a fold.
 
 Every thread of a worker has one trial at a time, which uses no other thread, so that cores are shared by trials
 and not fought for within them. The longest begin first. A trial that outlives its time limit is ended by starting
@@ -10,36 +10,24 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from treadle.engine.artifacts import Folds, Prepared, SplitRule
-from treadle.engine.context import Context
-from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.recipe import inputs_of
 from treadle.engine.rows import Rows
+from treadle.engine.trials.base import Cell, Listener, Trials
 from treadle.engine.trials.fold_data import fold_data
-from treadle.engine.trials.outcome import Outcome, fold_path, key_of, load, path_of, save
+from treadle.engine.trials.outcome import Outcome, fold_path
 from treadle.engine.trials.trial import run_trial
 
 if TYPE_CHECKING:
     from distributed import Future
 
-Listener = Callable[[int, int], None]
 LOOK_SECONDS = 0.5
 RESTART_SECONDS = 30.0
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One trial: which model, without which fold."""
-
-    place: int
-    """Of the model among those asked for."""
-    fold: int
 
 
 @dataclass
@@ -52,82 +40,26 @@ class Running:
     alone: bool
 
 
-@dataclass
-class Trials:
-    """Trials on the folds of a job, small enough that a worker holds the rows of a fold."""
+class TrialsOnThreads(Trials):
+    """Trials each on a thread of a worker, which holds the rows of the fold."""
 
-    context: Context
-    prepared: Prepared
-    rule: SplitRule
-    folds: Folds
-    base: str
-    """The digest of rows, features and folds."""
-    limit: float | None = None
-    """Seconds that training may take."""
-    _data: dict[int, Future] = field(default_factory=dict)
-    _passing: dict[str, Outcome] = field(default_factory=dict)
-    """By path, what another attempt may change: the next run makes one, not the next stage."""
+    def __init__(self, *args: Any, limit: float | None = None) -> None:
+        super().__init__(*args)
+        self.limit = limit
+        """Seconds that training may take."""
+        self.data: dict[int, Future] = {}
+        """The rows of folds, on the workers."""
 
-    def run(self, configs: Sequence[ModelConfig], folds: Sequence[int] | None = None) -> list[list[Outcome]]:
-        """Outcomes of every model, by fold (all when None). One that fails without some fold is not tried on.
-
-        Raises
-        ------
-        TreadleError
-            The cluster is lost, or the features of a fold cannot be made.
-        """
-        order = tuple(range(self.folds.count)) if folds is None else tuple(folds)
-        return self.run_each([(config, order) for config in configs])
-
-    def run_each(
-        self, asked: Sequence[tuple[ModelConfig, Sequence[int]]], listener: Listener | None = None
-    ) -> list[list[Outcome]]:
-        """As `run`, with folds of its own for each model; the listener hears how many trials are done, of how many.
-
-        Models that are the same but for their titles have the same trials.
-        """
-        configs = [config for config, _ in asked]
-        keys = [self.key(config) for config in configs]
-        places = [keys.index(key) for key in keys]
-        cells = list(dict.fromkeys(Cell(place, f) for place, (_, fs) in zip(places, asked, strict=True) for f in fs))
-        found: dict[Cell, Outcome] = {}
-        for cell in cells:
-            path = path_of(self.base, keys[cell.place], cell.fold)
-            outcome = self._passing.get(path) or load(self.context.store, path)
-            if outcome is not None:
-                found[cell] = outcome
-        failed = {cell.place: outcome for cell, outcome in found.items() if outcome.error is not None}
-        found |= {cell: failed[cell.place] for cell in cells if cell not in found and cell.place in failed}
-        missing = [cell for cell in cells if cell not in found]
+    def _make(
+        self, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell], listener: Listener
+    ) -> None:
         missing.sort(key=lambda cell: (-CATALOGUE[configs[cell.place].name].effort, cell.place, cell.fold))
-        if missing:
-            _Round(self, configs, len(cells), found, missing, listener or self._tell).run()
-        return [[found[Cell(place, fold)] for fold in fs] for place, (_, fs) in zip(places, asked, strict=True)]
+        self._place(sorted({cell.fold for cell in missing}))
+        _Round(self, configs, found, missing, listener).run()
 
-    def keep(self, config: ModelConfig, fold: int, outcome: Outcome) -> None:
-        """Writes what came of a trial; what another attempt may change is kept for this run only."""
-        path = path_of(self.base, self.key(config), fold)
-        if not outcome.lasting:
-            self._passing[path] = outcome
-        save(self.context.store, path, outcome)
-
-    def _tell(self, done: int, total: int) -> None:
-        context = self.context
-        context.events.emit(context.stage, "progress", done=done, total=total, note=f"{done}/{total} trials")
-
-    @property
-    def threshold(self) -> float:
-        """Of two classes: what the spec names as a number; what is chosen by scores out of folds is chosen later."""
-        named = self.context.job.decision.threshold
-        return named if isinstance(named, float) and self.rule.task == "binary" else THRESHOLD
-
-    def key(self, config: ModelConfig) -> str:
-        """The digest under which what came of a model's trials is kept."""
-        return key_of(config, self.context.job.seed, self.threshold)
-
-    def data(self, folds: Sequence[int]) -> None:
+    def _place(self, folds: Sequence[int]) -> None:
         """Has the rows of these folds made ready, so that trials need not wait for them."""
-        new = [fold for fold in folds if fold not in self._data]
+        new = [fold for fold in folds if fold not in self.data]
         if new:
             rows = Rows.of(self.context, self.prepared)
             frames, roles = rows.hold(), [partition[0].role for partition in rows.partitions]
@@ -135,24 +67,14 @@ class Trials:
             for fold in new:
                 path = fold_path(self.base, fold)
                 rule = self.rule.without(self.folds, fold)
-                self._data[fold] = self.context.client.submit(
+                self.data[fold] = self.context.client.submit(
                     fold_data, frames, roles, self.context.job, rule, inputs, self.context.store, path, pure=False
                 )
-            self.context.ready([self._data[fold] for fold in new])
+            self.context.ready([self.data[fold] for fold in new])
 
     def release(self) -> None:
-        """Lets the workers forget the rows; they are made again when they are asked for."""
-        self._data.clear()
-        Rows.of(self.context, self.prepared).release()
-
-
-def trials_of(context: Context, prepared: Prepared, rule: SplitRule, folds: Folds, base: str) -> Trials:
-    """The trials of a run: every stage gets the same object, so that the rows of folds are made once."""
-    if "trials" not in context.live:
-        compare = context.job.compared
-        assert compare is not None
-        context.live["trials"] = Trials(context, prepared, rule, folds, base, compare.limit_seconds)
-    return context.live["trials"]
+        self.data.clear()
+        super().release()
 
 
 class _Round:
@@ -160,9 +82,8 @@ class _Round:
 
     def __init__(
         self,
-        trials: Trials,
+        trials: TrialsOnThreads,
         configs: Sequence[ModelConfig],
-        cells: int,
         found: dict[Cell, Outcome],
         missing: list[Cell],
         listener: Listener,
@@ -170,8 +91,8 @@ class _Round:
         self.trials = trials
         self.context = trials.context
         self.configs = configs
-        self.cells = cells
         self.found = found
+        self.cells = len(found) + len(missing)
         self.waiting = missing
         self.listener = listener
         self.suspects: list[Cell] = []
@@ -180,13 +101,12 @@ class _Round:
         self.a_worker = room.threads
         # By all that are asked for and all workers, lost ones too: a run that goes on where another ended computes
         # the same.
-        self.threads = max(1, min(room.threads, self.context.size * room.threads // cells))
+        self.threads = max(1, min(room.threads, self.context.size * room.threads // self.cells))
         self.running: list[Running] = []
         self.began: dict[str, float] = {}
         """Tasks that workers have begun with, and when: one that waits for a thread takes no time yet."""
 
     def run(self) -> None:
-        self.trials.data(sorted({cell.fold for cell in self.waiting}))
         topic = f"treadle-trials-{self.context.run_id}"
         self.context.client.subscribe_topic(topic, lambda event: self.began.setdefault(event[1], time.monotonic()))
         try:
@@ -218,7 +138,7 @@ class _Round:
         trials = self.trials
         future = self.context.client.submit(
             run_trial,
-            trials._data[cell.fold],
+            trials.data[cell.fold],
             self.configs[cell.place],
             trials.rule.without(trials.folds, cell.fold),
             self.context.job.seed,
