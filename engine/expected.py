@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from treadle.engine import sides
+from treadle.engine.duplicates import EXCHANGED
 from treadle.engine.exchange import bucket_count, refuse_too_many, width_of
 from treadle.engine.inputs import row_bytes
 from treadle.engine.job import Job
@@ -70,9 +71,10 @@ def memory(
                 f"partitions, {features} features), and may use {mib(workers.limit)}; "
                 f"{_remedy(tables, partition, partitions, of_features, workers)}, or raise cluster.memory."
             )
-    return Memory(
-        partition, tables.bucket, tables.broadcast, total, matrix, tables.exchanged, needed + held, workers.limit
-    )
+    # Digests are gone before rows are exchanged.
+    digests = rows * row_bytes(EXCHANGED) if job.data.duplicates != "keep" else 0
+    exchanged = max(tables.exchanged, digests)
+    return Memory(partition, tables.bucket, tables.broadcast, total, matrix, exchanged, needed + held, workers.limit)
 
 
 def _remedy(tables: _Tables, partition: int, partitions: int, of_features: int, workers: Workers) -> str:
