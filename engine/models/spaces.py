@@ -186,10 +186,33 @@ def check_tuning(job: Job, task: Task | None) -> None:
                     f"tune.models: '{config.title}' gives no probabilities, which the metric '{metric}' needs; leave "
                     "it out, or choose another metric."
                 )
-        for override in (job.tune.space.get(config.name, {}), job.tune.space.get(config.title, {})):
-            for name in override:
-                for value in space[name].ends:
-                    _check_value(config, name, value, task)
+        own = {**job.tune.space.get(config.name, {}), **job.tune.space.get(config.title, {})}
+        for name in own:
+            _check_names(config, name, own)
+            _check_whole(config, name, space[name])
+            for value in space[name].ends:
+                _check_value(config, name, value, task)
+
+
+def _check_names(config: ModelConfig, name: str, own: Iterable[str]) -> None:
+    """Refuses a parameter that the spec has under another name, too: which of the two counts is up to the library."""
+    for other in (*config.params, *own):
+        if other != name and other in _same(name):
+            raise RequestError(
+                f"tune.space: {name} and {other} of '{config.title}' are the same parameter; name it {other} in both "
+                "params and tune.space, or leave one of them out."
+            )
+
+
+def _check_whole(config: ModelConfig, name: str, dimension: Dimension) -> None:
+    """Refuses bounds with a fraction of what the catalogue knows to be whole: libraries would fail in every trial."""
+    known = SPACES[config.name].get(name)
+    if known is None or not known.whole or dimension.choices is not None or dimension.whole:
+        return
+    raise RequestError(
+        f"tune.space: {name} of '{config.title}' is a whole number, and its bounds are {dimension.low} and "
+        f"{dimension.high}; write them without a fraction, as in [{known.low}, {known.high}]."
+    )
 
 
 def _check_value(config: ModelConfig, name: str, value: Any, task: Task | None) -> None:

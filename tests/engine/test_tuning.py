@@ -294,6 +294,18 @@ def test_a_tuned_model_needs_a_name_of_its_own_and_a_job_with_models() -> None:
             "booster of xgboost is 'gbtre'",
         ),
         ({"tune": {"space": {"xgboost": {"max_depth": [-3, 4]}}}}, "XGBoost says: .*max_depth"),
+        ({"tune": {"space": {"xgboost": {"max_depth": [2.5, 4]}}}}, "is a whole number, and its bounds are 2.5 and 4"),
+        (
+            {"tune": {"space": {"xgboost": {"eta": [0.1, 0.2], "learning_rate": [0.1, 0.2]}}}},
+            "eta and learning_rate of 'xgboost' are the same parameter",
+        ),
+        (
+            {
+                "models": [{"name": "xgboost", "params": {"eta": 0.1}}],
+                "tune": {"space": {"xgboost": {"learning_rate": [0.1, 0.2]}}},
+            },
+            "learning_rate and eta of 'xgboost' are the same parameter",
+        ),
         ({"tune": {"space": {"line": {"alpha": [-1.0, 4.0]}}}}, "tune.space: alpha of ridge is -1.0; it should be"),
         ({"metric": "log_loss", "tune": {"models": ["line"]}}, "'line' gives no probabilities"),
     ],
