@@ -377,7 +377,14 @@ class Comparison(Artifact):
         return self.files
 
 
-COMPARISONS = ("compare", "ensemble")
+class Tuned(Comparison):
+    """Models by folds, those that were tuned with the params of the spec and with those that were found."""
+
+    trials: tuple[dict[str, Any], ...]
+    """Of the table `trials`: what was tried, by model and number."""
+
+
+COMPARISONS = ("compare", "tune", "ensemble")
 """Stages that make a comparison, in order; each has the models of those before it."""
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from treadle.engine.artifacts import Deduplicated, Part, Piece, Source, rows_of
 from treadle.engine.context import Context
 from treadle.engine.exchange import Partitions, bucket_count, exchange, exchanged
-from treadle.engine.found import find, numbers_of
+from treadle.engine.found import DIGEST, find, numbers_of
 from treadle.engine.inputs import row_bytes
 from treadle.engine.left_out import row_numbers, write_left_out
 from treadle.engine.operation import ROW_ID, Operation

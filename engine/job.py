@@ -16,6 +16,7 @@ from treadle.engine.expectations import AnyExpectation
 from treadle.engine.mixing import Ensemble, check_ensemble
 from treadle.engine.relational import Format, TableOperation
 from treadle.engine.relational.window import microseconds
+from treadle.engine.search import Tune, check_titles
 from treadle.errors import RequestError, did_you_mean, listed, shortened
 
 Kind = Literal["int", "float", "bool", "text", "timestamp"]
@@ -360,7 +361,9 @@ class Job(Section):
     models: tuple[Model, ...] | Preset = ()
     """`all` of the catalogue that do the task and are installed, or those of them that are `fast`; or a list."""
     compare: Compare | None = None
-    """Without it models are compared on the test rows, unless a preset, `ensemble` or the split asks for folds."""
+    """Without it models are compared on the test rows, unless a preset, tune, ensemble or the split asks for folds."""
+    tune: Tune | None = None
+    """Looks for better parameters of some models, by the same folds."""
     ensemble: Ensemble | None = None
     """Makes one more model of those that were compared."""
     metric: ClassMetric | NumberMetric | None = None
@@ -422,9 +425,12 @@ class Job(Section):
         return self
 
     @model_validator(mode="after")
-    def _ensemble_agrees(self) -> Job:
-        titles = [model.title for model in self.listed_models] or (MODEL_NAMES if self.models else ())
-        check_ensemble(self.ensemble, titles, preset=isinstance(self.models, str))
+    def _tuning_and_ensemble_agree(self) -> Job:
+        names = {name: name for name in MODEL_NAMES} if self.models else {}
+        titles = {model.title: model.name for model in self.listed_models} or names
+        check_ensemble(self.ensemble, list(titles), preset=isinstance(self.models, str))
+        if self.tune is not None:
+            check_titles(self.tune, titles)
         return self
 
     @property
@@ -438,7 +444,8 @@ class Job(Section):
         if self.compare is not None or not self.models:
             return self.compare
         given = self.split is not None and self.split.kind == "folds"
-        return Compare() if given or isinstance(self.models, str) or self.ensemble is not None else None
+        asked = isinstance(self.models, str) or self.tune is not None or self.ensemble is not None
+        return Compare() if given or asked else None
 
     @property
     def split_columns(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from typing import Any
 
 from pydantic import ValidationError
@@ -34,6 +35,7 @@ from treadle.engine import (
     split,
     text_input,
     train,
+    tune,
 )
 from treadle.engine.artifacts import (
     Artifact,
@@ -50,6 +52,7 @@ from treadle.engine.artifacts import (
     Source,
     SplitRule,
     Trained,
+    Tuned,
     deciding,
     digest,
     source_of,
@@ -64,6 +67,7 @@ from treadle.engine.job import Compare, Decision, Job
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import CATALOGUE, check_models
 from treadle.engine.models.decision import check_decision
+from treadle.engine.models.spaces import check_tuning
 from treadle.engine.program import Program
 from treadle.engine.recipe import inputs_of
 from treadle.engine.relational import Join, Side, Union
@@ -184,6 +188,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
             raise column_not_found(name, "the rows after tables", kinds)
     task = split.check(job, kinds)
     check_models(job, task)
+    check_tuning(job, task)
     check_decision(job, task, has_folds=job.compared is not None)
     if job.models:
         _check_replay(job, programs[-1], kinds)
@@ -398,6 +403,15 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
         compare.REVISION,
         lambda c, m: compare.run(c, m["split"], m["folds"], *trials(c, m)),
     )
+    if job.tune is not None:
+        chain.add(
+            "tune",
+            Tuned,
+            ("features", "folds", "compare"),
+            [job.tune.model_dump(mode="json"), job.seed, version("optuna")],
+            tune.REVISION,
+            lambda c, m: tune.run(c, m["split"], m["folds"], m["compare"], trials(c, m)[0]),
+        )
     if (section := job.ensemble) is not None:
         before = deciding(chain.stages)
         assert before is not None

@@ -28,6 +28,7 @@ from treadle.engine.artifacts import (
     SplitRule,
     TableRecord,
     Trained,
+    Tuned,
     deciding,
     source_of,
 )
@@ -73,6 +74,8 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
         comparison = made[last]
         assert isinstance(comparison, Comparison)
         commit("folds", [_rows(context, "folds", comparison.folds)], last)
+    if isinstance(tuned := made.get("tune"), Tuned):
+        commit("trials", [_rows(context, "trials", tuned.trials)], "tune")
     if isinstance(predictions := made.get("predict"), Predictions):
         commit("predictions", predictions.table, "predict")
     if isinstance(explanation := made.get("explain"), Explanation):
@@ -115,10 +118,10 @@ def _commit(context: Context, name: str, parts: Sequence[Part], fingerprint: str
 
 
 def _rows(context: Context, name: str, rows: Sequence[Mapping[str, Any]]) -> Part:
-    """A leaderboard as a Parquet file: the metrics of the task, then what each model cost."""
+    """Rows about models as a Parquet file, a leaderboard's say: metrics, and what each model cost."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    whole = dict.fromkeys(("rows_used", "peak_bytes", "fold"), pa.int64())
-    types = {"model": pa.string(), "error": pa.string(), **whole}
+    whole = dict.fromkeys(("rows_used", "peak_bytes", "fold", "number", "folds"), pa.int64())
+    types = {**dict.fromkeys(("model", "state", "params", "error"), pa.string()), **whole}
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in names])
     table = pa.Table.from_pylist([dict(row) for row in rows], schema)
     return context.store.write_parquet(f"{context.folder}/{name}.parquet", table)

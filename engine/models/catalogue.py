@@ -255,7 +255,7 @@ def check_models(job: Job, task: Task | None) -> None:
                 f"Models that do: [{listed(fitting, 30)}]."
             )
         entry.version()
-        _check_params(config, entry, [task] if task else sorted(entry.tasks))
+        check_params(config, task)
         _check_boosting(config, job.compared is not None)
     listed_models = job.listed_models
     calibrated = job.decision.calibrate is not None
@@ -269,9 +269,18 @@ def check_models(job: Job, task: Task | None) -> None:
             )
 
 
-def _check_params(config: ModelConfig, entry: Entry, tasks: Sequence[Task]) -> None:
+def check_params(config: ModelConfig, task: Task | None) -> None:
+    """Refuses parameters that a model's library does not have, and values that are known to be wrong.
+
+    Raises
+    ------
+    RequestError
+        Of the first parameter that is refused.
+    """
     if not config.params:
         return
+    entry = CATALOGUE[config.name]
+    tasks = [task] if task else sorted(entry.tasks)
     known = set().union(*(entry.known(task) for task in tasks))
     if entry.family == "boosted":
         known |= _known_to_booster(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from treadle.engine.artifacts import Folds, Prepared, SplitRule
@@ -12,6 +12,9 @@ from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.rows import Rows
 from treadle.engine.trials.outcome import Outcome, key_of, load, path_of, save
+
+Listener = Callable[[int, int], None]
+"""Hears how many trials are done, and of how many."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Trials(ABC):
         self.folds = folds
         self.base = base
         """The digest of rows, features and folds."""
+        self._passing: dict[str, Outcome] = {}
+        """By path, what another attempt may change: the next run makes one, not the next stage."""
 
     def run(self, configs: Sequence[ModelConfig], folds: Sequence[int] | None = None) -> list[list[Outcome]]:
         """Outcomes of every model, by fold (all when None). One that fails without some fold is not tried on.
@@ -43,22 +48,48 @@ class Trials(ABC):
             The cluster is lost, or the features of a fold cannot be made.
         """
         order = tuple(range(self.folds.count)) if folds is None else tuple(folds)
+        return self.run_each([(config, order) for config in configs])
+
+    def run_each(
+        self, asked: Sequence[tuple[ModelConfig, Sequence[int]]], listener: Listener | None = None
+    ) -> list[list[Outcome]]:
+        """As `run`, with folds of its own for each model; the listener hears how many trials are done, of how many.
+
+        Models that are the same but for their titles have the same trials.
+        """
+        configs = [config for config, _ in asked]
+        keys = [self.key(config) for config in configs]
+        places = [keys.index(key) for key in keys]
+        cells = list(dict.fromkeys(Cell(place, f) for place, (_, fs) in zip(places, asked, strict=True) for f in fs))
         found: dict[Cell, Outcome] = {}
-        for place, config in enumerate(configs):
-            kept = {fold: load(self.context.store, self.path(config, fold)) for fold in order}
-            failed = next((outcome for outcome in kept.values() if outcome is not None and outcome.error), None)
-            for fold, outcome in kept.items():
-                if (outcome := outcome or failed) is not None:
-                    found[Cell(place, fold)] = outcome
-        cells = [Cell(place, fold) for place in range(len(configs)) for fold in order]
+        for cell in cells:
+            path = path_of(self.base, keys[cell.place], cell.fold)
+            outcome = self._passing.get(path) or load(self.context.store, path)
+            if outcome is not None:
+                found[cell] = outcome
+        failed = {cell.place: outcome for cell, outcome in found.items() if outcome.error is not None}
+        found |= {cell: failed[cell.place] for cell in cells if cell not in found and cell.place in failed}
         missing = [cell for cell in cells if cell not in found]
         if missing:
-            self._make(configs, found, missing)
-        return [[found[Cell(place, fold)] for fold in order] for place in range(len(configs))]
+            self._make(configs, found, missing, listener or self._tell)
+        return [[found[Cell(place, fold)] for fold in fs] for place, (_, fs) in zip(places, asked, strict=True)]
 
     @abstractmethod
-    def _make(self, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell]) -> None:
-        """Makes the trials that are missing, into `found`; hands each to `keep`."""
+    def _make(
+        self, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell], listener: Listener
+    ) -> None:
+        """Makes the trials that are missing, into `found`; hands each to `keep`, and tells the listener."""
+
+    def keep(self, config: ModelConfig, fold: int, outcome: Outcome) -> None:
+        """Writes what came of a trial; what another attempt may change is kept for this run only."""
+        path = path_of(self.base, self.key(config), fold)
+        if not outcome.lasting:
+            self._passing[path] = outcome
+        save(self.context.store, path, outcome)
+
+    def _tell(self, done: int, total: int) -> None:
+        context = self.context
+        context.events.emit(context.stage, "progress", done=done, total=total, note=f"{done}/{total} trials")
 
     @property
     def threshold(self) -> float:
@@ -66,15 +97,9 @@ class Trials(ABC):
         named = self.context.job.decision.threshold
         return named if isinstance(named, float) and self.rule.task == "binary" else THRESHOLD
 
-    def path(self, config: ModelConfig, fold: int) -> str:
-        """Of a trial's file, relative to the root."""
-        return path_of(self.base, key_of(config, self.context.job.seed, self.threshold), fold)
-
-    def keep(self, config: ModelConfig, fold: int, outcome: Outcome, done: int, total: int) -> None:
-        """Writes what came of a trial, and tells how many of all are done."""
-        context = self.context
-        save(context.store, self.path(config, fold), outcome)
-        context.events.emit(context.stage, "progress", done=done, total=total, note=f"{done}/{total} trials")
+    def key(self, config: ModelConfig) -> str:
+        """The digest under which what came of a model's trials is kept."""
+        return key_of(config, self.context.job.seed, self.threshold)
 
     def release(self) -> None:
         """Lets the workers forget the rows; they are made again when they are asked for."""

@@ -25,7 +25,7 @@ from treadle.engine.recipe import Recipe, fit, inputs_of, make_block
 from treadle.engine.rows import Rows
 from treadle.engine.training import train_model
 from treadle.engine.training_rows import TrainingRows
-from treadle.engine.trials.base import Cell, Trials
+from treadle.engine.trials.base import Cell, Listener, Trials
 from treadle.engine.trials.outcome import Outcome, fold_path
 from treadle.errors import DataError, TreadleError
 
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 class TrialsOverWorkers(Trials):
     """Trials each over the whole cluster, or as much of it as the model can use."""
 
-    def _make(self, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell]) -> None:
+    def _make(
+        self, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell], listener: Listener
+    ) -> None:
         total = len(found) + len(missing)
         for fold in sorted({cell.fold for cell in missing}):
             training = self._rows(fold)
@@ -44,7 +46,8 @@ class TrialsOverWorkers(Trials):
                 earlier = [outcome for other, outcome in found.items() if other.place == cell.place and outcome.error]
                 config = configs[cell.place]
                 found[cell] = earlier[0] if earlier else self._trial(training, config, fold)
-                self.keep(config, fold, found[cell], len(found), total)
+                self.keep(config, fold, found[cell])
+                listener(len(found), total)
 
     def _rows(self, fold: int) -> TrainingRows:
         """The blocks of a fold; ids and targets of its rows are written, as for trials on threads."""

@@ -18,7 +18,7 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.recipe import inputs_of
 from treadle.engine.rows import Rows
-from treadle.engine.trials.base import Cell, Trials
+from treadle.engine.trials.base import Cell, Listener, Trials
 from treadle.engine.trials.fold_data import fold_data
 from treadle.engine.trials.outcome import Outcome, fold_path
 from treadle.engine.trials.trial import run_trial
@@ -50,10 +50,12 @@ class TrialsOnThreads(Trials):
         self.data: dict[int, Future] = {}
         """The rows of folds, on the workers."""
 
-    def _make(self, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell]) -> None:
+    def _make(
+        self, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell], listener: Listener
+    ) -> None:
         missing.sort(key=lambda cell: (-CATALOGUE[configs[cell.place].name].effort, cell.place, cell.fold))
         self._place(sorted({cell.fold for cell in missing}))
-        _Round(self, configs, found, missing).run()
+        _Round(self, configs, found, missing, listener).run()
 
     def _place(self, folds: Sequence[int]) -> None:
         """Has the rows of these folds made ready, so that trials need not wait for them."""
@@ -79,7 +81,12 @@ class _Round:
     """Some trials, from the first to the last."""
 
     def __init__(
-        self, trials: TrialsOnThreads, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell]
+        self,
+        trials: TrialsOnThreads,
+        configs: Sequence[ModelConfig],
+        found: dict[Cell, Outcome],
+        missing: list[Cell],
+        listener: Listener,
     ) -> None:
         self.trials = trials
         self.context = trials.context
@@ -87,12 +94,14 @@ class _Round:
         self.found = found
         self.cells = len(found) + len(missing)
         self.waiting = missing
+        self.listener = listener
         self.suspects: list[Cell] = []
         """Trials whose worker died over them; each is tried once more, with the cluster for itself."""
         room = self.context.room
         self.a_worker = room.threads
-        # By all that are asked for, so that a run that goes on where another ended computes the same.
-        self.threads = max(1, min(room.threads, room.count * room.threads // self.cells))
+        # By all that are asked for and all workers, lost ones too: a run that goes on where another ended computes
+        # the same.
+        self.threads = max(1, min(room.threads, self.context.size * room.threads // self.cells))
         self.running: list[Running] = []
         self.began: dict[str, float] = {}
         """Tasks that workers have begun with, and when: one that waits for a thread takes no time yet."""
@@ -163,9 +172,10 @@ class _Round:
 
     def _keep(self, cell: Cell, outcome: Outcome) -> None:
         self.found[cell] = outcome
+        self.trials.keep(self.configs[cell.place], cell.fold, outcome)
         if outcome.error is not None:
             self._give_up(cell.place, outcome)
-        self.trials.keep(self.configs[cell.place], cell.fold, outcome, len(self.found), self.cells)
+        self.listener(len(self.found), self.cells)
 
     def _give_up(self, place: int, outcome: Outcome) -> None:
         """Leaves out what is still to be tried of a model that failed."""
