@@ -39,6 +39,7 @@ from treadle.engine.job import (
     Job,
     Split,
 )
+from treadle.engine.models.spaces import SPACES
 from treadle.engine.recovery import ATTEMPTS
 from treadle.engine.relational import TableOperation
 from treadle.engine.relational.aggregate import Function
@@ -431,3 +432,15 @@ LIMITS = [
 @pytest.mark.parametrize(("page", "words"), LIMITS)
 def test_limits_in_the_docs_are_those_of_the_code(page: str, words: str) -> None:
     assert words in PAGES[f"docs/{page}"].read_text(encoding="utf-8")
+
+
+def test_the_spaces_of_tuning_are_those_of_the_catalogue() -> None:
+    rows = [
+        line for line in PAGES["docs/comparing.md"].read_text(encoding="utf-8").splitlines() if line.startswith("| `")
+    ]
+    for name, space in SPACES.items():
+        listed = [row for row in rows if f"`{name}`" in row.split("|")[1] and " to " in row]
+        assert len(listed) == bool(space), name
+        for parameter, values in space.items():
+            wanted = " or ".join(map(str, values.choices or ())) or f"{values.low:g} to {values.high:g}"
+            assert f"`{parameter}` {wanted}{' \\*' if values.log else ''}" in listed[0], parameter
