@@ -260,7 +260,7 @@ def _check_boosting(config: ModelConfig) -> None:
             raise RequestError(f"models: early_stopping of {config.title}: {linear}, or leave early_stopping out.")
         if drops_trees(config.params):
             raise RequestError(
-                f"models: early_stopping of {config.title}: with dropout (booster dart, rate_drop or one_drop) later "
+                f"models: early_stopping of {config.title}: with dropout (booster dart, rate_drop, one_drop or skip_drop) later "
                 "rounds weigh earlier trees anew, so that the best round is gone when it is known. Leave one of the "
                 "two out."
             )
