@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,8 +19,10 @@ from treadle.errors import TreadleError
 SAMPLED_SECONDS = 0.25
 
 
-def measured(command: list[str], seconds: float | None = None) -> dict[str, Any]:
-    """Runs Python with these arguments; it prints JSON as its last line.
+def measured(
+    command: list[str], seconds: float | None = None, python: str = sys.executable, folder: Path | None = None
+) -> dict[str, Any]:
+    """Runs Python with these arguments, in a folder if one is given; it prints JSON as its last line.
 
     Returns that, with the wall and CPU seconds of the process and all that it started, and the most memory that
     they had together (resident bytes, sampled four times a second).
@@ -31,7 +34,9 @@ def measured(command: list[str], seconds: float | None = None) -> dict[str, Any]
     """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [python, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder
+    )
     with ThreadPoolExecutor(1) as pool:
         peak = pool.submit(_peak, process)
         try:

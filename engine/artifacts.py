@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from treadle.engine.encoders import AnyFitted, Kind
+from treadle.engine.job import Model
 from treadle.engine.relational import TableOperation
 
 Role = Literal["any", "train", "test"]
@@ -228,11 +229,33 @@ class Prepared(Artifact):
         return (*self.source.parts, *self.sides, *(self.table or ()))
 
 
+class Folds(Artifact):
+    """Which fold a training row is in."""
+
+    kind: Literal["random", "stratified", "group", "time", "given"]
+    seed: int
+    column: str | None
+    """Of groups, times, or folds that are given."""
+    bounds: tuple[tuple[int, ...], ...] = ()
+    """Thresholds of the rows' keys, one list, or one a class: fold i begins with the key bounds[i - 1].
+
+    Of folds by time it begins with bounds[i]: what lies before is in none, and is only trained on.
+    """
+    values: tuple[str | int | float | bool, ...] = ()
+    """Of folds that are given: those of the column, in order."""
+    rows: tuple[int, ...]
+    """Training rows in each."""
+
+    @property
+    def count(self) -> int:
+        return len(self.rows)
+
+
 class SplitRule(Artifact):
     """How a row is assigned to training or test, and what the target is."""
 
-    kind: Literal["random", "stratified", "time", "group", "path", "none"]
-    """`none`: all rows are for training, in a job that makes features only."""
+    kind: Literal["random", "stratified", "time", "group", "path", "folds", "none"]
+    """`folds`: rows without a fold are for the test. `none`: all are for training, where there are only features."""
     seed: int
     column: str | None
     """The group or time column."""
@@ -247,6 +270,24 @@ class SplitRule(Artifact):
     """Rows without a target."""
     has_target: bool = True
     """False in a job that makes features and does not look at a target: `task` and `classes` say nothing then."""
+    folds: Folds | None = None
+    fold: int = 0
+    """With `folds`, the rule of one of them: its rows are the test rows, and the real test rows have no part."""
+
+    @property
+    def grouped_by(self) -> str | None:
+        """The column whose equal values stay together."""
+        if self.folds is not None and self.folds.kind == "group":
+            return self.folds.column
+        return self.column if self.kind == "group" else None
+
+    def without(self, folds: Folds, fold: int) -> SplitRule:
+        """The rule by which a fold is the test of what is trained on the others; of folds by time, on earlier rows."""
+        before = folds.kind == "time"
+        rows = self.train_rows - sum(folds.rows[fold:]) if before else self.train_rows - folds.rows[fold]
+        return self.model_copy(
+            update={"folds": folds, "fold": fold, "train_rows": rows, "test_rows": folds.rows[fold], "warnings": ()}
+        )
 
 
 class Features(Artifact):
@@ -291,6 +332,27 @@ class Trained(Artifact):
         return self.files
 
 
+class Comparison(Artifact):
+    """Models by folds."""
+
+    metric: str
+    best: str
+    rows: tuple[dict[str, Any], ...]
+    """Of the leaderboard: one a model, best first."""
+    folds: tuple[dict[str, Any], ...]
+    """One a model and fold."""
+    configs: tuple[Model, ...]
+    """The models of the rows."""
+    placement: str = ""
+    """Where the trials ran, and why."""
+    lasting: bool
+    """Whether the same would come of another attempt: no model failed for reasons that may have passed."""
+
+    @property
+    def is_final(self) -> bool:
+        return self.lasting
+
+
 class Evaluation(Artifact):
     """The leaderboard and what else was measured on the test rows."""
 
@@ -301,10 +363,10 @@ class Evaluation(Artifact):
     calibration: dict[str, list[dict[str, float | None]]]
     groups: dict[str, dict[str, dict[str, float | None]]]
     """Protected column -> value -> rates of the best model among those rows."""
-
-    @property
-    def is_final(self) -> bool:
-        return all(row["error"] is None for row in self.rows)
+    held_out: dict[str, float] | None = None
+    """Metrics of the best model on the test rows, where the leaderboard is of folds and there are any."""
+    thresholds: dict[str, float] = {}
+    """Model -> the score above which it calls a row positive, for two classes."""
 
 
 class Explanation(Artifact):

@@ -13,8 +13,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from treadle.engine.artifacts import Features, SplitRule
-from treadle.engine.blocks import blocks_of
+from treadle.engine.artifacts import SplitRule
 from treadle.engine.checkpoints import Checkpoint, load_checkpoint, save_checkpoint
 from treadle.engine.context import Context
 from treadle.engine.continuing import Earlier, earlier_for
@@ -25,15 +24,14 @@ from treadle.engine.models.booster import model_of_booster
 from treadle.engine.recovery import RESULT_SECONDS, persistently, wait_together
 from treadle.engine.segments import Recipe, Tracker, best_of, train_segment
 from treadle.engine.shards import Shards
+from treadle.engine.training_rows import TrainingRows
 from treadle.errors import DataError
 
 if TYPE_CHECKING:
     from distributed import Future
 
 
-def train_boosted(
-    context: Context, features: Features, rule: SplitRule, config: ModelConfig, notes: list[str]
-) -> tuple[Model, int]:
+def train_boosted(training: TrainingRows, config: ModelConfig, notes: list[str]) -> tuple[Model, int]:
     """Trains on all workers, from the last checkpoint if there is one; the model, and how many rows it learned from.
 
     When a worker is lost, its segment is trained again, so that the outcome is the same.
@@ -45,19 +43,20 @@ def train_boosted(
     WorkerLost
         Workers were lost in every attempt.
     """
-    earlier = earlier_for(context.store, config, rule, features)
+    context, rule, features = training.context, training.rule, training.features
+    earlier = earlier_for(context.store, config, rule, features) if features is not None else None
     recipe = _recipe(context, rule, config, earlier)
     stopping = config.early_stopping
     share = stopping.share if stopping else 0.0
-    shards = Shards(context, lambda: blocks_of(context, features, rule), share, context.job.seed)
+    shards = Shards(context, training.blocks, share, context.job.seed)
     rows, held = shards.rows
     if stopping and not (rows and held):
         raise DataError(
             f"early_stopping of {config.title}: of {rows + held} training rows, the share {share:g} holds back {held} "
             f"and leaves {rows} to train on; {'lower' if held else 'raise'} it, or leave early_stopping out"
         )
-    checkpoint, raw = _trained(context, config, recipe, shards, earlier, notes)
-    if earlier is not None:
+    checkpoint, raw = _trained(context, training.key, config, recipe, shards, earlier, notes)
+    if earlier is not None and features is not None:
         notes.append(f"{config.title}: {earlier.described(features)}")
     if len(checkpoint.trained_on) > 1:
         notes.append(
@@ -85,6 +84,7 @@ def _recipe(context: Context, rule: SplitRule, config: ModelConfig, earlier: Ear
 
 def _trained(
     context: Context,
+    key: str,
     config: ModelConfig,
     recipe: Recipe,
     shards: Shards,
@@ -92,7 +92,7 @@ def _trained(
     notes: list[str],
 ) -> tuple[Checkpoint, bytes]:
     """The booster after the last segment."""
-    found = load_checkpoint(context.store, context.fingerprint)
+    found = load_checkpoint(context.store, key)
     state, raw = found or (Checkpoint(rounds=0, losses=(), trained_on=()), earlier.raw if earlier else None)
     if found:
         note = f"{config.title}: goes on from round {state.rounds}, where an earlier run was broken off"
@@ -119,7 +119,7 @@ def _trained(
         state = Checkpoint(rounds=rounds, losses=tuple(losses), trained_on=trained_on)
         # The last booster is written as the model right away.
         if not recipe.is_over(state.rounds, state.losses):
-            save_checkpoint(context.store, context.fingerprint, state, raw)
+            save_checkpoint(context.store, key, state, raw)
         told = f"{state.rounds}/{recipe.rounds} rounds"
         context.events.emit(context.stage, "progress", done=state.rounds, total=recipe.rounds, note=told)
     assert raw is not None

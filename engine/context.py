@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -111,18 +112,42 @@ class Context:
         TreadleError
             A task killed its workers again and again, or there are no workers any more.
         """
-        from distributed import KilledWorker, as_completed
-        from distributed.scheduler import NoValidWorkerError, NoWorkerError
+        from distributed import as_completed
 
         results: dict[Any, Any] = {}
         done_rows = 0
-        try:
+        with self._in_words(futures):
             for future, result in as_completed(futures, with_results=True):
                 if isinstance(result, CancelledError):
                     raise result
                 results[future.key] = result
                 done_rows += rows(result) if rows else 0
                 self.progress(len(results), len(futures), done_rows if rows else None)
+        return [results[future.key] for future in futures]
+
+    def ready(self, futures: Sequence[Future]) -> None:
+        """Waits until all results are there, on the workers. Raises as `gather`."""
+        from distributed import wait
+
+        with self._in_words(futures):
+            wait(list(futures))
+            for future in futures:
+                if future.status != "finished":
+                    future.result()
+
+    def result(self, future: Future) -> Any:
+        """Of a task that has ended. Raises as `gather`."""
+        with self._in_words([future]):
+            return future.result()
+
+    @contextlib.contextmanager
+    def _in_words(self, futures: Sequence[Future]) -> Iterator[None]:
+        """Says what errors of the cluster mean; cancels the futures in case of any."""
+        from distributed import KilledWorker
+        from distributed.scheduler import NoValidWorkerError, NoWorkerError
+
+        try:
+            yield
         except BaseException as error:
             self.client.cancel(list(futures))
             if isinstance(error, KilledWorker):
@@ -137,7 +162,6 @@ class Context:
                     "run again to go on where this run ended."
                 ) from error
             raise
-        return [results[future.key] for future in futures]
 
     def reduce(self, futures: Sequence[Future], merge: Callable[[list[Any]], Any]) -> Any:
         """Merges partial results in a tree on the workers; the order of the partials is kept."""

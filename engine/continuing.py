@@ -68,7 +68,7 @@ def check_earlier(job: Job, task: Task | None, features: Sequence[str], store: S
     RequestError
         There is no such model, it is not one of XGBoost's trees, or it is for another target.
     """
-    for config in job.models:
+    for config in job.listed_models:
         if config.continue_from is None:
             continue
         earlier = earlier_of(store, config)
@@ -99,7 +99,7 @@ def check_earlier(job: Job, task: Task | None, features: Sequence[str], store: S
 
 def digests_of(job: Job, store: Store) -> dict[str, str]:
     """By model that continues an earlier one: a digest of that."""
-    return {config.title: earlier_of(store, config).digest for config in job.models if config.continue_from}
+    return {config.title: earlier_of(store, config).digest for config in job.listed_models if config.continue_from}
 
 
 def earlier_for(store: Store, config: ModelConfig, rule: SplitRule, features: Features) -> Earlier | None:

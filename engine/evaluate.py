@@ -4,46 +4,45 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from treadle.engine.artifacts import Evaluation, Features, SplitRule, Trained
+from treadle.engine.artifacts import Comparison, Evaluation, Features, SplitRule, Trained
 from treadle.engine.blocks import Block, blocks_of
 from treadle.engine.context import Context
-from treadle.engine.job import LOWER_IS_BETTER
+from treadle.engine.job import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from treadle.engine.leaderboard import ranked
+from treadle.engine.measuring import TASKS, metrics_from, table_of
 from treadle.engine.models.base import load_model
 from treadle.engine.store import Store
 from treadle.errors import TreadleError
 from treadle.kernels import metrics as m
 
-REVISION = 3
-TASKS: Mapping[str, tuple[Callable[..., Any], Callable[..., Any], Callable[..., dict[str, float]]]] = {
-    "binary": (m.score_table, m.merge_score_tables, m.binary_metrics),
-    "multiclass": (m.class_table, m.merge_class_tables, m.multiclass_metrics),
-    "regression": (m.error_table, m.merge_error_tables, m.regression_metrics),
-}
-"""By task: the statistics of a partition, how they merge, and the metrics that follow from them."""
-MARGINS: Mapping[str, tuple[Callable[..., Any], Callable[..., dict[str, float]]]] = {
-    "binary": (
-        functools.partial(m.score_table, probabilities=False),
-        functools.partial(m.binary_metrics, probabilities=False),
-    ),
-    "multiclass": (
-        functools.partial(m.class_table, probabilities=False),
-        functools.partial(m.multiclass_metrics, probabilities=False),
-    ),
-}
-"""The same statistics and metrics from the margins of models without probabilities."""
+REVISION = 4
+METRICS = frozenset({*CLASSIFICATION_METRICS, *REGRESSION_METRICS})
 MAX_GROUPS = 50
 """Values of a protected column that are reported one by one; a column with more is left out, with a warning."""
 
 
-def run(context: Context, features: Features, rule: SplitRule, trained: Sequence[Trained]) -> Evaluation:
-    """Metrics of every model, the best first."""
+def run(
+    context: Context,
+    features: Features,
+    rule: SplitRule,
+    trained: Sequence[Trained],
+    comparison: Comparison | None = None,
+) -> Evaluation:
+    """Metrics of every model, the best first; by the test rows, or by folds where there is a comparison.
+
+    Of a comparison the best is trained, and is measured on the test rows besides.
+    """
     job = context.job
+    if comparison is not None and not rule.test_rows:
+        return Evaluation(
+            metric=comparison.metric, best=comparison.best, rows=comparison.rows, calibration={}, groups={}
+        )
     good = [t for t in trained if t.error is None]
     if not good:
         raise TreadleError("No model could be trained: " + "; ".join(f"{t.name}: {t.error}" for t in trained))
@@ -53,12 +52,11 @@ def run(context: Context, features: Features, rule: SplitRule, trained: Sequence
     )
     found = context.reduce(futures, functools.partial(merge, task=rule.task))
     metric = job.metric_for(rule.task)
-    rows = [_row(t, found.get(t.name), rule) for t in trained]
-    sign = 1.0 if metric in LOWER_IS_BETTER else -1.0
-    rows.sort(key=lambda row: (row["error"] is not None, _to_sort(row.get(metric), sign), row["model"]))
+    rows = ranked([_row(t, found.get(t.name), rule) for t in trained], metric)
     best = rows[0]["model"]
-    calibration, groups, warnings = {}, {}, []
+    calibration, groups, thresholds, warnings = {}, {}, {}, []
     if rule.task == "binary":
+        thresholds = {name: part["threshold"] for name, part in found.items()}
         calibration = {name: m.calibration(part["table"]) for name, part in found.items() if part["probabilities"]}
         for column, counts in found[best]["groups"].items():
             if len(counts) > MAX_GROUPS:
@@ -67,12 +65,17 @@ def run(context: Context, features: Features, rule: SplitRule, trained: Sequence
                 )
             else:
                 groups[column] = {value: m.group_rates(counts[value]) for value in sorted(counts)}
+    held_out = None
+    if comparison is not None:
+        held_out = {name: value for name, value in rows[0].items() if name in METRICS}
     return Evaluation(
         metric=metric,
         best=best,
-        rows=tuple(rows),
+        rows=comparison.rows if comparison is not None else tuple(rows),
         calibration=calibration,
         groups=groups,
+        held_out=held_out,
+        thresholds=thresholds,
         warnings=tuple(warnings),
     )
 
@@ -90,11 +93,9 @@ def measure(
         scores = model.scores(margin)
         part: dict[str, Any] = {"seconds": time.perf_counter() - started, "groups": {}}
         part["probabilities"] = model.has_probabilities
+        part["threshold"] = model.threshold
         labels = rows.target if rule.task == "regression" else rows.target.astype(np.int64)
-        if model.has_probabilities:
-            part["table"] = TASKS[rule.task][0](scores, labels)
-        else:
-            part["table"] = MARGINS[rule.task][0](margin, labels)
+        part["table"] = table_of(model, rule.task, margin, scores, labels)
         if rule.task == "binary":
             predicted = model.classes(scores)
             for column in protected:
@@ -124,6 +125,7 @@ def merge(partials: list[dict[str, dict[str, Any]]], task: str) -> dict[str, dic
         merged[name] = {
             "seconds": sum(part["seconds"] for part in parts),
             "probabilities": parts[0]["probabilities"],
+            "threshold": parts[0]["threshold"],
             "table": merge_tables([part["table"] for part in parts]),
             "groups": groups,
         }
@@ -133,8 +135,7 @@ def merge(partials: list[dict[str, dict[str, Any]]], task: str) -> dict[str, dic
 def _row(trained: Trained, part: dict[str, Any] | None, rule: SplitRule) -> dict[str, Any]:
     values: dict[str, Any] = {"model": trained.name}
     if part is not None:
-        metrics = TASKS[rule.task][2] if part["probabilities"] else MARGINS[rule.task][1]
-        values.update(metrics(part["table"]))
+        values.update(metrics_from(part["table"], rule.task, part["probabilities"], part["threshold"]))
     return {
         **values,
         "rows_used": trained.rows_used,
@@ -143,8 +144,3 @@ def _row(trained: Trained, part: dict[str, Any] | None, rule: SplitRule) -> dict
         "peak_bytes": trained.peak_bytes,
         "error": trained.error,
     }
-
-
-def _to_sort(value: float | None, sign: float) -> float:
-    """Models that have no such metric come after those that have."""
-    return float("inf") if value is None or np.isnan(value) else sign * value

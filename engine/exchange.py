@@ -23,7 +23,7 @@ from treadle.engine.context import Context
 from treadle.engine.inputs import row_bytes
 from treadle.engine.operation import ROW_ORDER
 from treadle.engine.program import Program
-from treadle.engine.relational.keys import hash_rows
+from treadle.engine.relational.keys import hash_rows, repeats
 from treadle.engine.store import Store
 from treadle.errors import DataError
 
@@ -164,6 +164,27 @@ def exchange_both(
     # The training and the test rows of a split by path have all buckets each, and another table has no such sides.
     every = marked * len(roles_of(here[1])) or [()] * len(rows)
     return tuple((*own, *other) for own, other in zip(rows, every, strict=True) if own), (*files, *of_others)
+
+
+def keys_repeated(context: Context, there: Program, matched: Partitions, step: int, on: Sequence[str]) -> int:
+    """How many keys occur more than once among the rows of another table that was exchanged, marked for `step`.
+
+    Those that lie in buckets without a row here are not counted; they match nothing.
+    """
+    others = [tuple(piece for piece in bucket if piece.step == step) for bucket in matched]
+    # The training and the test rows of a split by path meet the same bucket. Unmarked, its rows are like any.
+    buckets = {
+        (bucket[0].path, bucket[0].batch): [piece.model_copy(update={"step": None}) for piece in bucket]
+        for bucket in others
+        if bucket
+    }
+    program = exchanged(there).pruned(on)
+    return sum(context.gather(context.submit(repeats_in, list(buckets.values()), program, on)))
+
+
+def repeats_in(bucket: Sequence[Piece], program: Program, on: Sequence[str]) -> int:
+    """On a worker: as `keys_repeated`, of a bucket, which has all rows of its keys."""
+    return repeats(program.rows(bucket), on)
 
 
 def width_of(program: Program) -> int:

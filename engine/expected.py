@@ -57,7 +57,7 @@ def memory(
     partition = -(-rows // partitions) * max(row_bytes(inputs.main.kinds), row_bytes(programs[-1].output()))
     total = tables.rows * tables.width
     matrix = tables.rows * features * 4 if job.models else 0
-    continued = any(model.continue_from is not None for model in job.models)
+    continued = any(model.continue_from is not None for model in job.listed_models)
     of_features = (CONTINUED_COPIES if continued else FEATURE_COPIES) * matrix // workers.count
     tasks = PEAK_PARTITIONS * workers.threads * max(partition, tables.bucket)
     needed = WORKER_OWN + tables.broadcast + tasks + of_features

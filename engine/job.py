@@ -14,9 +14,12 @@ from pydantic_core import PydanticCustomError
 from treadle.engine.encoders import FeatureOperation
 from treadle.engine.expectations import AnyExpectation
 from treadle.engine.relational import Format, TableOperation
-from treadle.errors import RequestError, did_you_mean, listed
+from treadle.engine.relational.window import microseconds
+from treadle.errors import RequestError, did_you_mean, listed, shortened
 
 Kind = Literal["int", "float", "bool", "text", "timestamp"]
+MAX_FOLDS = 100
+Preset = Literal["all", "fast"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$")]
 
 
@@ -125,8 +128,46 @@ class PathSplit(Section):
     path: str | tuple[str, ...]
 
 
-Split = Annotated[RandomSplit | StratifiedSplit | TimeSplit | GroupSplit | PathSplit, Field(discriminator="kind")]
+class FoldsSplit(Section):
+    """The folds that `column` names; rows without one are the test set."""
 
+    kind: Literal["folds"]
+    column: str
+
+
+Split = Annotated[
+    RandomSplit | StratifiedSplit | TimeSplit | GroupSplit | PathSplit | FoldsSplit, Field(discriminator="kind")
+]
+
+
+class Compare(Section):
+    """Folds of the training rows: every model is trained without each of them, and measured on it."""
+
+    folds: Annotated[int, Field(ge=2, le=MAX_FOLDS)] = 10
+    by: Literal["stratified", "random", "group", "time"] | None = None
+    """As the split where that is by group or time, when absent; else stratified for classes, random for numbers.
+
+    Rows that share a value of a `group` stay together. Folds by `time` follow each other: a model is trained on
+    the rows before its fold only, so that there is one stretch of rows more than there are folds.
+    """
+    column: str | None = None
+    """Of groups or times; the split's when absent."""
+    time_limit: str | None = None
+    """The longest that training a model without a fold may take, e.g. 90s or 10min; without end when absent."""
+
+    @field_validator("time_limit")
+    @classmethod
+    def _is_a_span(cls, value: str | None) -> str | None:
+        if value is not None:
+            microseconds(value)
+        return value
+
+    @property
+    def limit_seconds(self) -> float | None:
+        return None if self.time_limit is None else microseconds(self.time_limit) / 1e6
+
+
+PRESETS = get_args(Preset)
 MODEL_NAMES = (
     "xgboost",
     "lightgbm",
@@ -153,12 +194,16 @@ MODEL_NAMES = (
 ClassMetric = Literal[
     "accuracy", "auc", "average_precision", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier"
 ]
+ThresholdMetric = Literal["accuracy", "f1", "kappa", "mcc"]
+"""Those of classes that have a best threshold."""
 NumberMetric = Literal["rmse", "mae", "r2"]
 CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassMetric)
 REGRESSION_METRICS: tuple[str, ...] = get_args(NumberMetric)
 MAX_CLASSES = 100
 NUMBERS_ARE_CLASSES_UP_TO = 20
 """Distinct whole numbers of a target that count as classes when the spec does not say."""
+THRESHOLD = 0.5
+"""The score above which a row is of the positive class where nothing else was decided."""
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
 
 
@@ -231,6 +276,55 @@ class Model(Section):
         return self.label or self.name
 
 
+class Costs(Section):
+    """What a wrong prediction of each kind costs, in any unit; right ones cost nothing."""
+
+    false_positive: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    false_negative: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Decision(Section):
+    """How classes follow from what a model says of a row."""
+
+    calibrate: Literal["sigmoid", "isotonic"] | None = None
+    """How probabilities are made of out-of-fold margins (sigmoid) or scores (isotonic); not at all when absent."""
+    threshold: Annotated[float, Field(gt=0, lt=1)] | ThresholdMetric | Costs | None = None
+    """The score above which a row is of the positive class, or what it is chosen by; `THRESHOLD` when absent."""
+
+    @field_validator("threshold", mode="before")
+    @classmethod
+    def _is_a_share_or_has_a_best(cls, value: Any) -> Any:
+        metrics = get_args(ThresholdMetric)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is None or isinstance(value, (dict, Costs)) or (is_number and 0 < value < 1) or value in metrics:
+            return value
+        reasons = {
+            "recall": "is best where every row is predicted as positive",
+            "precision": "is best where hardly any row is predicted as positive",
+            **dict.fromkeys(("auc", "average_precision"), "looks at the order of scores alone"),
+            **dict.fromkeys(("log_loss", "brier"), "looks at probabilities and at no threshold"),
+        }
+        is_text, is_bool = isinstance(value, str), isinstance(value, bool)
+        plain = str(value).lower() if is_number or is_bool else "a list"
+        raise PydanticCustomError(
+            "threshold",
+            "{value} is not allowed{reason}. Allowed: a number above 0 and below 1, [{metrics}], or costs such as "
+            "{costs}.{hint}",
+            {
+                "value": f"'{shortened(value)}'" if is_text else plain,
+                "reason": f": it {reasons[value]}" if is_text and value in reasons else "",
+                "metrics": listed(metrics),
+                "costs": "{false_positive: 1, false_negative: 5}",
+                "hint": did_you_mean(value, metrics) if is_text and value not in reasons else "",
+            },
+        )
+
+    @property
+    def needs_folds(self) -> bool:
+        """Whether it is made of the scores of rows that a model was not trained on."""
+        return self.calibrate is not None or not isinstance(self.threshold, float | None)
+
+
 class Explain(Section):
     """Whose predictions are explained, feature by feature, how many features of a row are kept, and how exactly."""
 
@@ -266,9 +360,13 @@ class Job(Section):
     features: tuple[FeatureOperation, ...] = ()
     split: Split | None = None
     """Stratified for classes and random for numbers when absent, a quarter of the rows for the test."""
-    models: tuple[Model, ...] = ()
+    models: tuple[Model, ...] | Preset = ()
+    """`all` of the catalogue that do the task and are installed, or those of them that are `fast`; or a list."""
+    compare: Compare | None = None
+    """Without it models are compared on the test rows, unless they are a preset or the split names folds."""
     metric: ClassMetric | NumberMetric | None = None
     """Chooses the best model; AUC for two classes, log loss for several, RMSE for numbers when absent."""
+    decision: Decision = Decision()
     explain: Explain = Explain()
     predict: Predict = Predict()
     artifacts: Artifacts = Artifacts()
@@ -276,28 +374,72 @@ class Job(Section):
     @field_validator("models", mode="before")
     @classmethod
     def _names_are_models(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in PRESETS:
+            raise PydanticCustomError(
+                "models",
+                "'{value}' is neither a list of models nor one of [{allowed}].{hint}",
+                {"value": value, "allowed": listed(PRESETS), "hint": did_you_mean(value, PRESETS)},
+            )
         if isinstance(value, (list, tuple)):
             return [{"name": entry} if isinstance(entry, str) else entry for entry in value]
         return value
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Job:
-        titles = [model.title for model in self.models]
+        titles = [model.title for model in self.listed_models]
         twice = {title for title in titles if titles.count(title) > 1}
         if twice:
             raise PydanticCustomError(
                 "model_twice",
                 "models: '{name}' is listed twice; tell the two apart with a label, "
-                "e.g. {{name: {name}, label: {name}-2}}",
+                "e.g. {name: {name}, label: {name}-2}",
                 {"name": min(twice)},
             )
         if self.models and self.data.target is None:
             raise PydanticCustomError("target", "data.target: missing; models need a column to predict")
         if self.features and self.data.target is None and self.split is not None and self.split.kind == "stratified":
             raise PydanticCustomError(
-                "target", "data.target: missing; split: {{kind: stratified}} needs one, use random without it"
+                "target", "data.target: missing; split: {kind: stratified} needs one, use random without it"
             )
         return self
+
+    @model_validator(mode="after")
+    def _folds_agree(self) -> Job:
+        compare, split = self.compare, self.split
+        if compare is None:
+            return self
+        if not self.models:
+            raise PydanticCustomError("compare", "compare: there are no models to compare; name some in models")
+        if split is not None and split.kind == "folds" and compare.model_fields_set & {"folds", "by", "column"}:
+            raise PydanticCustomError(
+                "compare", "compare: split: {kind: folds} has the folds already; leave folds, by and column out"
+            )
+        if compare.column is not None and compare.by not in ("group", "time"):
+            raise PydanticCustomError("compare", "compare.column is for by: group or by: time; leave one of them out")
+        if compare.by in ("group", "time") and compare.column is None and getattr(split, "kind", None) != compare.by:
+            raise PydanticCustomError(
+                "compare", "compare.column: missing; by: {by} needs the column that it goes by", {"by": compare.by}
+            )
+        return self
+
+    @property
+    def listed_models(self) -> tuple[Model, ...]:
+        """Those that the spec lists; none where it names a preset."""
+        return () if isinstance(self.models, str) else self.models
+
+    @property
+    def compared(self) -> Compare | None:
+        """How models are compared by folds; None where they are by the test rows."""
+        if self.compare is not None or not self.models:
+            return self.compare
+        given = self.split is not None and self.split.kind == "folds"
+        return Compare() if given or isinstance(self.models, str) else None
+
+    @property
+    def split_columns(self) -> tuple[str, ...]:
+        """The columns that rows are split or folded by; they are no features unless an operation names them."""
+        columns = (getattr(self.split, "column", None), self.compare.column if self.compare else None)
+        return tuple(name for name in columns if name is not None)
 
     @property
     def sets_aside(self) -> bool:

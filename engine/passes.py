@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from treadle.engine.blocks import Block
-from treadle.engine.context import FAN_IN, Context
+from treadle.engine.context import FAN_IN
+from treadle.engine.training_rows import TrainingRows
 from treadle.errors import DataError
 from treadle.kernels.scatter import KINDS, Kind, Scatter, merge_all, scatter, shape_of
 
 if TYPE_CHECKING:
-    from distributed import Future
+    pass
 
 SUMMARY_SHARE = 0.25
 """Share of a worker's memory that the summaries which a task merges may take."""
@@ -100,8 +101,14 @@ class Passes(ABC):
 class OverRows(Passes):
     """In this process, one part after the other."""
 
-    def __init__(self, parts: Sequence[Rows], kinds: Sequence[Kind] = (), room: int = 2**32) -> None:
-        super().__init__({}, kinds, room)
+    def __init__(
+        self,
+        parts: Sequence[Rows],
+        kinds: Sequence[Kind] = (),
+        room: int = 2**32,
+        found: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__({} if found is None else found, kinds, room)
         self.parts = parts
 
     @property
@@ -115,16 +122,16 @@ class OverRows(Passes):
 class OverBlocks(Passes):
     """On the workers that hold the blocks; what was gathered is kept for the other models of the run."""
 
-    def __init__(self, context: Context, blocks: Sequence[Future], features: int, kinds: Sequence[Kind]) -> None:
-        room = int(context.room.memory * SUMMARY_SHARE / (FAN_IN + 1))
-        super().__init__(context.live.setdefault("gathered", {}), kinds, room)
-        self.context = context
-        self.blocks = blocks
-        self._features = features
+    def __init__(self, training: TrainingRows, kinds: Sequence[Kind]) -> None:
+        self.context = training.context
+        room = int(self.context.room.memory * SUMMARY_SHARE / (FAN_IN + 1))
+        super().__init__(training.found, kinds, room)
+        self.blocks = training.blocks()
+        self.names = training.names
 
     @property
     def features(self) -> int:
-        return self._features
+        return len(self.names)
 
     def over(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
         return self.context.reduce(self.context.submit_like(on_block, self.blocks, function, *args), merge)

@@ -19,12 +19,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from treadle.engine import (
+    compare,
     contract,
     duplicates,
     etl,
     evaluate,
     explain,
     features,
+    folds,
     predict,
     publish,
     read,
@@ -34,11 +36,13 @@ from treadle.engine import (
 )
 from treadle.engine.artifacts import (
     Artifact,
+    Comparison,
     Contracted,
     Deduplicated,
     Evaluation,
     Explanation,
     Features,
+    Folds,
     Predictions,
     Prepared,
     Publication,
@@ -54,12 +58,16 @@ from treadle.engine.context import Context
 from treadle.engine.continuing import check_earlier
 from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
-from treadle.engine.job import Job
+from treadle.engine.job import Compare, Decision, Job
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import CATALOGUE, check_models
+from treadle.engine.models.decision import check_decision
 from treadle.engine.program import Program
+from treadle.engine.recipe import inputs_of
 from treadle.engine.relational import Join, Side, Union
 from treadle.engine.store import OUTCOME, Store
+from treadle.engine.trials.base import Trials
+from treadle.engine.trials.placement import Placement, trials_of
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
 
 Made = Mapping[str, Any]
@@ -153,7 +161,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     Raises
     ------
     RequestError
-        The first expectation, operation, column or model that does not fit.
+        The first expectation, operation, column, model or decision that does not fit.
     DataError
         The input has no rows, or columns of another type than the contract says.
     """
@@ -168,12 +176,13 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     kinds = programs[-1].output()
     if job.is_etl:
         return programs, []
-    named = [job.data.target, *job.data.protected, getattr(job.split, "column", None)]
+    named = [job.data.target, *job.data.protected, *job.split_columns]
     for name in named:
         if name is not None and name not in kinds:
             raise column_not_found(name, "the rows after tables", kinds)
     task = split.check(job, kinds)
     check_models(job, task)
+    check_decision(job, task, has_folds=job.compared is not None)
     if job.models:
         _check_replay(job, programs[-1], kinds)
     names = features.check(job, kinds)
@@ -185,7 +194,7 @@ def _check_replay(job: Job, program: Program, kinds: Mapping[str, str]) -> None:
     """Refuses features that rows to predict could not have, because they are made from the target."""
     target = job.data.target or ""
     try:
-        replayable(program, features.inputs_of(job, kinds), target)[0].empty()
+        replayable(program, inputs_of(job, kinds), target)[0].empty()
     except RequestError as error:
         raise RequestError(
             f"Features are made from the target '{target}', which rows to predict do not have: {error} "
@@ -316,24 +325,29 @@ def _add_feature_stages(chain: _Chain, job: Job) -> None:
 
 def _add_model_stages(chain: _Chain, job: Job, earlier: Mapping[str, str]) -> None:
     """What a job with models has after `features`."""
-    for model in job.models:
-        before = [] if model.continue_from is None else [earlier[model.title]]
-        chain.add(
-            f"train:{model.title}",
-            Trained,
-            ("features", "split"),
-            [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version(), *before],
-            train.REVISION,
-            lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
-        )
-    trains = tuple(name for name in chain.stages if name.startswith("train:"))
+    # What was trained before there were decisions is not trained again for one that says nothing.
+    decision = [] if job.decision == Decision() else [job.decision.model_dump(mode="json")]
+    if job.compared is not None:
+        trains = _add_comparison(chain, job, job.compared, decision)
+    else:
+        for model in job.listed_models:
+            before = [] if model.continue_from is None else [earlier[model.title]]
+            chain.add(
+                f"train:{model.title}",
+                Trained,
+                ("features", "split"),
+                [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version(), *decision, *before],
+                train.REVISION,
+                lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
+            )
+        trains = tuple(name for name in chain.stages if name.startswith("train:"))
     chain.add(
         "evaluate",
         Evaluation,
-        ("features", "split", *trains),
+        ("features", "split", *trains, *(("compare",) if job.compared else ())),
         [job.metric, job.data.protected],
         evaluate.REVISION,
-        lambda c, m: evaluate.run(c, m["features"], m["split"], [m[t] for t in trains]),
+        lambda c, m: evaluate.run(c, m["features"], m["split"], [m[t] for t in trains], m.get("compare")),
     )
     needs = ("features", "split", "evaluate")
     if job.explain.rows != "none":
@@ -343,7 +357,7 @@ def _add_model_stages(chain: _Chain, job: Job, earlier: Mapping[str, str]) -> No
             needs,
             [job.explain.rows, job.explain.top_k, job.explain.dtype],
             explain.REVISION,
-            lambda c, m: explain.run(c, m["features"], m["split"], _best(m)),
+            lambda c, m: explain.run(c, m["features"], m["split"], best_of(m)),
         )
     if job.predict.rows != "none":
         chain.add(
@@ -352,13 +366,49 @@ def _add_model_stages(chain: _Chain, job: Job, earlier: Mapping[str, str]) -> No
             needs,
             job.predict.rows,
             predict.REVISION,
-            lambda c, m: predict.run(c, m["features"], m["split"], _best(m)),
+            lambda c, m: predict.run(c, m["features"], m["split"], best_of(m)),
         )
 
 
-def _best(made: Made) -> Trained:
+def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[Any]) -> tuple[str, ...]:
+    """What comes before `evaluate` where models are compared by folds; the stage that trains the best."""
+    chain.add(
+        "folds",
+        Folds,
+        ("etl", "split"),
+        compared.model_dump(mode="json", exclude={"time_limit"}),
+        folds.REVISION,
+        lambda c, m: folds.run(c, m["etl"], m["split"]),
+    )
+    base = digest([chain.stages[name].fingerprint for name in ("features", "folds")])
+
+    def trials(context: Context, made: Made) -> tuple[Trials, Placement]:
+        return trials_of(context, made["etl"], made["split"], len(made["features"].names), made["folds"], base)
+
+    models = job.models if isinstance(job.models, str) else [model.model_dump(mode="json") for model in job.models]
+    installed = {name: entry.version() for name, entry in CATALOGUE.items() if entry.installed}
+    chain.add(
+        "compare",
+        Comparison,
+        ("features", "folds"),
+        [models, job.metric, job.seed, compared.time_limit, installed, *decision],
+        compare.REVISION,
+        lambda c, m: compare.run(c, m["split"], m["folds"], *trials(c, m)),
+    )
+    chain.add(
+        "refit",
+        Trained,
+        ("features", "split", "compare"),
+        [job.seed, *decision],
+        train.REVISION,
+        lambda c, m: train.refit(c, m["features"], m["split"], m["compare"], trials(c, m)[0]),
+    )
+    return ("refit",)
+
+
+def best_of(made: Made) -> Trained:
     """The model that the evaluation puts first."""
-    best: Trained = made[f"train:{made['evaluate'].best}"]
+    best: Trained = made["refit"] if "refit" in made else made[f"train:{made['evaluate'].best}"]
     return best
 
 
@@ -381,6 +431,8 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
     """Runs the stages that have no outcome yet, or all of them when `fresh`."""
     made: dict[str, Artifact] = {}
     records: list[Record] = []
+    unsettled: set[str] = set()
+    """Stages of which another attempt might make something else, and those that are made from them."""
     outcomes = {stage.name: None if fresh else cached(context.store, stage) for stage in stages}
     context.missing = {stage.name: stage.folder for stage in stages if outcomes[stage.name] is None}
     for stage in stages:
@@ -400,7 +452,8 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
                 if fresh and stage.artifact is Trained:
                     forget_checkpoints(context.store, stage.fingerprint)
                 artifact = stage.function(context, made)
-                if artifact.is_final and not stage.always:
+                unsettled |= {stage.name} if not artifact.is_final or unsettled & set(stage.needs) else set()
+                if stage.name not in unsettled and not stage.always:
                     context.store.write_json(f"{stage.folder}/{OUTCOME}", artifact.model_dump(mode="json"))
                     if stage.artifact is Trained:
                         forget_checkpoints(context.store, stage.fingerprint)

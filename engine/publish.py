@@ -16,6 +16,7 @@ import pyarrow as pa
 from treadle.engine import delta
 from treadle.engine.artifacts import (
     Artifact,
+    Comparison,
     Evaluation,
     Explanation,
     Features,
@@ -66,12 +67,14 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
     evaluation, rule = made["evaluate"], made["split"]
     assert isinstance(evaluation, Evaluation)
     assert isinstance(rule, SplitRule)
-    commit("leaderboard", [_leaderboard(context, evaluation)], "evaluate")
+    commit("leaderboard", [_rows(context, "leaderboard", evaluation.rows)], "evaluate")
+    if isinstance(comparison := made.get("compare"), Comparison):
+        commit("folds", [_rows(context, "folds", comparison.folds)], "compare")
     if isinstance(predictions := made.get("predict"), Predictions):
         commit("predictions", predictions.table, "predict")
     if isinstance(explanation := made.get("explain"), Explanation):
         commit("explanations", explanation.table, "explain")
-    best = made[f"train:{evaluation.best}"]
+    best = made["refit"] if "refit" in made else made[f"train:{evaluation.best}"]
     assert isinstance(best, Trained)
     fingerprint = fingerprints["publish"]
     raw = source_of(made[context.job.rows_from])
@@ -108,13 +111,14 @@ def _commit(context: Context, name: str, parts: Sequence[Part], fingerprint: str
     )
 
 
-def _leaderboard(context: Context, evaluation: Evaluation) -> Part:
-    """The leaderboard as a Parquet file: the metrics of the task, then what each model cost."""
-    names = list(dict.fromkeys(name for row in evaluation.rows for name in row))
-    types = {"model": pa.string(), "error": pa.string(), "rows_used": pa.int64(), "peak_bytes": pa.int64()}
+def _rows(context: Context, name: str, rows: Sequence[Mapping[str, Any]]) -> Part:
+    """A leaderboard as a Parquet file: the metrics of the task, then what each model cost."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    whole = dict.fromkeys(("rows_used", "peak_bytes", "fold"), pa.int64())
+    types = {"model": pa.string(), "error": pa.string(), **whole}
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in names])
-    table = pa.Table.from_pylist([dict(row) for row in evaluation.rows], schema)
-    return context.store.write_parquet(f"{context.folder}/leaderboard.parquet", table)
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema)
+    return context.store.write_parquet(f"{context.folder}/{name}.parquet", table)
 
 
 def _bundle(
@@ -191,4 +195,5 @@ def _reserve(context: Context) -> int:
 
 def _metrics(evaluation: Evaluation, name: str) -> dict[str, Any]:
     (row,) = [row for row in evaluation.rows if row["model"] == name]
-    return {key: value for key, value in row.items() if isinstance(value, float)}
+    held_out = {f"test_{key}": value for key, value in (evaluation.held_out or {}).items()}
+    return {key: value for key, value in row.items() if isinstance(value, float)} | held_out

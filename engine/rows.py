@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from treadle.engine.artifacts import Piece, Prepared, SplitRule
+from treadle.engine.artifacts import Folds, Piece, Prepared, SplitRule
 from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
 from treadle.engine.inputs import row_bytes
@@ -45,6 +45,23 @@ def _program(context: Context, prepared: Prepared, kinds: Mapping[str, str], sta
     return Program(context.store, context.backend, tuple(kinds.items()), id_column, steps)
 
 
+class Gathered(Protocol):
+    """Prepared rows that statistics can be gathered of."""
+
+    def reduce(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+        """The merged results of `function(frame, role, *args)` of every partition."""
+
+
+@dataclass(frozen=True)
+class HereRows:
+    """Prepared rows that are in this process: frames with their roles."""
+
+    frames: Sequence[tuple[pd.DataFrame, str]]
+
+    def reduce(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+        return merge([function(frame, role, *args) for frame, role in self.frames])
+
+
 @dataclass
 class Rows:
     """Prepared rows by partition; held on the workers after the first pass when they fit."""
@@ -78,6 +95,16 @@ class Rows:
             for frame, role, own in zip(self.frames, roles, more, strict=True)
         ]
 
+    def reduce(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+        """The merged results of `function(frame, role, *args)` of every partition."""
+        return self.context.reduce(self.map(function, *args), merge)
+
+    def hold(self) -> list[Future]:
+        """The frames of all partitions, on the workers from now on."""
+        if self.frames is None:
+            self.frames = self.context.submit(self.program.rows, self.partitions)
+        return self.frames
+
     def release(self) -> None:
         """Lets the workers forget the rows; later passes read them again."""
         self.frames = None
@@ -91,25 +118,54 @@ def read_and_apply(
     return function(program.rows(partition), role, *args)
 
 
-def split_keys(frame: pd.DataFrame, job: Job, kind: str) -> np.ndarray:
-    """The key of every row by which a split orders it: a hash of its id or group, or its time."""
-    split = job.split
-    if kind in ("time", "group"):
-        column = frame[split.column]  # type: ignore[union-attr]
-        if kind == "time" and column.isna().any():
-            raise DataError(
-                f"split: column '{column.name}' is null in {int(column.isna().sum())} rows; filter them out."
-            )
-        return hash_keys(column, job.seed) if kind == "group" else ordered_keys(column)
-    return hash_keys(frame[ROW_ID], job.seed)
+def row_keys(frame: pd.DataFrame, kind: str, column: str | None, seed: int) -> np.ndarray:
+    """uint64: the key of every row by which a split or folds order it: a hash of its id or group, or its time."""
+    if kind == "time":
+        nulls = int(frame[column].isna().sum())
+        if nulls:
+            raise DataError(f"split: column '{column}' is null in {nulls} rows; filter them out.")
+        return ordered_keys(frame[column])
+    return hash_keys(frame[column if kind == "group" else ROW_ID], seed)
+
+
+def folds_of(frame: pd.DataFrame, target: np.ndarray, folds: Folds) -> np.ndarray:
+    """int64 (rows,): the fold of every row as if it was for training, by its class code, or its value, in `target`.
+
+    Of folds by time -1 is what lies before the first.
+    """
+    import pandas as pd
+
+    if folds.kind == "given":
+        return frame[folds.column].astype(pd.CategoricalDtype(list(folds.values))).cat.codes.to_numpy().astype(np.int64)
+    keys = row_keys(frame, folds.kind, folds.column, folds.seed)
+    out = np.zeros(len(frame), dtype=np.int64)
+    of_class = np.nan_to_num(target).astype(np.int64) if folds.kind == "stratified" else out
+    for code, bounds in enumerate(folds.bounds):
+        mine = of_class == code
+        out[mine] = np.searchsorted(np.asarray(bounds, dtype=np.uint64), keys[mine], side="right")
+    return out - 1 if folds.kind == "time" else out
 
 
 def assign(frame: pd.DataFrame, role: str, job: Job, rule: SplitRule) -> tuple[np.ndarray, np.ndarray]:
-    """Target (class code or value; NaN where null or not looked at) and whether each row is a test row."""
+    """Target (class code or value; NaN where null or not looked at) and whether each row is a test row.
+
+    By the rule of a fold the target is also NaN, so that they are left out, in rows that have no part in it.
+    """
+    target, test = _sides(frame, role, job, rule)
+    if rule.folds is None:
+        return target, test
+    fold = folds_of(frame, target, rule.folds)
+    no_part = test | (fold > rule.fold if rule.folds.kind == "time" else False)
+    return np.where(no_part, np.nan, target), fold == rule.fold
+
+
+def _sides(frame: pd.DataFrame, role: str, job: Job, rule: SplitRule) -> tuple[np.ndarray, np.ndarray]:
     target = target_codes(frame[job.data.target], rule) if rule.has_target else np.full(len(frame), np.nan)
     if rule.kind in ("none", "path"):
         return target, np.full(len(frame), role == "test")
-    keys = split_keys(frame, job, rule.kind)
+    if rule.kind == "folds":
+        return target, frame[rule.column].isna().to_numpy(bool)
+    keys = row_keys(frame, rule.kind, rule.column, job.seed)
     if rule.kind == "time":
         return target, keys >= np.uint64(rule.bounds[0])
     bounds = np.asarray(rule.bounds, dtype=np.uint64)

@@ -14,7 +14,7 @@ from treadle.engine.artifacts import Prepared, SplitRule
 from treadle.engine.context import Context
 from treadle.engine.job import MAX_CLASSES, Job
 from treadle.engine.models.base import Task
-from treadle.engine.rows import Rows, split_keys
+from treadle.engine.rows import Rows, row_keys
 from treadle.engine.target import (
     Class,
     TargetCounts,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REVISION = 1
-SplitKind = Literal["random", "stratified", "time", "group", "path"]
+SplitKind = Literal["random", "stratified", "time", "group", "path", "folds"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,7 @@ def run(context: Context, prepared: Prepared) -> SplitRule:
     job = context.job
     target_kind = prepared.kinds[job.data.target] if job.data.target is not None else ""
     kind = kind_of(job, target_kind)
-    futures = Rows.of(context, prepared).map(partial_of, job, kind)
-    found: Partial = context.reduce(futures, merge)
+    found: Partial = Rows.of(context, prepared).reduce(partial_of, merge, job, kind)
     task, classes = task_of(job, target_kind, found.target)
     if kind == "stratified" and task == "regression":
         kind = "random"
@@ -58,12 +57,14 @@ def run(context: Context, prepared: Prepared) -> SplitRule:
     bounds, test_rows = _bounds(job, kind, classes, found)
     nulls = found.target.nulls
     rows = found.target.rows - nulls
-    if test_rows in (0, rows):
+    if test_rows == rows or (test_rows == 0 and kind != "folds"):
         raise DataError(
             f"split: kind '{kind}' puts {test_rows} of {rows} rows into the test set; "
             "both sides need rows, so choose another test_size or kind."
         )
     warnings = []
+    if test_rows == 0:
+        warnings.append("every row has a fold, so that there are no test rows beside the folds")
     if nulls and job.models:
         warnings.append(f"{nulls} rows have no target and are left out")
     return SplitRule(
@@ -91,11 +92,16 @@ def check(job: Job, kinds: Mapping[str, str]) -> Task | None:
     RequestError
         The first that does not fit.
     """
-    if job.split is not None and job.split.kind == "time" and kinds[job.split.column] in ("text", "bool"):
-        raise RequestError(
-            f"split: column '{job.split.column}' is {kinds[job.split.column]}; kind: time orders the rows by a "
-            "timestamp or a number."
-        )
+    by_time = [
+        ("split", "kind", job.split.column if job.split is not None and job.split.kind == "time" else None),
+        ("compare", "by", job.compare.column if job.compare is not None and job.compare.by == "time" else None),
+    ]
+    for section, key, column in by_time:
+        if column is not None and kinds[column] in ("text", "bool"):
+            raise RequestError(
+                f"{section}: column '{column}' is {kinds[column]}; {key}: time orders the rows by a timestamp or a "
+                "number."
+            )
     return check_target(job, kinds[job.data.target or ""]) if job.looks_at_target else None
 
 
@@ -114,13 +120,15 @@ def partial_of(frame: pd.DataFrame, role: str, job: Job, kind: str) -> Partial:
         known = frame[frame[job.data.target].notna()]
         values = known[job.data.target]
     keys: dict[Class | None, QuantileSketch] = {}
-    if kind != "path":
-        row_keys = split_keys(known, job, kind)
-        keys[None] = sketch_keys(row_keys)
+    if kind not in ("path", "folds"):
+        of_rows = row_keys(known, kind, getattr(job.split, "column", None), job.seed)
+        keys[None] = sketch_keys(of_rows)
         if kind == "stratified" and values is not None and len(counted.values) <= MAX_CLASSES:
             for value in counted.values:
-                keys[value] = sketch_keys(row_keys[(values == value).to_numpy(bool)])
+                keys[value] = sketch_keys(of_rows[(values == value).to_numpy(bool)])
     test_rows = len(known) if role == "test" else 0
+    if kind == "folds":
+        test_rows = int(known[job.split.column].isna().sum())  # type: ignore[union-attr]
     return Partial(counted, keys, test_rows)
 
 
@@ -135,7 +143,7 @@ def merge(partials: list[Partial]) -> Partial:
 
 def _bounds(job: Job, kind: str, classes: tuple[Class, ...], found: Partial) -> tuple[tuple[int, ...], int]:
     """Thresholds of the keys, and the number of test rows that they give."""
-    if kind == "path":
+    if kind in ("path", "folds"):
         return (), found.test_rows
     share = getattr(job.split, "test_size", 0.25)
     if kind == "time":

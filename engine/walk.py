@@ -16,6 +16,7 @@ from treadle.engine.exchange import (
     exchange,
     exchange_both,
     exchanged,
+    keys_repeated,
     merged,
     refuse_too_many,
     width_of,
@@ -31,6 +32,7 @@ from treadle.engine.relational import (
     Select,
     Union,
 )
+from treadle.engine.relational.keys import repeats
 from treadle.errors import RequestError
 
 if TYPE_CHECKING:
@@ -147,9 +149,18 @@ class Walk:
         self._lose(step.index)
         here = self.program, self.partitions
         matched, files = exchange_both(self.context, here, (program, there), keys, step.index, ("rows", "side"))
+        if operation.how in ("left", "inner"):
+            self._tell_repeats(step, keys_repeated(self.context, program, matched, step.index, operation.on))
         self._go_on_from(matched, files, step.index)
         self.held = frozenset(keys)
         self.add(replace(step, multiplies=operation.how == "left"))
+
+    def _tell_repeats(self, step: Step, keys: int) -> None:
+        """That a join makes more rows than there were."""
+        assert isinstance(step.operation, Join)
+        if keys:
+            path = step.operation.with_.path
+            self.warnings.append(f"{step.where}: {keys} keys occur more than once in {path}; rows multiply")
 
     def _with_side(self, step: Step, frame: pd.DataFrame) -> Step:
         """The step with the small table that it takes, written beside the rows."""
@@ -159,11 +170,8 @@ class Walk:
         operation = step.operation
         twice = 0
         if isinstance(operation, Join) and operation.how in ("left", "inner"):
-            twice = int(frame.duplicated(subset=list(operation.on)).sum())
-        if twice:
-            self.warnings.append(
-                f"{step.where}: {twice} keys occur more than once in {operation.with_.path}; rows multiply"  # type: ignore[attr-defined]
-            )
+            twice = repeats(frame, operation.on)
+            self._tell_repeats(step, twice)
         return replace(step, side=part.path, side_kinds=tuple(kinds_of(frame).items()), multiplies=twice > 0)
 
     def union(self, step: Step, operation: Union, inspected: Inspected) -> None:

@@ -82,6 +82,35 @@ def bench_etl(
         _measured(etl.run(whole(rows), repeats, data, memory, peers, out, _say(as_json)), as_json)
 
 
+@bench.command("leaderboard")
+def bench_leaderboard(
+    data_set: Annotated[str, typer.Option(help="diabetes, adult or all.")] = "all",
+    data: Annotated[Path | None, typer.Option(help="Folder that has them; else scikit-learn's own stands in.")] = None,
+    repeats: Repeats = 3,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the training rows.")] = 10,
+    models: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this model; may be given several times.")
+    ] = None,
+    peer: Annotated[list[str] | None, typer.Option(help="sklearn or pycaret; what is there when absent.")] = None,
+    pycaret_python: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Interpreter of an environment that has PyCaret.")
+    ] = None,
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Fifteen classifiers by folds, beside a plain scikit-learn loop and PyCaret."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import leaderboard
+
+        peers = peer or (leaderboard.PEERS if pycaret_python else leaderboard.PEERS[:1])
+        for name in leaderboard.data_sets(data_set, data, out):
+            result = leaderboard.run(
+                name, repeats, data, models or (), peers, pycaret_python, out, _say(as_json), folds
+            )
+            _measured(result, as_json)
+
+
 @bench.command("gpu")
 def bench_gpu(
     model: Models = None,

@@ -111,7 +111,7 @@ def show_run(run: Run, full: bool) -> None:
     if "contract" in results:
         _contract(results["contract"]["verdicts"], full)
     if "evaluate" in results:
-        _leaderboard(results["evaluate"])
+        _leaderboard(results["evaluate"], len(results["folds"]["rows"]) if "folds" in results else None)
     if run.importance:
         top = list(run.importance.items())[:TOP_FEATURES]
         table = Table(
@@ -155,19 +155,28 @@ def _contract(verdicts: Sequence[Mapping[str, Any]], full: bool) -> None:
         out.print(title)
 
 
-def _leaderboard(evaluation: Mapping[str, Any]) -> None:
+def _leaderboard(evaluation: Mapping[str, Any], folds: int | None) -> None:
+    from treadle.engine.job import THRESHOLD
+
+    where = "on the test rows" if folds is None else f"mean of {folds} folds"
     rows: Sequence[Mapping[str, Any]] = evaluation["rows"]
     shown = [m for m in METRICS if any(row.get(m) is not None for row in rows)]
-    table = Table(title=f"Leaderboard by {evaluation['metric']}, on the test rows", title_justify="left")
+    thresholds: Mapping[str, float] = evaluation.get("thresholds", {})
+    decided = any(threshold != THRESHOLD for threshold in thresholds.values())
+    table = Table(title=f"Leaderboard by {evaluation['metric']}, {where}", title_justify="left")
     table.add_column("model")
-    for name in [*shown, "train s"]:
+    for name in [*shown, *(["threshold"] if decided else []), "train s"]:
         table.add_column(name, justify="right")
     for row in rows:
         if row["error"]:
             table.add_row(row["model"], f"failed: {row['error']}")
         else:
-            table.add_row(row["model"], *(_number(row.get(m)) for m in shown), f"{row['train_seconds']:.1f}")
+            values = [row.get(m) for m in shown] + ([thresholds.get(row["model"])] if decided else [])
+            table.add_row(row["model"], *map(_number, values), f"{row['train_seconds']:.1f}")
     out.print(table)
+    if held_out := evaluation.get("held_out"):
+        measured = ", ".join(f"{name} {_number(held_out[name])}" for name in shown if name in held_out)
+        out.print(f"{evaluation['best']}, trained on all training rows, on the test rows: {measured}")
 
 
 def _stages(manifest: Mapping[str, Any]) -> None:

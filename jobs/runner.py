@@ -49,10 +49,10 @@ LIBRARIES = (
     "sqlglot",
     "pydantic",
 )
-IN_MANIFEST = ("read", "duplicates", "contract", "split", "evaluate", "explain")
+IN_MANIFEST = ("read", "duplicates", "contract", "split", "folds", "compare", "evaluate", "explain")
 """Stages whose artifacts, without their file lists, are results that a reader of the manifest wants."""
 NOT_IN_MANIFEST = {
-    "table", "files", "partitions", "quarantine", "origins", "source", "left_out", "warnings", "fell_back",
+    "table", "files", "partitions", "quarantine", "origins", "source", "left_out", "warnings", "fell_back", "configs",
 }  # fmt: skip
 
 

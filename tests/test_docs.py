@@ -33,7 +33,9 @@ from treadle.engine.job import (
     NUMBERS_ARE_CLASSES_UP_TO,
     REGRESSION_METRICS,
     BadRows,
+    Costs,
     Data,
+    Decision,
     Job,
     Split,
 )
@@ -325,6 +327,12 @@ DOCUMENTED: list[tuple[str, set[str]]] = [
     ("## features", FEATURE_OPERATIONS | literals(Selector) | literals(DateParts.model_fields["parts"].annotation)),
     ("## split", tags(Split, "kind")),
     ("## models, metric, explain, predict", {*MODEL_NAMES, *CLASSIFICATION_METRICS, *REGRESSION_METRICS}),
+    (
+        "## decision",
+        {*Decision.model_fields, *Costs.model_fields}.union(
+            *(literals(field.annotation) for field in Decision.model_fields.values())
+        ),
+    ),
     ("## data", {*Data.model_fields, *BadRows.model_fields}),
     (
         "## Where it runs",

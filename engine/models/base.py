@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import importlib
@@ -12,6 +13,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from treadle.engine.backend import Backend
+from treadle.engine.job import THRESHOLD
+from treadle.engine.models.calibration import Calibration, logistic
 from treadle.engine.store import Store
 from treadle.errors import StorageError
 
@@ -40,6 +43,12 @@ class Model(ABC):
 
     on_device: ClassVar[bool] = False
     """Whether there are kernels for rows on a device."""
+
+    calibration: Calibration | None = None
+    """What makes probabilities of its margins and scores; see `decided`."""
+
+    threshold: float = THRESHOLD
+    """A row with a score above it is of the positive class, of two classes."""
 
     def margin(self, matrix: np.ndarray) -> np.ndarray:
         """float64 margins; a row's is the same to the last bit whatever rows are beside it."""
@@ -84,27 +93,52 @@ class Model(ABC):
     @property
     def has_probabilities(self) -> bool:
         """Whether scores of classes are probabilities; others only rank and decide. Of numbers always."""
-        return self.link != "decision"
+        return self.link != "decision" or self.calibration is not None
 
     def scores(self, margin: np.ndarray) -> np.ndarray:
-        """Probability of the positive class, or of each class, or the value.
+        """Probability of the positive class, or of each class, or the value; calibrated where the model is.
 
         Without probabilities the same functions of the margin are taken, so that scores are between 0 and 1, and
-        above 0.5 for the positive class.
+        above 0.5 for a positive margin.
         """
+        scores = self._linked(margin)
+        return scores if self.calibration is None else self.calibration.apply(margin, scores)
+
+    def _linked(self, margin: np.ndarray) -> np.ndarray:
+        """`scores` without calibration."""
         several = self.task == "multiclass"
         if self.link == "logistic" or (self.link == "decision" and not several):
-            return np.exp(-np.logaddexp(0.0, -margin))
+            return logistic(margin)
         if self.link == "softmax" or self.link == "decision":
             shifted = np.exp(margin - margin.max(axis=1, keepdims=True))
             return shifted / shifted.sum(axis=1, keepdims=True)
         return margin
 
     def classes(self, scores: np.ndarray) -> np.ndarray:
-        """The predicted class code, or the value."""
+        """The predicted class code, or the value. Of several classes it is the one with the highest score."""
         if self.task == "multiclass":
             return scores.argmax(axis=1)
-        return (scores > 0.5).astype(np.int64) if self.task == "binary" else scores
+        return (scores > self.threshold).astype(np.int64) if self.task == "binary" else scores
+
+
+def decided(model: Model, calibration: Calibration | None, threshold: float = THRESHOLD) -> Model:
+    """A model with a calibration and a threshold in place of its own; the one given stays as it is.
+
+    Raises
+    ------
+    ValueError
+        They are not for models of this task.
+    """
+    if calibration is not None and (model.task == "regression" or len(calibration.curves) != model.outputs):
+        raise ValueError(f"a calibration of {len(calibration.curves)} curves is not for this {model.task} model")
+    if threshold != THRESHOLD and model.task != "binary":
+        raise ValueError(f"a threshold of {threshold} is for two classes, and not for a {model.task} model")
+    if not np.isfinite(threshold):
+        raise ValueError(f"a threshold of {threshold} is no number")
+    # Margins, and what they are computed of, are shared.
+    found = copy.copy(model)
+    found.calibration, found.threshold = calibration, threshold
+    return found
 
 
 FORMATS: Mapping[str, str] = {
@@ -123,7 +157,12 @@ def save_model(model: Model, store: Store, folder: str) -> None:
     """Writes a model into a folder; model.json, written last, says what it is."""
     document = model.save(store, folder)
     common = {"format": model.format, "task": model.task, "link": model.link, "features": model.features}
-    store.write_json(f"{folder}/model.json", {**common, **document})
+    decision: dict[str, Any] = {}
+    if model.calibration is not None:
+        decision["calibration"] = model.calibration.document()
+    if model.threshold != THRESHOLD:
+        decision["threshold"] = model.threshold
+    store.write_json(f"{folder}/model.json", {**common, **document, **decision})
 
 
 def load_model(store: Store, folder: str) -> Model:
@@ -143,7 +182,12 @@ def _loaded(store: Store, folder: str, stamp: str) -> Model:
     try:
         module, _, name = FORMATS[document["format"]].partition(":")
         model: Model = getattr(importlib.import_module(module), name).load(store, folder, document)
-        return model
+        calibration = document.get("calibration")
+        return decided(
+            model,
+            None if calibration is None else Calibration.of(calibration),
+            float(document.get("threshold", THRESHOLD)),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise StorageError(
             f"{store.path(folder)}/model.json is no model that this Treadle reads: {error!r}. "

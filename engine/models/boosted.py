@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,10 +44,25 @@ def said_by(error: Exception) -> str:
     return re.sub(r"^\[[0-9:]+\] [^ ]+: (Check failed: )?", "", first)
 
 
+_limit: ContextVar[int | None] = ContextVar("threads of a task", default=None)
+
+
+@contextlib.contextmanager
+def threads_limited(threads: int) -> Iterator[None]:
+    """Leaves a task, this thread of a worker, so many threads: its neighbours have the others."""
+    token = _limit.set(threads)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
+
+
 def task_threads() -> int:
-    """Threads that a task may use: those of its Dask worker; all cores (0) outside of one."""
+    """Threads that a task may use: those of its Dask worker, or fewer; all cores (0) outside of one."""
     from distributed import get_worker
 
+    if (limit := _limit.get()) is not None:
+        return limit
     try:
         return get_worker().state.nthreads
     except ValueError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -87,11 +88,18 @@ class Entry:
     """Parameters that may be set; when None all that the library's class names and the engine does not set."""
     monotone: bool = False
     """Whether it takes `monotone_constraints`, by feature."""
+    effort: int = 1
+    """About how long training takes beside the others, on a few thousand rows: from 1 to 100."""
 
     def estimator(self, task: Task) -> Any:
         """The library's class."""
         module, _, name = self.estimators["regression" if task == "regression" else "classification"].partition(":")
         return getattr(importlib.import_module(module), name)
+
+    @property
+    def installed(self) -> bool:
+        """Whether its library is."""
+        return importlib.util.find_spec(self.library.replace("scikit-learn", "sklearn")) is not None
 
     def version(self) -> str:
         """Of the library; RequestError says how to install it where it is missing."""
@@ -190,6 +198,34 @@ CHOICES: Mapping[tuple[str, str], tuple[str, ...]] = {
 """Where a library takes more than the engine can keep to: answers drawn at random, averages, functions."""
 
 
+FAST = 20
+"""The most effort of a model of the preset `fast`."""
+
+
+def candidates(job: Job, task: Task) -> tuple[ModelConfig, ...]:
+    """The models that a job trains: those that it lists, or those of its preset that do the task."""
+    if not isinstance(job.models, str):
+        return job.models
+    return tuple(
+        ModelConfig(name=name)
+        for name, entry in CATALOGUE.items()
+        if task in entry.tasks and entry.installed and (job.models == "all" or entry.effort <= FAST)
+    )
+
+
+def not_installed(job: Job, task: Task) -> tuple[str, ...]:
+    """Models of a preset that are left out, since their libraries are not there."""
+    if not isinstance(job.models, str):
+        return ()
+    return tuple(name for name, entry in CATALOGUE.items() if task in entry.tasks and not entry.installed)
+
+
+def nulls_refused(config: ModelConfig, columns: Sequence[str]) -> str:
+    """Why a model that takes no nulls cannot be trained on such features."""
+    remedy = f"{{op: impute, columns: [{listed(columns)}]}}"
+    return f"features have nulls, which {config.name} does not take; add {remedy} to features"
+
+
 def check_models(job: Job, task: Task | None) -> None:
     """Refuses a model that does not fit the task (when it is known) and parameters that its library does not have.
 
@@ -199,7 +235,7 @@ def check_models(job: Job, task: Task | None) -> None:
         Of the first model that is refused, also when its library is not installed, or when no model can have the
         metric that chooses the best.
     """
-    for config in job.models:
+    for config in job.listed_models:
         entry = CATALOGUE[config.name]
         if task is not None and task not in entry.tasks:
             fitting = [name for name, other in CATALOGUE.items() if task in other.tasks]
@@ -210,13 +246,16 @@ def check_models(job: Job, task: Task | None) -> None:
             )
         entry.version()
         _check_params(config, entry, [task] if task else sorted(entry.tasks))
-        _check_boosting(config)
-    if task in CLASSES and not any(CATALOGUE[config.name].probabilities for config in job.models):
+        _check_boosting(config, job.compared is not None)
+    listed_models = job.listed_models
+    calibrated = job.decision.calibrate is not None
+    if task in CLASSES and not calibrated and not any(CATALOGUE[c.name].probabilities for c in listed_models):
         metric = job.metric_for(str(task))
-        if metric in NEED_PROBABILITIES and job.models:
+        if metric in NEED_PROBABILITIES and listed_models:
             raise RequestError(
                 f"metric: '{metric}' needs probabilities, and none of the models gives them "
-                f"([{listed(config.title for config in job.models)}]). Choose another metric, such as accuracy or auc."
+                f"([{listed(config.title for config in listed_models)}]). Choose another metric, such as accuracy "
+                "or auc."
             )
 
 
@@ -252,8 +291,14 @@ def _check_params(config: ModelConfig, entry: Entry, tasks: Sequence[Task]) -> N
             raise RequestError(f"models: params of {config.name}: XGBoost says: {said}")
 
 
-def _check_boosting(config: ModelConfig) -> None:
+def _check_boosting(config: ModelConfig, by_folds: bool) -> None:
     """Refuses early stopping and continued training of boosters that cannot be cut, or gone on from, at a round."""
+    for key in ("early_stopping", "continue_from"):
+        if by_folds and getattr(config, key) is not None:
+            raise RequestError(
+                f"models: {key} of {config.title}: models that are compared by folds are trained without it. Leave it "
+                "out, or compare."
+            )
     linear = "its booster gblinear has no trees; choose gbtree"
     if config.early_stopping is not None:
         if is_linear(config.params):

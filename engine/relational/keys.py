@@ -43,6 +43,12 @@ def numbered(keys: np.ndarray) -> tuple[np.ndarray, int]:
     return codes, len(first)
 
 
+def repeats(frame: pd.DataFrame, on: Sequence[str]) -> int:
+    """How many keys occur more than once; a key with a null matches nothing, and is none."""
+    keys = frame[list(on)].dropna()
+    return len(keys[keys.duplicated()].drop_duplicates())
+
+
 def matches(series: pd.Series, keys: pd.Index) -> np.ndarray:
     """The position of each value among distinct keys, (rows,) int64; -1 for null and for what is not there."""
     if series.dtype.kind in "OU":

@@ -12,8 +12,8 @@ import pandas as pd
 from treadle.engine.artifacts import SplitRule
 from treadle.engine.backend import kinds_of
 from treadle.engine.encoders import Fitted, Kind, Training, apply
-from treadle.engine.features import fit, inputs_of
 from treadle.engine.job import Job
+from treadle.engine.recipe import fit, inputs_of
 
 
 @dataclass
@@ -23,14 +23,8 @@ class Parts:
     frames: Sequence[pd.DataFrame]
     roles: Sequence[str]
 
-    @property
-    def context(self) -> Parts:
-        return self
-
-    def map(self, function: Callable[..., Any], *args: Any) -> list[Any]:
-        return [function(frame, role, *args) for frame, role in zip(self.frames, self.roles, strict=True)]
-
-    def reduce(self, partials: list[Any], merge: Callable[[list[Any]], Any]) -> Any:
+    def reduce(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+        partials = [function(frame, role, *args) for frame, role in zip(self.frames, self.roles, strict=True)]
         while len(partials) > 1:
             partials = [merge(partials[i : i + 2]) for i in range(0, len(partials), 2)]
         return merge(partials)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from sklearn import dummy, ensemble, linear_model, metrics, neighbors, neural_network, svm, tree
 
 from treadle.engine.artifacts import SplitRule
+from treadle.engine.fitting import fit_estimator
 from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Model, Task, load_model, save_model
@@ -22,7 +23,6 @@ from treadle.engine.models.catalogue import CATALOGUE, check_models
 from treadle.engine.models.constraints import by_place
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.store import Store
-from treadle.engine.train import fit_estimator
 from treadle.errors import DataError, RequestError
 from treadle.kernels.metrics import (
     binary_metrics,

@@ -416,3 +416,27 @@ def test_refusals(
     monkeypatch.setattr(exchange, "BUCKET_BYTES", 1)
     with pytest.raises(TreadleError, match=message):
         prepare(client, folder, rows(np.random.default_rng(6), 40), tables, 3, **sections)
+
+
+@pytest.mark.parametrize("how", ["left", "inner", "semi"])
+def test_a_join_that_multiplies_rows_says_so_however_the_tables_meet(
+    client: Client, folder: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(exchange, "BUCKET_BYTES", 300)
+    there = pd.DataFrame(
+        {
+            "key": pd.array([0, 0, 0, 1, 2, 2, 3, None, None], dtype="Int64"),
+            "day": [0, 0, 1, 0, 2, 2, 0, 0, 0],
+            "more": range(9),
+        }
+    )
+    there.to_parquet(folder / "many.parquet")
+    frame = rows(np.random.default_rng(9), 60)
+    for on, keys in ((("key",), 2), (("key", "day"), 2)):
+        join = {"op": "join", "with": {"path": "many.parquet", "columns": [*on, "more"]}, "on": list(on), "how": how}
+        for limit in (2**30, 0):
+            monkeypatch.setattr(sides, "broadcast_limit", lambda _, limit=limit: limit)
+            tables = [join, {"op": "drop", "columns": ["word"]}]
+            _, prepared = prepare(client, folder, frame, tables, 3)
+            said = f"tables.0 (join): {keys} keys occur more than once in {folder}/many.parquet; rows multiply"
+            assert prepared.warnings == (() if how == "semi" else (said,))

@@ -14,8 +14,8 @@ from tests.engine.parts import Parts, applied, by_path, fitted_on, job_of
 from treadle.engine.artifacts import SplitRule
 from treadle.engine.backend import kinds_of
 from treadle.engine.encoders import Fitted
-from treadle.engine.features import Recipe, fit, inputs_of, make_block
 from treadle.engine.operation import ROW_ID
+from treadle.engine.recipe import Recipe, fit, inputs_of, make_block
 from treadle.engine.rows import assign
 from treadle.errors import RequestError
 
@@ -126,9 +126,9 @@ def test_a_round_gathers_all_that_is_known(sections: list[dict[str, Any]], passe
 class Counted(Parts):
     passes = 0
 
-    def map(self, function: Any, *args: Any) -> list[Any]:
+    def reduce(self, function: Any, merge: Any, *args: Any) -> Any:
         self.passes += 1
-        return super().map(function, *args)
+        return super().reduce(function, merge, *args)
 
 
 EVERYTHING = [

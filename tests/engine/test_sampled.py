@@ -13,12 +13,12 @@ import pytest
 from numpy.typing import NDArray
 
 from treadle.engine.artifacts import SplitRule
+from treadle.engine.fitting import fit_estimator
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models import sampled
 from treadle.engine.models.base import load_model, save_model
 from treadle.engine.models.sampled import CELLS, SampledModel, draw_background
 from treadle.engine.store import Store
-from treadle.engine.train import fit_estimator
 from treadle.errors import StorageError
 
 ROWS = 150

@@ -48,7 +48,7 @@ def rule_of(
     """What the stage makes of these partitions."""
     job = job_of(**sections, **({"split": how} if how else {}))
     rows = Parts(frames, roles or ["any"] * len(frames))
-    context: Any = SimpleNamespace(job=job, live={"rows": rows}, reduce=rows.reduce)
+    context: Any = SimpleNamespace(job=job, live={"rows": rows})
     prepared: Any = SimpleNamespace(kinds=kinds_of(frames[0]))
     return split.run(context, prepared)
 

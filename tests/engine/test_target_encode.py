@@ -18,9 +18,10 @@ from treadle.engine.artifacts import SplitRule
 from treadle.engine.backend import kinds_of
 from treadle.engine.encoders import Fitted, FittedTarget, Training, to_matrix
 from treadle.engine.encoders.base import Kind
-from treadle.engine.features import Recipe, check, fit, inputs_of, make_block
+from treadle.engine.features import check
 from treadle.engine.job import Job
 from treadle.engine.operation import ROW_ID
+from treadle.engine.recipe import Recipe, fit, inputs_of, make_block
 from treadle.engine.rows import hash_keys
 from treadle.errors import DataError, RequestError
 from treadle.kernels.hashing import mix64

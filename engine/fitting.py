@@ -1,0 +1,86 @@
+"""On a worker: fits any model of the catalogue on training rows in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from treadle.engine.artifacts import SplitRule
+from treadle.engine.exact.classes import weights_by_code
+from treadle.engine.exact.fit import fit
+from treadle.engine.exact.params import trains_exactly
+from treadle.engine.job import Model as ModelConfig
+from treadle.engine.models.base import Model
+from treadle.engine.models.boosted import native_params, quiet, task_threads, train_booster
+from treadle.engine.models.booster import model_of_booster
+from treadle.engine.models.catalogue import CATALOGUE, Entry
+from treadle.engine.models.fitted import fitted_model
+from treadle.engine.models.heard import heard
+from treadle.engine.passes import OverRows, Rows
+from treadle.errors import DataError, listed
+
+
+def fit_model(
+    config: ModelConfig, rule: SplitRule, matrix: np.ndarray, target: np.ndarray, gathered: dict[str, Any], seed: int
+) -> tuple[Model, list[str]]:
+    """A model of float32 rows (rows, features) and their targets; also what is to be said of it.
+
+    `gathered` is kept by the caller, for the other models of the same rows: moments that several are solved from.
+
+    Raises
+    ------
+    DataError
+        The rows lack a class, or do not allow the model.
+    """
+    if trains_exactly(config):
+        rows = Rows(matrix, target, np.arange(len(target)))
+        return fit(config, rule.task, rule.classes, OverRows([rows], found=gathered))
+    model, _, said = fit_estimator([(matrix, target)], config, rule, seed)
+    return model, said
+
+
+def fit_estimator(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], config: ModelConfig, rule: SplitRule, seed: int
+) -> tuple[Model, int, list[str]]:
+    """Fits a model on all parts together: its rows; also what is to be said of it, or its library warned of.
+
+    Raises
+    ------
+    DataError
+        The training rows lack a class.
+    """
+    entry, task = CATALOGUE[config.name], rule.task
+    # Coefficients are solved for in the data's type, and float32 stops short of convergence.
+    kind = np.float64 if entry.family in ("linear", "network") else np.float32
+    matrix = np.concatenate([part[0] for part in parts]).astype(kind, copy=False)
+    target = np.concatenate([part[1] for part in parts])
+    # Such an estimator would have fewer outputs than there are classes.
+    lacking = [name for code, name in enumerate(rule.classes) if not (target == code).any()]
+    if lacking:
+        raise DataError(f"no training row is of class {listed(map(repr, lacking))}; choose another split")
+    if entry.family == "boosted":
+        rounds, params = native_params(config.params, task, len(rule.classes), seed)
+        with quiet():
+            raw = train_booster(matrix, target, params, rounds)
+        model, reasons = model_of_booster(task, raw)
+        return model, len(target), reasons
+    estimator = make_estimator(entry, config, rule, seed)
+    with heard() as said:
+        estimator.fit(matrix, target if task == "regression" else target.astype(np.int64))
+    return fitted_model(entry, task, estimator, matrix, target, seed), len(target), sorted(set(said))
+
+
+def make_estimator(entry: Entry, config: ModelConfig, rule: SplitRule, seed: int) -> Any:
+    """The library's estimator with the engine's seed and threads, where it takes them."""
+    params: dict[str, Any] = dict(config.params)
+    for name in ("class_weight", "class_weights"):
+        if isinstance(given := params.get(name), Mapping):
+            params[name] = dict(enumerate(weights_by_code(given, rule.classes, f"{name} of {config.title}")))
+    known = entry.known(rule.task)
+    engine: dict[str, Any] = {"random_state": seed, "thread_count": task_threads() or -1}
+    if entry.family != "linear":
+        engine["n_jobs"] = task_threads() or None
+    taken = {name: value for name, value in engine.items() if name in known}
+    return entry.estimator(rule.task)(**{**entry.defaults, **params, **taken})

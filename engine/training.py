@@ -1,0 +1,83 @@
+"""Trains any model of the catalogue on rows that lie on the workers.
+
+Boosted trees and what is solved from sums over rows (`treadle.engine.exact`) train over the cluster, on all rows;
+all other models on one worker, which takes a sample where it has not the room for all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from treadle.engine.blocks import Block
+from treadle.engine.boosting import train_boosted
+from treadle.engine.exact.fit import fit, kinds_of
+from treadle.engine.exact.params import trains_exactly
+from treadle.engine.fitting import fit_estimator
+from treadle.engine.job import Model as ModelConfig
+from treadle.engine.models.base import Model
+from treadle.engine.models.boosted import is_linear
+from treadle.engine.models.catalogue import CATALOGUE, candidates, nulls_refused
+from treadle.engine.models.constraints import by_place
+from treadle.engine.passes import OverBlocks
+from treadle.engine.relational.keys import hash_keys
+from treadle.engine.training_rows import TrainingRows
+from treadle.errors import DataError
+from treadle.kernels.hashing import uniform
+
+WORKER_SHARE = 0.25
+"""Share of a worker's memory that the training rows of a single-worker model may take (float64)."""
+
+
+def train_model(training: TrainingRows, config: ModelConfig, notes: list[str]) -> tuple[Model, int]:
+    """A model, and how many rows it was trained on; what is to be said of it is added to the notes.
+
+    Raises
+    ------
+    DataError
+        The rows do not allow the model.
+    """
+    context, rule = training.context, training.rule
+    if not CATALOGUE[config.name].nulls and (nulls := training.null_features()):
+        raise DataError(nulls_refused(config, nulls))
+    config = by_place(config, training.names)
+    if trains_on_devices(config):
+        return train_boosted(training, config, notes)
+    if trains_exactly(config):
+        passes = OverBlocks(training, kinds_of(candidates(context.job, rule.task)))
+        model, said = fit(config, rule.task, rule.classes, passes)
+        notes += [f"{config.title}: {text}" for text in said]
+        return model, rule.train_rows
+    return _train_on_worker(training, config, notes)
+
+
+def trains_on_devices(config: ModelConfig) -> bool:
+    """Whether a model is trained by all workers together, and on GPUs where the job runs on some."""
+    return CATALOGUE[config.name].family == "boosted" and not is_linear(config.params)
+
+
+def _train_on_worker(training: TrainingRows, config: ModelConfig, notes: list[str]) -> tuple[Model, int]:
+    context, rule = training.context, training.rule
+    fits = int(context.room.memory * WORKER_SHARE / (8 * len(training.names)))
+    share = min(1.0, fits / rule.train_rows)
+    if share < 1.0:
+        notes.append(
+            f"{config.title}: trained on a sample of about {fits} of {rule.train_rows} rows, "
+            "which is what a worker holds"
+        )
+    kept = context.submit_like(sample, training.blocks(), share, context.job.seed)
+    future = context.client.submit(fit_estimator, kept, config, rule, context.job.seed, pure=False)
+    model, rows, said = context.gather([future])[0]
+    notes += [f"{config.title}: {text}" for text in said]
+    return model, rows
+
+
+def sample(block: Block, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """On a worker: the training rows, or those of them that a hash of their id draws."""
+    import pandas as pd
+
+    mask = ~block.test
+    if share < 1.0:
+        ids = pd.Series(block.ids.to_pandas())
+        mask &= uniform(hash_keys(ids, seed + 1)) < share
+    rows = block.take(mask)
+    return rows.matrix, rows.target
