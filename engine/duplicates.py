@@ -19,7 +19,7 @@ from treadle.engine.exchange import Partitions, bucket_count, exchange, exchange
 from treadle.engine.found import find, numbers_of
 from treadle.engine.inputs import row_bytes
 from treadle.engine.left_out import row_numbers, write_left_out
-from treadle.engine.operation import ROW_ID, Operation
+from treadle.engine.operation import ROW_ID, ROW_ORDER, Operation
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Dedupe
 from treadle.engine.relational.keys import ordered_keys
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 REVISION = 1
 DIGEST = ("high", "low")
 """Columns of the two halves of a row's digest."""
+EXCHANGED = {ROW_ID: "int", ROW_ORDER: "int", **dict.fromkeys(DIGEST, "int")}
+"""What is exchanged of a row, with the kinds of the columns."""
 STARTS = (0x0000000000000000, 0xD1B54A32D192ED03)
 """What the digests of the two halves begin with: any two numbers that differ."""
 

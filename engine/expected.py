@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from treadle.engine import sides
+from treadle.engine.duplicates import EXCHANGED
+from treadle.engine.exact.params import trains_exactly
 from treadle.engine.exchange import bucket_count, refuse_too_many, width_of
 from treadle.engine.inputs import row_bytes
 from treadle.engine.job import Job
@@ -57,8 +59,7 @@ def memory(
     partition = -(-rows // partitions) * max(row_bytes(inputs.main.kinds), row_bytes(programs[-1].output()))
     total = tables.rows * tables.width
     matrix = tables.rows * features * 4 if job.models else 0
-    continued = any(model.continue_from is not None for model in job.listed_models)
-    of_features = (CONTINUED_COPIES if continued else FEATURE_COPIES) * matrix // workers.count
+    of_features = _copies(job) * matrix // workers.count
     tasks = PEAK_PARTITIONS * workers.threads * max(partition, tables.bucket)
     needed = WORKER_OWN + tables.broadcast + tasks + of_features
     held = 0
@@ -70,9 +71,19 @@ def memory(
                 f"partitions, {features} features), and may use {mib(workers.limit)}; "
                 f"{_remedy(tables, partition, partitions, of_features, workers)}, or raise cluster.memory."
             )
-    return Memory(
-        partition, tables.bucket, tables.broadcast, total, matrix, tables.exchanged, needed + held, workers.limit
-    )
+    # Digests are gone before rows are exchanged.
+    digests = rows * row_bytes(EXCHANGED) if job.data.duplicates != "keep" else 0
+    exchanged = max(tables.exchanged, digests)
+    return Memory(partition, tables.bucket, tables.broadcast, total, matrix, exchanged, needed + held, workers.limit)
+
+
+def _copies(job: Job) -> int:
+    """How many times the matrix of features exists at once."""
+    if any(model.continue_from is not None for model in job.listed_models):
+        return CONTINUED_COPIES
+    # What is solved from sums over rows goes over the blocks, and copies none.
+    exact = job.compared is None and all(trains_exactly(model) for model in job.listed_models)
+    return 1 if exact else FEATURE_COPIES
 
 
 def _remedy(tables: _Tables, partition: int, partitions: int, of_features: int, workers: Workers) -> str:

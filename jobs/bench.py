@@ -111,6 +111,23 @@ def bench_leaderboard(
             _measured(result, as_json)
 
 
+@bench.command("exact")
+def bench_exact(
+    rows: Annotated[str, typer.Option(help="Number of rows, e.g. 1e7.")] = "1e6",
+    fitting: Annotated[str, typer.Option(help="Training rows of scikit-learn, at most.")] = "1e6",
+    data: Annotated[Path | None, typer.Option(help="Folder of make-data transactions; else made anew.")] = None,
+    memory: Annotated[str | None, typer.Option(help="Limit of each worker, e.g. 2GB.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Models that are solved from sums over rows, beside scikit-learn's."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import exact
+
+        _measured(exact.run(whole(rows), whole(fitting), data, memory, out, _say(as_json)), as_json)
+
+
 @bench.command("gpu")
 def bench_gpu(
     model: Models = None,

@@ -224,6 +224,8 @@ def show_plan(plan: Plan) -> None:
         said = ", ".join(f"{_size(size)} {what}" for what, size in parts.items() if size)
         limit = f" of {_size(memory.worker_limit)}" if memory.worker_limit else ""
         out.print(f"Estimated memory: {said}; peak {_size(memory.worker_peak)}{limit} a worker")
+        if plan.placement:
+            out.print(f"Comparing models: {plan.placement}")
         if memory.exchanged:
             out.print(f"Estimated disk for rows on their way to those of the same key: {_size(memory.exchanged)}")
 

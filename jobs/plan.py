@@ -14,6 +14,7 @@ from treadle.engine.expected import Memory, mib
 from treadle.engine.inputs import row_bytes
 from treadle.engine.pipeline import Inputs, Stage
 from treadle.engine.store import Store
+from treadle.engine.trials.placement import place
 from treadle.engine.workers import WORKER_OWN, Workers
 from treadle.errors import RequestError
 from treadle.jobs.device import Device, choose_device, on_device
@@ -37,6 +38,8 @@ class Plan:
     features: tuple[str, ...]
     """As far as they are known: the levels of one_hot are found by fitting (`column=?`)."""
     memory: Memory | None
+    placement: str | None = None
+    """Where models are compared by folds, and why, as far as rows and features are known."""
 
     def describe(self) -> dict[str, Any]:
         """For the manifest and for --json."""
@@ -56,6 +59,7 @@ class Plan:
                 for s in self.stages
             ],
             "memory": None if self.memory is None else vars(self.memory),
+            "placement": self.placement,
         }
 
 
@@ -78,13 +82,17 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
     if rows is not None and inputs.test is not None:
         rows += inputs.test.rows or 0
     partitions = None
-    memory = None
+    memory, placement = None, None
     workers = _workers(spec, on_device(spec.cluster, device))
     if rows is not None:
         chosen = spec.data.partitions or workers.partitions(rows, row_bytes(inputs.main.kinds))
         partitions = min(chosen, max(rows, 1))
         memory = expected.memory(spec.job, inputs, programs, partitions, len(features), workers)
-    return Plan(spec, root, inputs, stages, cached, device, reason, rows, partitions, tuple(features), memory)
+        if spec.job.compared is not None:
+            placement = place(rows, len(features), spec.job.compared.folds, workers).reason
+    return Plan(
+        spec, root, inputs, stages, cached, device, reason, rows, partitions, tuple(features), memory, placement
+    )
 
 
 def _workers(spec: JobSpec, profile: Profile) -> Workers:

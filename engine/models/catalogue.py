@@ -129,7 +129,13 @@ def _sklearn(family: Family, module: str, classifier: str | None, regressor: str
 
 CATALOGUE: Mapping[str, Entry] = {
     "xgboost": _entry(
-        "boosted", "xgboost:XGBClassifier", "xgboost:XGBRegressor", nulls=True, monotone=True, library="xgboost"
+        "boosted",
+        "xgboost:XGBClassifier",
+        "xgboost:XGBRegressor",
+        nulls=True,
+        monotone=True,
+        library="xgboost",
+        effort=8,
     ),
     "lightgbm": _entry(
         "additive",
@@ -142,6 +148,7 @@ CATALOGUE: Mapping[str, Entry] = {
         extra="boosters",
         params=LIGHTGBM,
         monotone=True,
+        effort=6,
     ),
     "catboost": _entry(
         "additive",
@@ -153,14 +160,17 @@ CATALOGUE: Mapping[str, Entry] = {
         extra="boosters",
         params=CATBOOST,
         monotone=True,
+        effort=100,
     ),
-    "gradient_boosting": _sklearn("additive", "ensemble", "GradientBoostingClassifier", "GradientBoostingRegressor"),
-    "ada_boost": _sklearn("additive", "ensemble", "AdaBoostClassifier", None),
+    "gradient_boosting": _sklearn(
+        "additive", "ensemble", "GradientBoostingClassifier", "GradientBoostingRegressor", effort=30
+    ),
+    "ada_boost": _sklearn("additive", "ensemble", "AdaBoostClassifier", None, effort=10),
     "random_forest": _sklearn(
-        "forest", "ensemble", "RandomForestClassifier", "RandomForestRegressor", nulls=True, monotone=True
+        "forest", "ensemble", "RandomForestClassifier", "RandomForestRegressor", nulls=True, monotone=True, effort=16
     ),
     "extra_trees": _sklearn(
-        "forest", "ensemble", "ExtraTreesClassifier", "ExtraTreesRegressor", nulls=True, monotone=True
+        "forest", "ensemble", "ExtraTreesClassifier", "ExtraTreesRegressor", nulls=True, monotone=True, effort=16
     ),
     "decision_tree": _sklearn(
         "forest", "tree", "DecisionTreeClassifier", "DecisionTreeRegressor", nulls=True, monotone=True
@@ -178,7 +188,7 @@ CATALOGUE: Mapping[str, Entry] = {
     "lda": _sklearn("linear", "discriminant_analysis", "LinearDiscriminantAnalysis", None),
     "qda": _sklearn("gaussian", "discriminant_analysis", "QuadraticDiscriminantAnalysis", None),
     "naive_bayes": _sklearn("gaussian", "naive_bayes", "GaussianNB", None),
-    "mlp": _sklearn("network", "neural_network", "MLPClassifier", "MLPRegressor"),
+    "mlp": _sklearn("network", "neural_network", "MLPClassifier", "MLPRegressor", effort=40),
     "dummy": _sklearn(
         "constant",
         "dummy",

@@ -127,6 +127,35 @@ def test_fraud_needs_polars(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_exact_models_are_measured_beside_scikit_learns(tmp_path: Path) -> None:
+    out = tmp_path / "exact.json"
+    said = treadle_says("bench", "exact", "--rows", "8e3", "--fitting", "3e3", "--out", out).stdout
+    found = json.loads(out.read_text())
+    assert (found["treadle"]["rows"], found["treadle"]["features"], found["scikit-learn"]["rows"]) == (6000, 30, 3000)
+    passes = {name: one["passes"] for name, one in found["treadle"]["models"].items()}
+    assert passes.pop("logistic_regression") > 1
+    # One gathers for all of them; of a single partition the look for nulls counts, too.
+    assert sum(passes.values()) <= 2
+    for name, one in found["treadle"]["models"].items():
+        assert one["auc"] == pytest.approx(found["scikit-learn"]["models"][name]["auc"], abs=0.1)
+        assert name in said
+
+
+@pytest.mark.slow
+def test_a_leaderboard_is_measured_beside_scikit_learns_loop(tmp_path: Path) -> None:
+    out = tmp_path / "board.json"
+    models = ["--models", "lda", "--models", "naive_bayes"]
+    treadle_says(
+        "bench", "leaderboard", "--repeats", "1", "--folds", "3", *models, "--data-set", "diabetes", "--out", out
+    )
+    found = json.loads(out.read_text())
+    assert [row["side"] for row in found["table"]] == ["treadle", "sklearn"]
+    for turn in (found["turns"]["treadle"][0], found["turns"]["sklearn"][0]):
+        assert sorted(turn["models"]) == ["lda", "naive_bayes"]
+        assert all(len(model["fit_seconds"]) == 3 for model in turn["models"].values())
+
+
+@pytest.mark.slow
 def test_fraud_runs_the_job_and_its_peer(tmp_path: Path) -> None:
     out = tmp_path / "fraud.json"
     said = treadle_says("bench", "fraud", "--rows", "2e4", "--repeats", "1", "--out", out).stdout

@@ -154,3 +154,11 @@ def test_what_does_not_fit_is_refused_with_what_to_change(
 ) -> None:
     with pytest.raises(RequestError, match=f"The job does not fit: .* {remedy}"):
         memory_of(job_of(folder, tables), workers)
+
+
+def test_digests_of_rows_that_may_repeat_take_disk_before_any_rows_do(folder: Path) -> None:
+    """Of a row its id, its place and two halves of a digest."""
+    job = job_of(folder, [])
+    counted = job.model_copy(update={"data": job.data.model_copy(update={"duplicates": "count"})})
+    assert memory_of(job).exchanged == 0
+    assert memory_of(counted).exchanged == ROWS * row_bytes(dict.fromkeys("abcd", "int"))

@@ -172,6 +172,31 @@ NAMES = [
          {"tables": [{"op": "derive", "name": "joined_hour", "sql": "1"}],
           **feature(op="date_parts", columns=["joined"])}),
 ]  # fmt: skip
+FOLDS = [
+    case("preset misspelt", r"models: 'al' is neither a list of models nor one of \[all, fast\]. Did you mean 'all'\?",
+         {**SIMPLE, "models": "al"}),
+    case("folds without models", "compare: there are no models to compare; name some in models",
+         {**SIMPLE, "models": [], "compare": {"folds": 3}}),
+    case("one fold", "compare.folds: 1 is not allowed; it must be 2 or more", {**SIMPLE, "compare": {"folds": 1}}),
+    case("folds by what is not known", r"compare.by: 'groups' is not allowed.*Did you mean 'group'\?",
+         {**SIMPLE, "compare": {"by": "groups"}}),
+    case("groups of no column", "compare.column: missing; by: group needs the column that it goes by",
+         {**SIMPLE, "compare": {"by": "group"}}),
+    case("column of no group", "compare.column is for by: group or by: time; leave one of them out",
+         {**SIMPLE, "compare": {"column": "city"}}),
+    case("column of folds", r"'cty' was not found in the rows after tables.*Did you mean 'city'\?",
+         {"compare": {"by": "group", "column": "cty"}}),
+    case("folds by the order of text", "compare: column 'city' is text; by: time orders the rows by a timestamp or a",
+         {"compare": {"by": "time", "column": "city"}}),
+    case("folds twice", "compare: split: {kind: folds} has the folds already; leave folds, by and column out",
+         {**SIMPLE, "split": {"kind": "folds", "column": "city"}, "compare": {"folds": 3}}),
+    case("time limit that is none", "compare.time_limit: 'soon' is no span of time; write a number and one of",
+         {**SIMPLE, "compare": {"time_limit": "soon"}}),
+    case("early stopping in folds", "early_stopping of xgboost: models that are compared by folds are trained without",
+         {**SIMPLE, "models": [{"name": "xgboost", "early_stopping": {"rounds": 5}}], "compare": {"folds": 3}}),
+    case("decision without folds", r"decision.threshold: .* needs folds. Add compare: {folds: 10}, or leave it out",
+         {**SIMPLE, "decision": {"threshold": "f1"}}),
+]  # fmt: skip
 MODELS = [
     case("metric of numbers for classes", r"metric: 'rmse' is not for classification, .*; use one of \[accuracy, auc,",
          {"metric": "rmse", **SIMPLE}),
@@ -221,7 +246,7 @@ PLACES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "words"), [*INPUTS, *MISSING_COLUMNS, *TYPES, *NAMES, *MODELS, *PLACES])
+@pytest.mark.parametrize(("changes", "words"), [*INPUTS, *MISSING_COLUMNS, *TYPES, *NAMES, *FOLDS, *MODELS, *PLACES])
 def test_a_wrong_request_is_refused_before_anything_runs(
     people: Published, monkeypatch: pytest.MonkeyPatch, changes: Changes, words: str
 ) -> None:
