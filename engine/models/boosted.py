@@ -89,8 +89,11 @@ def is_linear(params: Mapping[str, Any]) -> bool:
 
 
 def drops_trees(params: Mapping[str, Any]) -> bool:
-    """Whether a model of such parameters leaves trees out while it trains, and weighs them again each time."""
-    return params.get("booster") == "dart" or any(params.get(name) for name in DROPS)
+    """Whether a model of such parameters leaves trees out while it trains, and weighs them again each time.
+
+    XGBoost goes by them alone: the booster dart without any of them is gbtree.
+    """
+    return any(params.get(name) for name in DROPS)
 
 
 def native_params(params: Mapping[str, Any], task: Task, classes: int, seed: int) -> tuple[int, dict[str, Any]]:
