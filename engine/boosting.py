@@ -107,7 +107,7 @@ def _trained(
         reason = f"{config.title}: a worker was lost during training, attempt {attempt}"
         context.events.emit(context.stage, "progress", done=state.rounds, total=recipe.rounds, note=reason)
         start = f"round {state.rounds}" if state.rounds else "the start"
-        notes.append(f"{reason}; trained again from {start}, the last segment of rounds")
+        notes.append(f"{reason}; trained again from {start}")
 
     used: list[str] = []
     while not recipe.is_over(state.rounds, state.losses):

@@ -77,8 +77,8 @@ def check_earlier(job: Job, task: Task | None, features: Sequence[str], store: S
         if earlier.drops_trees != drops_trees(config.params):
             has = "was" if earlier.drops_trees else "was not"
             raise RequestError(
-                f"{where}: it {has} trained with dropout of trees (booster dart, rate_drop or one_drop), and the "
-                "params say otherwise, which XGBoost would not heed; give it the same."
+                f"{where}: it {has} trained with dropout of trees (rate_drop, one_drop or skip_drop), and the params "
+                "say otherwise, which XGBoost would not heed; give it the same."
             )
         parallel = config.params.get("num_parallel_tree", 1)
         if earlier.parallel != parallel:

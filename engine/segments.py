@@ -123,7 +123,8 @@ def _begun(
     has_data, has_booster = allreduce(np.array(here, dtype=np.int32), Op.MIN)
     if not has_data:
         shard.made.clear()
-        _make_data(shard, recipe)
+        # All of it or nothing: a task that was broken off in between leaves nothing that passes for whole.
+        shard.made = _data_of(shard, recipe)
     if live is not None and has_data and has_booster:
         booster = live[1]
     else:
@@ -133,19 +134,21 @@ def _begun(
     return booster, shard.made[TRAIN], shard.made.get(HELD)
 
 
-def _make_data(shard: Shard, recipe: Recipe) -> None:
+def _data_of(shard: Shard, recipe: Recipe) -> dict[str, xgboost.DMatrix]:
     import xgboost
 
     threads = task_threads()
     matrix, target = shard.train
+    made: dict[str, xgboost.DMatrix] = {}
     if recipe.before:
         # The thresholds of an earlier model lie anywhere between these rows' bins: it needs the values.
-        shard.made[TRAIN] = xgboost.DMatrix(matrix, target, nthread=threads)
+        made[TRAIN] = xgboost.DMatrix(matrix, target, nthread=threads)
     else:
         bins = recipe.params.get("max_bin")
-        shard.made[TRAIN] = xgboost.QuantileDMatrix(matrix, target, max_bin=bins, nthread=threads)
+        made[TRAIN] = xgboost.QuantileDMatrix(matrix, target, max_bin=bins, nthread=threads)
     if recipe.patience is not None:
-        shard.made[HELD] = xgboost.DMatrix(*shard.held, nthread=threads)
+        made[HELD] = xgboost.DMatrix(*shard.held, nthread=threads)
+    return made
 
 
 def loss_of(booster: xgboost.Booster, held: xgboost.DMatrix) -> float:

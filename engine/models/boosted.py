@@ -28,6 +28,8 @@ XGBOOST_FILE = "model.ubj"
 """XGBoost's own file, in UBJSON."""
 BOOSTERS = ("gbtree", "dart", "gblinear")
 DROPOUT = frozenset({"sample_type", "normalize_type", "rate_drop", "one_drop", "skip_drop"})
+DROPS = ("rate_drop", "one_drop", "skip_drop")
+"""Those of them that make XGBoost drop trees, unless they are 0."""
 OWN_PARAMS: Mapping[str, frozenset[str]] = {
     "gbtree": DROPOUT,
     "dart": DROPOUT,
@@ -87,8 +89,11 @@ def is_linear(params: Mapping[str, Any]) -> bool:
 
 
 def drops_trees(params: Mapping[str, Any]) -> bool:
-    """Whether a model of such parameters leaves trees out while it trains, and weighs them again each time."""
-    return params.get("booster") == "dart" or any(params.get(name) for name in ("rate_drop", "one_drop"))
+    """Whether a model of such parameters leaves trees out while it trains, and weighs them again each time.
+
+    XGBoost goes by them alone: the booster dart without any of them is gbtree.
+    """
+    return any(params.get(name) for name in DROPS)
 
 
 def native_params(params: Mapping[str, Any], task: Task, classes: int, seed: int) -> tuple[int, dict[str, Any]]:

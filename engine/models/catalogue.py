@@ -324,7 +324,7 @@ def _check_boosting(config: ModelConfig, by_folds: bool) -> None:
             raise RequestError(f"models: early_stopping of {config.title}: {linear}, or leave early_stopping out.")
         if drops_trees(config.params):
             raise RequestError(
-                f"models: early_stopping of {config.title}: with dropout (booster dart, rate_drop or one_drop) later "
+                f"models: early_stopping of {config.title}: with dropout (rate_drop, one_drop or skip_drop) later "
                 "rounds weigh earlier trees anew, so that the best round is gone when it is known. Leave one of the "
                 "two out."
             )

@@ -94,6 +94,10 @@ class Driver:
         lines = self.log("events.jsonl").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
+    def told(self, words: str) -> list[dict[str, Any]]:
+        """What the run has said with such words in its note."""
+        return [event for event in self.events() if words in str(event.get("note"))]
+
     def wait_until(self, what: str, found: Callable[[], bool]) -> None:
         """Waits for something to come about; a run that ends before fails the test."""
 

@@ -20,7 +20,13 @@ CACHED = ("read", "etl", "split", "features")
 
 def boosting(driver: Driver) -> None:
     """Until XGBoost's tasks have found each other."""
-    driver.wait_until("boosting", lambda: driver.log("workers.log").count("got rank") == 2)
+    driver.wait_until("boosting", lambda: driver.log("workers.log").count("got rank") >= 2)
+
+
+def going_on(driver: Driver) -> None:
+    """Until they have again, after the first segment of rounds."""
+    driver.wait_until("a checkpoint", lambda: bool(driver.told("50/120 rounds")))
+    driver.wait_until("the second segment", lambda: driver.log("workers.log").count("got rank") >= 4)
 
 
 def finding_each_other(driver: Driver) -> None:
@@ -41,9 +47,10 @@ def stage(name: str) -> Callable[[Driver], None]:
     return wait
 
 
-def test_a_driver_killed_in_training(spec: Spec, undisturbed: Run, tmp_path: Path) -> None:
-    with Driver(spec, tmp_path) as driver:
-        boosting(driver)
+def driver_killed(spec: Spec, folder: Path, moment: Callable[[Driver], None]) -> Driver:
+    """The run after one that was killed in training, done and ended."""
+    with Driver(spec, folder) as driver:
+        moment(driver)
         assert len(driver.workers()) == 2
         driver.strike(signal.SIGKILL)
         driver.wait_until_gone()
@@ -51,7 +58,7 @@ def test_a_driver_killed_in_training(spec: Spec, undisturbed: Run, tmp_path: Pat
         assert not list(driver.root.glob("tables/*/*/_delta_log/*"))
         assert len(driver.leftovers()) == 1  # nobody was left to remove it; the next run does
     assert [row["status"] for row in list_runs(str(driver.root))] == ["unfinished"]
-    with Driver(spec, tmp_path) as again:
+    with Driver(spec, folder) as again:
         outcome = again.finish()
         assert outcome.status == 0, outcome.err
         again.wait_until_gone()
@@ -59,13 +66,54 @@ def test_a_driver_killed_in_training(spec: Spec, undisturbed: Run, tmp_path: Pat
         assert {name for name, status in statuses.items() if status == "cached"} == set(CACHED)
         assert [f"{name:<28} cached" in outcome.err for name in CACHED] == [True] * 4
         assert again.leftovers() == []
-        assert_same_outcome(again.run(), undisturbed)
+        return again
+
+
+def test_a_driver_killed_in_training_goes_on_from_the_last_checkpoint(
+    spec: Spec, undisturbed: Run, tmp_path: Path
+) -> None:
+    again = driver_killed(spec, tmp_path, going_on)
+    (first,) = again.told("goes on from round")
+    assert first["note"] == "xgboost: goes on from round 50, where an earlier run was broken off"
+    assert [event["note"] for event in again.told("/120 rounds")] == ["100/120 rounds", "120/120 rounds"]
+    assert again.run().manifest["warnings"] == []
+    assert not list(again.root.glob("stages/checkpoints-*"))
+    assert_same_outcome(again.run(), undisturbed)
+
+
+@pytest.mark.slow
+def test_a_driver_killed_before_the_first_checkpoint_begins_anew(
+    spec: Spec, undisturbed: Run, tmp_path: Path
+) -> None:
+    again = driver_killed(spec, tmp_path, boosting)
+    assert again.told("goes on from round") == []
+    assert len(again.told("/120 rounds")) == 3
+    assert_same_outcome(again.run(), undisturbed)
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_counts_for_nothing(spec: Spec, undisturbed: Run, tmp_path: Path) -> None:
+    with Driver(spec, tmp_path) as driver:
+        going_on(driver)
+        driver.strike(signal.SIGKILL)
+        driver.wait_until_gone()
+    (booster,) = driver.root.glob("stages/checkpoints-*/*.ubj")
+    raw = bytearray(booster.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    booster.write_bytes(raw)
+    with Driver(spec, tmp_path) as again:
+        assert again.finish().status == 0
+        again.wait_until_gone()
+    assert again.told("goes on from round") == []
+    assert len(again.told("/120 rounds")) == 3
+    assert not list(again.root.glob("stages/checkpoints-*"))
+    assert_same_outcome(again.run(), undisturbed)
 
 
 def worker_killed(
     spec: Spec, folder: Path, moment: Callable[[Driver], None], delay: float, which: tuple[int, ...]
-) -> Run:
-    """The outcome of a job whose workers `which` are killed some time after a moment."""
+) -> Driver:
+    """A job whose workers `which` are killed some time after a moment; it is done, and ended."""
     with Driver(spec, folder) as driver:
         moment(driver)
         time.sleep(delay)
@@ -77,13 +125,24 @@ def worker_killed(
         assert "Traceback" not in outcome.err
         driver.wait_until_gone()
         assert driver.leftovers() == []
-        return driver.run()
+        return driver
 
 
-def test_a_worker_killed_in_training(spec: Spec, undisturbed: Run, tmp_path: Path) -> None:
-    run = worker_killed(spec, tmp_path, boosting, 0.2, (1,))
-    (warning,) = run.manifest["warnings"]
-    assert "a worker was lost during training, attempt 1; trained again" in warning
+LOST = "xgboost: a worker was lost during training, attempt 1"
+
+
+def test_a_worker_killed_in_training_costs_one_segment(spec: Spec, undisturbed: Run, tmp_path: Path) -> None:
+    driver = worker_killed(spec, tmp_path, going_on, 0.1, (1,))
+    assert driver.run().manifest["warnings"] == [f"{LOST}; trained again from round 50"]
+    told = [(event["done"], event["note"]) for event in driver.told("xgboost: ") + driver.told("/120 rounds")]
+    assert told == [(50, LOST), (50, "50/120 rounds"), (100, "100/120 rounds"), (120, "120/120 rounds")]
+    assert_same_outcome(driver.run(), undisturbed)
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_first_segment(spec: Spec, undisturbed: Run, tmp_path: Path) -> None:
+    run = worker_killed(spec, tmp_path, boosting, 0.1, (1,)).run()
+    assert run.manifest["warnings"] == [f"{LOST}; trained again from the start"]
     assert_same_outcome(run, undisturbed)
 
 
@@ -95,7 +154,7 @@ def test_a_worker_killed_while_the_contract_is_checked(spec: Spec, scheduler: st
             {"expect": "range", "column": "amount", "max": 50, "otherwise": "quarantine"},
         ]
     }
-    run = worker_killed(job, tmp_path, stage("contract"), 0.1, (0,))
+    run = worker_killed(job, tmp_path, stage("contract"), 0.1, (0,)).run()
     elsewhere = {**job, "cluster": {"profile": "address", "address": scheduler}}
     expected = treadle.run(elsewhere, root=str(tmp_path / "undisturbed"))
     assert run.table("quarantine").rows + run.table("etl").rows == 15_000
@@ -117,7 +176,7 @@ def test_a_worker_killed_while_text_is_read(scheduler: str, tmp_path: Path) -> N
         "features": [{"op": "scale", "columns": ["x"]}, {"op": "frequency", "columns": ["word"]}],
     }
     here = {"profile": "local", "workers": 2, "threads": 1, "memory": "2GB"}
-    run = worker_killed({**job, "cluster": here}, tmp_path, stage("read"), 0.1, (0,))
+    run = worker_killed({**job, "cluster": here}, tmp_path, stage("read"), 0.1, (0,)).run()
     elsewhere = {**job, "cluster": {"profile": "address", "address": scheduler}}
     expected = treadle.run(elsewhere, root=str(tmp_path / "undisturbed"))
     assert (run.table("features").rows, run.table("quarantine").rows) == (8 * 29_999, 8)
@@ -143,6 +202,8 @@ def test_a_worker_killed_while_text_is_read(scheduler: str, tmp_path: Path) -> N
         (finding_each_other, 0.8),
         (boosting, 0.0),
         (boosting, 1.0),
+        (going_on, 0.0),
+        (going_on, 0.3),
         (stage("evaluate"), 0.0),
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
@@ -150,12 +211,12 @@ def test_a_worker_killed_while_text_is_read(scheduler: str, tmp_path: Path) -> N
 def test_workers_killed_at_any_moment(
     spec: Spec, undisturbed: Run, tmp_path: Path, moment: Callable[[Driver], None], delay: float, which: tuple[int, ...]
 ) -> None:
-    assert_same_outcome(worker_killed(spec, tmp_path, moment, delay, which), undisturbed)
+    assert_same_outcome(worker_killed(spec, tmp_path, moment, delay, which).run(), undisturbed)
 
 
 @pytest.mark.slow
 def test_the_only_worker_killed(spec: Spec, tmp_path: Path) -> None:
     alone = {**spec, "cluster": {**spec["cluster"], "workers": 1}}
-    run = worker_killed(alone, tmp_path, stage("features"), 0.1, (0,))
+    run = worker_killed(alone, tmp_path, stage("features"), 0.1, (0,)).run()
     assert run.status == "succeeded"
     assert run.leaderboard["error"].isna().all()
