@@ -82,9 +82,7 @@ def test_a_driver_killed_in_training_goes_on_from_the_last_checkpoint(
 
 
 @pytest.mark.slow
-def test_a_driver_killed_before_the_first_checkpoint_begins_anew(
-    spec: Spec, undisturbed: Run, tmp_path: Path
-) -> None:
+def test_a_driver_killed_before_the_first_checkpoint_begins_anew(spec: Spec, undisturbed: Run, tmp_path: Path) -> None:
     again = driver_killed(spec, tmp_path, boosting)
     assert again.told("goes on from round") == []
     assert len(again.told("/120 rounds")) == 3
