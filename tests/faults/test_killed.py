@@ -131,9 +131,12 @@ LOST = "xgboost: a worker was lost during training, attempt 1"
 
 def test_a_worker_killed_in_training_costs_one_segment(spec: Spec, undisturbed: Run, tmp_path: Path) -> None:
     driver = worker_killed(spec, tmp_path, going_on, 0.1, (1,))
-    assert driver.run().manifest["warnings"] == [f"{LOST}; trained again from round 50"]
-    told = [(event["done"], event["note"]) for event in driver.told("xgboost: ") + driver.told("/120 rounds")]
-    assert told == [(50, LOST), (50, "50/120 rounds"), (100, "100/120 rounds"), (120, "120/120 rounds")]
+    ((lost, note),) = [(event["done"], event["note"]) for event in driver.told("xgboost: ")]
+    # The second segment or the third, as busy as the machine is.
+    assert (lost, note) in ((50, LOST), (100, LOST))
+    assert driver.run().manifest["warnings"] == [f"{LOST}; trained again from round {lost}"]
+    rounds = [(event["done"], event["note"]) for event in driver.told("/120 rounds")]
+    assert rounds == [(50, "50/120 rounds"), (100, "100/120 rounds"), (120, "120/120 rounds")]
     assert_same_outcome(driver.run(), undisturbed)
 
 
