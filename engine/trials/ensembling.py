@@ -5,8 +5,9 @@ that fold. So none of them is chosen and measured on the same rows.
 
 Sources: Caruana, Niculescu-Mizil, Crew and Ksikes, "Ensemble selection from libraries of models", ICML 2004; Wolpert,
 "Stacked generalization", Neural Networks 5 (1992); van der Laan, Polley and Hubbard, "Super learner", Statistical
-Applications in Genetics and Molecular Biology 6 (2007), for weights with the least cross-validated loss; Kraft, "A
-software package for sequential quadratic programming", DFVLR-FB 88-28 (1988), for finding them.
+Applications in Genetics and Molecular Biology 6 (2007), for weights with the least cross-validated loss. For finding
+them: Kraft, "A software package for sequential quadratic programming", DFVLR-FB 88-28 (1988), of log loss; Lawson and
+Hanson, "Solving least squares problems" (1974), of squared error.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ TINY = 1e-4
 MOST_ROWS = 50_000
 """Rows that the greedy selection looks at: it computes the metric for every model in every step."""
 EPS = float(np.finfo(np.float64).eps)
-SMALL = 1e-6
-"""Squared errors are in units of the best model's, or of this part of the worst one's where that is larger."""
+SMALL = 1e-8
+"""Residuals are in units of the best model's, or of this part of the worst one's where that is larger."""
 FTOL = 1e-13
 
 
@@ -176,27 +177,40 @@ def _of_actual(library: Library) -> list[np.ndarray]:
 
 
 def _least_loss(columns: np.ndarray, task: Task) -> np.ndarray:
-    """Weights (models,) of the columns of `_of_actual`, by sequential quadratic programming from equal weights."""
+    """Weights (models,) of the columns of `_of_actual`, of sum 1."""
+    if columns.shape[1] == 1:
+        return np.ones(1)
+    weights = _least_squares(columns) if task == "regression" else _least_log_loss(columns)
+    return np.asarray(weights / weights.sum())
+
+
+def _least_squares(residuals: np.ndarray) -> np.ndarray:
+    """Proportional to the weights (models,) with the least squared error, by non-negative least squares.
+
+    As weights w add up to 1, the residual of the average is the average of the residuals, R w. The least of
+    |R v|^2 + (sum(v) - 1)^2 over v = s w is q / (q + 1) with q = |R w|^2, at s = 1 / (q + 1). It grows with q, so that
+    the best v is the best w times a number. Sequential quadratic programming ends too early where the residuals of
+    some models are many times those of others.
+    """
+    from scipy.optimize import nnls
+
+    # The triangle has the same products as the rows, without the loss of digits that squaring them would have.
+    triangle = np.asarray(np.linalg.qr(residuals, mode="r"), dtype=np.float64)
+    sizes = np.linalg.norm(triangle, axis=0)
+    triangle = triangle / (max(sizes.min(), SMALL * sizes.max()) or 1.0)
+    system = np.vstack([triangle, np.ones(triangle.shape[1])])
+    return np.asarray(nnls(system, np.append(np.zeros(len(triangle)), 1.0), maxiter=100 * system.shape[1])[0])
+
+
+def _least_log_loss(probabilities: np.ndarray) -> np.ndarray:
+    """Weights (models,) with the least log loss, by sequential quadratic programming from equal weights."""
     from scipy.optimize import minimize
 
-    models = columns.shape[1]
-    if models == 1:
-        return np.ones(1)
-    if task == "regression":
-        # As the weights add up to 1, the residual of the average is the average of the residuals.
-        products = columns.T @ columns
-        sizes = np.diag(products)
-        products = products / (max(sizes.min(), SMALL * sizes.max()) or 1.0)
+    models = probabilities.shape[1]
 
-        def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-            slope = products @ w
-            return float(w @ slope), 2.0 * slope
-
-    else:
-
-        def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-            p = np.maximum(columns @ w, EPS)
-            return float(-np.log(p).mean()), -(columns / p[:, None]).mean(axis=0)
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        p = np.maximum(probabilities @ w, EPS)
+        return float(-np.log(p).mean()), -(probabilities / p[:, None]).mean(axis=0)
 
     found = minimize(
         loss,
@@ -207,8 +221,7 @@ def _least_loss(columns: np.ndarray, task: Task) -> np.ndarray:
         constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": lambda w: np.ones_like(w)},
         options={"ftol": FTOL, "maxiter": 1000},
     )
-    weights = np.clip(found.x, 0.0, None)
-    return np.asarray(weights / weights.sum())
+    return np.clip(found.x, 0.0, None)
 
 
 def stack(library: Library) -> LinearModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,45 @@ def test_no_weights_on_a_grid_have_less_loss_than_a_blend(task: str, seed: int) 
     losses = (mixed**2 if task == "regression" else -np.log(mixed)).mean(axis=0)
     np.testing.assert_allclose(losses[777], loss(given_, grid[777]))
     assert loss(given_, found) <= losses.min() * (1 + 1e-7)
+
+
+def least_squares(residuals: np.ndarray) -> float:
+    """The slow reference: the least sum of squares over all sets of models that may have weight."""
+    products = residuals.T @ residuals
+    found = []
+    for size in range(1, len(products) + 1):
+        for places in itertools.combinations(range(len(products)), size):
+            inside = products[np.ix_(places, places)]
+            system = np.block([[inside, np.ones((size, 1))], [np.ones((1, size)), np.zeros((1, 1))]])
+            weights = np.linalg.solve(system, np.append(np.zeros(size), 1.0))[:size]
+            if (weights >= 0).all():
+                found.append(float(weights @ inside @ weights))
+    return min(found)
+
+
+@pytest.mark.parametrize("times", [1, 30, 1000, 1e5])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_blend_of_numbers_is_exact_however_much_models_differ(seed: int, times: float) -> None:
+    """A baseline beside a model that is nearly right errs a thousand times as much."""
+    rng = np.random.default_rng(seed)
+    target = rng.normal(size=200)
+    spreads = 0.01 * times ** np.linspace(0, 1, 5)
+    shared = rng.normal(size=200) * 0.005
+    scores = [target + shared + spread * rng.normal(size=200) for spread in spreads]
+    found = blend(Library("regression", (), tuple((score,) for score in scores), (target,)))
+    residuals = np.stack(scores, axis=1) - target[:, None]
+    inside = residuals[:, found > 0]
+    assert ((inside @ found[found > 0]) ** 2).sum() == pytest.approx(least_squares(inside), rel=1e-9)
+    # What is left out had next to no weight, and leaves next to nothing behind.
+    assert ((residuals @ found) ** 2).sum() <= least_squares(residuals) * 1.05
+
+
+def test_of_the_same_values_twice_a_blend_has_the_model_once() -> None:
+    given_ = library("regression", 7, models=3)
+    twice = Library("regression", (), (given_.scores[0], *given_.scores), given_.targets)
+    found = blend(twice)
+    assert 0 in (found[0], found[1])
+    assert loss(twice, found) == pytest.approx(loss(given_, blend(given_)), rel=1e-12)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
