@@ -6,6 +6,7 @@ predictions for the rows of the other folds. Those that predict later are fitted
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.mixing import ENSEMBLE, Ensemble
 from treadle.engine.models.base import Task
 from treadle.engine.models.catalogue import CATALOGUE
+from treadle.engine.models.combination import Combination
 from treadle.engine.store import Store
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.ensembling import Library, Measure, combine_without
@@ -25,7 +27,7 @@ from treadle.engine.trials.mixture import mixture_of
 from treadle.engine.trials.outcome import Outcome, fold_path, key_of, load, path_of, save
 from treadle.errors import DataError, listed
 
-REVISION = 1
+REVISION = 2
 
 
 def run(
@@ -45,22 +47,21 @@ def run(
     measure = Measure(comparison.metric, task, threshold)
     kept = context.client.submit(library_of, *stored, pure=False)
     tasks = [
-        context.client.submit(combine_without, ensemble, kept, measure, fold, pure=False)
-        for fold in (*range(folds.count), None)
+        context.client.submit(timed, ensemble, kept, measure, fold, pure=False) for fold in (*range(folds.count), None)
     ]
     try:
-        *combinations, combination = context.gather(tasks)
+        *combinations, (combination, _) = context.gather(tasks)
     except DataError as error:
         failed = [Outcome(error=str(error))] * folds.count
         return with_row(comparison, ENSEMBLE, failed, folds).model_copy(update={"warnings": tuple(warnings)})
     mixture = mixture_of(ensemble.kind, [config.title for config in configs], combination)
     inside = [own for config, own in zip(configs, found, strict=True) if config.title in mixture.members]
     outcomes = []
-    for fold, own in enumerate(combinations):
+    for fold, (own, seconds) in enumerate(combinations):
         margin = own.margin(library.of_fold(fold))
         score = own.scores(margin)
         metrics = measure.metrics(score, library.targets[fold])
-        outcomes.append(_outcome([outcomes[fold] for outcomes in inside], metrics, margin, score))
+        outcomes.append(_outcome([outcomes[fold] for outcomes in inside], seconds, metrics, margin, score))
     files = tuple(_saved(context, fold, outcome) for fold, outcome in enumerate(outcomes))
     whole = with_row(comparison, ENSEMBLE, outcomes, folds)
     return whole.model_copy(update={"ensemble": mixture, "files": files, "warnings": tuple(warnings)})
@@ -93,12 +94,21 @@ def library_of(
     return Library(task, classes, scores, tuple(targets))
 
 
-def _outcome(members: Sequence[Outcome], metrics: dict[str, float], margin: np.ndarray, score: np.ndarray) -> Outcome:
-    """Of a fold: an ensemble costs what its members cost together."""
+def timed(ensemble: Ensemble, library: Library, measure: Measure, fold: int | None) -> tuple[Combination, float]:
+    """On a worker: as `combine_without`, and the wall seconds that it took."""
+    started = time.perf_counter()
+    combination = combine_without(ensemble, library, measure, fold)
+    return combination, time.perf_counter() - started
+
+
+def _outcome(
+    members: Sequence[Outcome], seconds: float, metrics: dict[str, float], margin: np.ndarray, score: np.ndarray
+) -> Outcome:
+    """Of a fold: an ensemble costs what its members cost together, and the seconds of making one of them."""
     return Outcome(
         metrics=metrics,
         rows=min(member.rows for member in members),
-        train_seconds=sum(member.train_seconds for member in members),
+        train_seconds=sum(member.train_seconds for member in members) + seconds,
         predict_seconds=sum(member.predict_seconds for member in members),
         peak_bytes=max(member.peak_bytes for member in members),
         margin=margin,

@@ -32,6 +32,7 @@ STAGE_MODULES = {
     "folds",
     "compare",
     "tune",
+    "ensemble",
     "evaluate",
     "explain",
     "predict",

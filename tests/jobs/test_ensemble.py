@@ -182,3 +182,57 @@ def test_a_member_that_refuses_nulls_makes_the_ensemble_refuse_them(
     save_model(forests, store, "x")
     assert {"model.json", "model.0.json", "model.0.arrow", "model.1.json", "model.1.arrow"} == set(store.list("x"))
     np.testing.assert_allclose(load_model(store, "x").margin(rows), forests.members[0].margin(rows), rtol=1e-12)
+
+
+SECONDS = ["train_seconds", "predict_seconds", "peak_bytes"]
+
+
+def mixtures(run: Run) -> dict[str, Any]:
+    found: dict[str, Any] = run.manifest["results"]["ensemble"]["ensemble"]
+    return found
+
+
+@pytest.mark.parametrize("kind", ["greedy", "blend", "stack"])
+def test_partitions_change_nothing(run_bent: Callable[..., Run], bent: Path, kind: str) -> None:
+    """Neither what the ensemble is made of nor what it predicts; its members are solved from sums, and trees."""
+    runs = []
+    for partitions in (1, 5):
+        data = {"path": str(bent), "target": "buys", "id": "key", "partitions": partitions}
+        runs.append(
+            run_bent("buys", ["lda", TREE, FOREST], data=data, ensemble={"kind": kind}, explain={"rows": "none"})
+        )
+    one, five = (mixtures(run) for run in runs)
+    assert one["members"] == five["members"]
+    for key in ("weights", "coefficients", "intercept"):
+        np.testing.assert_allclose(one[key], five[key], rtol=1e-6)
+    boards = [run.leaderboard.drop(columns=SECONDS) for run in runs]
+    pd.testing.assert_frame_equal(*boards, rtol=1e-6)
+    assert "ensemble" in boards[0]["model"].tolist()
+    tables = [run.table("predictions").to_pandas().sort_values("id", ignore_index=True) for run in runs]
+    pd.testing.assert_frame_equal(*tables, rtol=1e-6)
+
+
+def test_folds_by_time(run_bent: Callable[..., Run], bent: Path, tmp_path: Path) -> None:
+    """Rows of the first stretch are trained on only, so that no fold has scores of them."""
+    sections: dict[str, Any] = {"ensemble": {"kind": "blend"}, "explain": {"rows": "none"}}
+    frame = pd.read_parquet(bent).assign(at=pd.date_range("2026-01-01", periods=800, freq="h"))
+    frame.to_parquet(bent)
+    run = run_bent(
+        "value",
+        ["linear_regression", FOREST, TREE],
+        tables=[{"op": "drop", "columns": ["buys", "kind"]}],
+        compare={"folds": 3, "by": "time", "column": "at"},
+        **sections,
+    )
+    results = run.manifest["results"]
+    (folder,) = (tmp_path / "root/stages").glob("ensemble-*")
+    kept = [pd.read_parquet(path) for path in sorted(folder.glob("fold-*.parquet"))]
+    assert [len(rows) for rows in kept] == results["folds"]["rows"]
+    assert sum(map(len, kept)) < results["split"]["train_rows"]
+    (trials,) = (tmp_path / "root/stages").glob("trials-*")
+    truth = [pd.read_parquet(path) for path in sorted(trials.glob("fold-*.parquet"))]
+    errors = [metrics.root_mean_squared_error(t["target"], k["score_0"]) for t, k in zip(truth, kept, strict=True)]
+    board = run.leaderboard.set_index("model")
+    assert board["rmse"]["ensemble"] == pytest.approx(np.mean(errors), rel=1e-12)
+    members = mixtures(run)["members"]
+    assert board["train_seconds"]["ensemble"] > board["train_seconds"][members].sum()
