@@ -77,7 +77,7 @@ class Tune(BaseModel):
     trials: Annotated[int, Field(ge=1, le=10_000)] = 30
     """Of each model, beside the one with the params of the spec."""
     budget: str | None = None
-    """Wall clock, e.g. 90s or 10min, after which no trial begins; without end when absent."""
+    """Wall clock, e.g. 90s or 10min, after which no round of trials begins; without end when absent."""
     space: dict[str, dict[str, Dimension]] = Field(default_factory=dict)
     """By title or catalogue name and parameter: in place of the catalogue's, or beside it."""
 
