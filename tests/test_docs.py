@@ -36,7 +36,9 @@ from treadle.engine.job import (
     Costs,
     Data,
     Decision,
+    EarlyStopping,
     Job,
+    Model,
     Split,
 )
 from treadle.engine.models.spaces import SPACES
@@ -47,6 +49,7 @@ from treadle.engine.relational.cast import CastType
 from treadle.engine.relational.window import Function as WindowFunction
 from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
+from treadle.engine.segments import SEGMENT
 from treadle.engine.sides import BROADCAST_BYTES
 from treadle.engine.sql.functions import FUNCTIONS
 from treadle.errors import RequestError
@@ -327,7 +330,10 @@ DOCUMENTED: list[tuple[str, set[str]]] = [
     ("## tables", TABLE_OPERATIONS | literals(Function) | literals(WindowFunction) | literals(CastType)),
     ("## features", FEATURE_OPERATIONS | literals(Selector) | literals(DateParts.model_fields["parts"].annotation)),
     ("## split", tags(Split, "kind")),
-    ("## models, metric, explain, predict", {*MODEL_NAMES, *CLASSIFICATION_METRICS, *REGRESSION_METRICS}),
+    (
+        "## models, metric, explain, predict",
+        {*MODEL_NAMES, *CLASSIFICATION_METRICS, *REGRESSION_METRICS, *Model.model_fields, *EarlyStopping.model_fields},
+    ),
     (
         "## decision",
         {*Decision.model_fields, *Costs.model_fields}.union(
@@ -426,6 +432,9 @@ LIMITS = [
     ("how-it-works.md", f"Beyond {LARGEST_HESSIAN} coefficients"),
     ("how-it-works.md", f"a Hessian is at most {8 * LARGEST_HESSIAN**2 // 10**6} MB"),
     ("how-it-works.md", f"at most {['', 'one time', 'two times', 'three times', 'four times'][ATTEMPTS]} in all"),
+    ("how-it-works.md", f"every {SEGMENT} rounds"),
+    ("spec.md", f"segments of {SEGMENT} rounds"),
+    ("spec.md", f"rounds: {EarlyStopping().rounds}, share: {EarlyStopping().share}"),
 ]
 
 

@@ -74,8 +74,11 @@ def test_a_driver_killed_in_training_goes_on_from_the_last_checkpoint(
 ) -> None:
     again = driver_killed(spec, tmp_path, going_on)
     (first,) = again.told("goes on from round")
-    assert first["note"] == "xgboost: goes on from round 50, where an earlier run was broken off"
-    assert [event["note"] for event in again.told("/120 rounds")] == ["100/120 rounds", "120/120 rounds"]
+    # The second segment or the third, as busy as the machine is.
+    assert first["done"] in (50, 100)
+    assert first["note"] == f"xgboost: goes on from round {first['done']}, where an earlier run was broken off"
+    rounds = [event["done"] for event in again.told("/120 rounds")]
+    assert rounds == [done for done in (50, 100, 120) if done > first["done"]]
     assert again.run().manifest["warnings"] == []
     assert not list(again.root.glob("stages/checkpoints-*"))
     assert_same_outcome(again.run(), undisturbed)
