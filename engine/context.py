@@ -44,6 +44,7 @@ class Context:
     """Called when results are about to be made visible; from then on a run is not to be interrupted."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Stages of the run that had no outcome when it began -> the folders that they write into."""
+    began: float = field(default_factory=time.monotonic)
     size: int = 0
     """Workers of the whole cluster: those when the run began, as long as lost ones are replaced."""
 

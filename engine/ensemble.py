@@ -27,7 +27,7 @@ from treadle.engine.trials.mixture import mixture_of
 from treadle.engine.trials.outcome import Outcome, fold_path, key_of, load, path_of, save
 from treadle.errors import DataError, listed
 
-REVISION = 2
+REVISION = 3
 
 
 def run(

@@ -41,6 +41,16 @@ def fit_model(
     return model, said
 
 
+def fit_together(
+    parts: Sequence[tuple[np.ndarray, np.ndarray]], config: ModelConfig, rule: SplitRule, seed: int
+) -> tuple[Model, int, list[str]]:
+    """As `fit_model`, of all parts together; and their rows."""
+    matrix = np.concatenate([part[0] for part in parts])
+    target = np.concatenate([part[1] for part in parts])
+    model, said = fit_model(config, rule, matrix, target, {}, seed)
+    return model, len(target), said
+
+
 def fit_estimator(
     parts: Sequence[tuple[np.ndarray, np.ndarray]], config: ModelConfig, rule: SplitRule, seed: int
 ) -> tuple[Model, int, list[str]]:

@@ -14,10 +14,10 @@ from pydantic_core import PydanticCustomError
 from treadle.engine.encoders import FeatureOperation
 from treadle.engine.expectations import AnyExpectation
 from treadle.engine.relational import Format, TableOperation
-from treadle.engine.relational.window import microseconds
-from treadle.engine.sections.base import Section
+from treadle.engine.sections.base import Section, Span
 from treadle.engine.sections.decision import Decision
 from treadle.engine.sections.ensemble import Ensemble, check_ensemble
+from treadle.engine.sections.race import Race
 from treadle.engine.sections.tune import Tune, check_titles
 from treadle.errors import RequestError, did_you_mean, listed
 
@@ -146,19 +146,8 @@ class Compare(Section):
     """
     column: str | None = None
     """Of groups or times; the split's when absent."""
-    time_limit: str | None = None
+    time_limit: Span | None = None
     """The longest that training a model without a fold may take, e.g. 90s or 10min; without end when absent."""
-
-    @field_validator("time_limit")
-    @classmethod
-    def _is_a_span(cls, value: str | None) -> str | None:
-        if value is not None:
-            microseconds(value)
-        return value
-
-    @property
-    def limit_seconds(self) -> float | None:
-        return None if self.time_limit is None else microseconds(self.time_limit) / 1e6
 
 
 PRESETS = get_args(Preset)
@@ -306,11 +295,15 @@ class Job(Section):
     models: tuple[Model, ...] | Preset = ()
     """`all` of the catalogue that do the task and are installed, or those of them that are `fast`; or a list."""
     compare: Compare | None = None
-    """Without it models are compared on the test rows, unless a preset, tune, ensemble or the split asks for folds."""
+    """Without it models are compared on the test rows, unless another key or a preset asks for folds."""
+    race: Race | None = None
+    """Leaves some models out before all folds, by heats on growing samples of the training rows."""
     tune: Tune | None = None
     """Looks for better parameters of some models, by the same folds."""
     ensemble: Ensemble | None = None
     """Makes one more model of those that were compared."""
+    budget: Span | None = None
+    """Wall clock for the search of a model from when the run begins: race, compare and tune end by it."""
     metric: ClassMetric | NumberMetric | None = None
     """Chooses the best model; AUC for two classes, log loss for several, RMSE for numbers when absent."""
     decision: Decision = Decision()
@@ -376,6 +369,9 @@ class Job(Section):
         check_ensemble(self.ensemble, list(titles), preset=isinstance(self.models, str))
         if self.tune is not None:
             check_titles(self.tune, titles)
+        for key in ("race", "budget"):
+            if getattr(self, key) is not None and not self.models:
+                raise PydanticCustomError(key, "{key}: there are no models; name some in models", {"key": key})
         return self
 
     @property
@@ -389,7 +385,7 @@ class Job(Section):
         if self.compare is not None or not self.models:
             return self.compare
         given = self.split is not None and self.split.kind == "folds"
-        asked = isinstance(self.models, str) or self.tune is not None or self.ensemble is not None
+        asked = isinstance(self.models, str) or any((self.race, self.tune, self.ensemble, self.budget))
         return Compare() if given or asked else None
 
     @property

@@ -24,6 +24,7 @@ from treadle.engine.artifacts import (
     Predictions,
     Prepared,
     Publication,
+    Raced,
     Source,
     SplitRule,
     TableRecord,
@@ -74,6 +75,8 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
         comparison = made[last]
         assert isinstance(comparison, Comparison)
         commit("folds", [_rows(context, "folds", comparison.folds)], last)
+    if isinstance(raced := made.get("race"), Raced):
+        commit("race", [_rows(context, "race", raced.heats)], "race")
     if isinstance(tuned := made.get("tune"), Tuned):
         commit("trials", [_rows(context, "trials", tuned.trials)], "tune")
     if isinstance(predictions := made.get("predict"), Predictions):

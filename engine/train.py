@@ -97,6 +97,7 @@ def _trained(
         files=tuple(files),
         rows_used=rows,
         seconds=meter.cost.wall_seconds,
+        members=tuple(configs),
         peak_bytes=meter.cost.peak_bytes,
         warnings=tuple(notes),
         fell_back=tuple(text for config in configs for text in _fell_back(context, config)),

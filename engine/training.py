@@ -17,7 +17,7 @@ from treadle.engine.boosting import train_boosted
 from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.exact.fit import fit, kinds_of
 from treadle.engine.exact.params import trains_exactly
-from treadle.engine.fitting import fit_estimator
+from treadle.engine.fitting import fit_estimator, fit_together
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Model
 from treadle.engine.models.boosted import is_linear
@@ -101,7 +101,7 @@ def trains_on_devices(config: ModelConfig) -> bool:
 
 def _train_on_worker(training: TrainingRows, config: ModelConfig, notes: list[str]) -> tuple[Model, int]:
     context, rule = training.context, training.rule
-    fits = int(context.room.memory * WORKER_SHARE / (8 * len(training.names)))
+    fits = _held_rows(training)
     share = min(1.0, fits / rule.train_rows)
     if share < 1.0:
         notes.append(
@@ -113,6 +113,31 @@ def _train_on_worker(training: TrainingRows, config: ModelConfig, notes: list[st
     model, rows, said = context.gather([future])[0]
     notes += [f"{config.title}: {text}" for text in said]
     return model, rows
+
+
+def train_drawn(training: TrainingRows, config: ModelConfig, notes: list[str], rows: int) -> tuple[Model, int]:
+    """As `train_model`, on about so many rows, that are drawn, or as many as a worker holds.
+
+    Raises
+    ------
+    DataError
+        The rows do not allow the model.
+    """
+    if not CATALOGUE[config.name].nulls and (nulls := training.null_features()):
+        raise DataError(nulls_refused(config, nulls))
+    context, rule = training.context, training.rule
+    share = min(1.0, min(rows, _held_rows(training)) / rule.train_rows)
+    kept = context.submit_like(sample, training.blocks(), share, context.job.seed)
+    config = by_place(config, training.names)
+    future = context.client.submit(fit_together, kept, config, rule, context.job.seed, pure=False)
+    model, used, said = context.gather([future])[0]
+    notes += [f"{config.title}: {text}" for text in said]
+    return model, used
+
+
+def _held_rows(training: TrainingRows) -> int:
+    """Training rows that a worker holds."""
+    return int(training.context.room.memory * WORKER_SHARE / (8 * len(training.names)))
 
 
 def sample(block: Block, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

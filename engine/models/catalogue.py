@@ -230,6 +230,12 @@ def not_installed(job: Job, task: Task) -> tuple[str, ...]:
     return tuple(name for name, entry in CATALOGUE.items() if task in entry.tasks and not entry.installed)
 
 
+def not_installed_told(job: Job, task: Task) -> tuple[str, ...]:
+    """What is to be said of them, if anything."""
+    lacking = not_installed(job, task)
+    return (f"models: [{listed(lacking)}] left out: their libraries are not installed",) if lacking else ()
+
+
 def nulls_refused(config: ModelConfig, columns: Sequence[str]) -> str:
     """Why a model that takes no nulls cannot be trained on such features."""
     remedy = f"{{op: impute, columns: [{listed(columns)}]}}"

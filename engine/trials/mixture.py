@@ -32,6 +32,7 @@ def mixture_of(kind: Kind, titles: Sequence[str], combination: Combination) -> M
         kind=kind,
         members=tuple(titles[place] for place in order),
         weights=tuple(float(combination.weights[place]) for place in order),
+        steps=combination.steps,
     )
 
 

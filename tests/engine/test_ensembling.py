@@ -109,8 +109,7 @@ def test_selection_is_that_of_a_slow_reference(task: Any, metric: str, seed: int
     given_ = library(task, seed, rows=41)
     found = greedy(given_, Measure(metric, task, 0.5), 8)
     counts = Counter(selected(given_, metric, 8))
-    total = sum(counts.values())
-    np.testing.assert_allclose(found, [counts[m] / total for m in range(len(found))], rtol=1e-12)
+    np.testing.assert_allclose(found / found.sum(), [counts[m] / counts.total() for m in range(len(found))], rtol=1e-12)
 
 
 def test_of_equal_models_the_first_is_selected_and_no_more_than_helps() -> None:
