@@ -9,10 +9,9 @@ from __future__ import annotations
 from treadle.engine.artifacts import Comparison, Folds, SplitRule
 from treadle.engine.comparison import compared
 from treadle.engine.context import Context
-from treadle.engine.models.catalogue import candidates, check_models, not_installed
+from treadle.engine.models.catalogue import candidates, check_models, left_out
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.placement import Placement
-from treadle.errors import listed
 
 REVISION = 1
 
@@ -28,7 +27,6 @@ def run(context: Context, rule: SplitRule, folds: Folds, trials: Trials, placeme
     job = context.job
     check_models(job, rule.task)
     configs = candidates(job, rule.task)
-    lacking = not_installed(job, rule.task)
-    warnings = [f"models: [{listed(lacking)}] left out: their libraries are not installed"] if lacking else []
+    warnings = left_out(job, rule.task)
     found = compared(job.metric_for(rule.task), folds, configs, trials.run(configs), warnings)
     return found.model_copy(update={"placement": placement.reason})
