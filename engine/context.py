@@ -135,10 +135,11 @@ class Context:
                 if future.status != "finished":
                     future.result()
 
-    def result(self, future: Future) -> Any:
-        """Of a task that has ended. Raises as `gather`."""
-        with self._in_words([future]):
-            return future.result()
+    def result(self, future: Future, seconds: float) -> Any:
+        """Of a task that has ended. Raises as `gather`, and TimeoutError when it does not arrive in time."""
+        with self._in_words([future]), contextlib.suppress(TimeoutError):
+            return future.result(timeout=seconds)
+        raise TimeoutError(f"{self.stage}: a result did not arrive in {seconds:g} s")
 
     @contextlib.contextmanager
     def _in_words(self, futures: Sequence[Future]) -> Iterator[None]:

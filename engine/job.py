@@ -8,27 +8,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders import FeatureOperation
 from treadle.engine.expectations import AnyExpectation
-from treadle.engine.mixing import Ensemble, check_ensemble
 from treadle.engine.relational import Format, TableOperation
 from treadle.engine.relational.window import microseconds
-from treadle.engine.search import Tune, check_titles
-from treadle.errors import RequestError, did_you_mean, listed, shortened
+from treadle.engine.sections.base import Section
+from treadle.engine.sections.decision import Decision
+from treadle.engine.sections.ensemble import Ensemble, check_ensemble
+from treadle.engine.sections.tune import Tune, check_titles
+from treadle.errors import RequestError, did_you_mean, listed
 
 Kind = Literal["int", "float", "bool", "text", "timestamp"]
 MAX_FOLDS = 100
 Preset = Literal["all", "fast"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$")]
-
-
-class Section(BaseModel):
-    """A frozen part of a spec that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class BadRows(Section):
@@ -197,8 +193,6 @@ MODEL_NAMES = (
 ClassMetric = Literal[
     "accuracy", "auc", "average_precision", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier"
 ]
-ThresholdMetric = Literal["accuracy", "f1", "kappa", "mcc"]
-"""Those of classes that have a best threshold."""
 NumberMetric = Literal["rmse", "mae", "r2"]
 CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassMetric)
 REGRESSION_METRICS: tuple[str, ...] = get_args(NumberMetric)
@@ -274,55 +268,6 @@ class Model(Section):
     @property
     def title(self) -> str:
         return self.label or self.name
-
-
-class Costs(Section):
-    """What a wrong prediction of each kind costs, in any unit; right ones cost nothing."""
-
-    false_positive: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    false_negative: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Decision(Section):
-    """How classes follow from what a model says of a row."""
-
-    calibrate: Literal["sigmoid", "isotonic"] | None = None
-    """How probabilities are made of out-of-fold margins (sigmoid) or scores (isotonic); not at all when absent."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] | ThresholdMetric | Costs | None = None
-    """The score above which a row is of the positive class, or what it is chosen by; `THRESHOLD` when absent."""
-
-    @field_validator("threshold", mode="before")
-    @classmethod
-    def _is_a_share_or_has_a_best(cls, value: Any) -> Any:
-        metrics = get_args(ThresholdMetric)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is None or isinstance(value, (dict, Costs)) or (is_number and 0 < value < 1) or value in metrics:
-            return value
-        reasons = {
-            "recall": "is best where every row is predicted as positive",
-            "precision": "is best where hardly any row is predicted as positive",
-            **dict.fromkeys(("auc", "average_precision"), "looks at the order of scores alone"),
-            **dict.fromkeys(("log_loss", "brier"), "looks at probabilities and at no threshold"),
-        }
-        is_text, is_bool = isinstance(value, str), isinstance(value, bool)
-        plain = str(value).lower() if is_number or is_bool else "a list"
-        raise PydanticCustomError(
-            "threshold",
-            "{value} is not allowed{reason}. Allowed: a number above 0 and below 1, [{metrics}], or costs such as "
-            "{costs}.{hint}",
-            {
-                "value": f"'{shortened(value)}'" if is_text else plain,
-                "reason": f": it {reasons[value]}" if is_text and value in reasons else "",
-                "metrics": listed(metrics),
-                "costs": "{false_positive: 1, false_negative: 5}",
-                "hint": did_you_mean(value, metrics) if is_text and value not in reasons else "",
-            },
-        )
-
-    @property
-    def needs_folds(self) -> bool:
-        """Whether it is made of the scores of rows that a model was not trained on."""
-        return self.calibrate is not None or not isinstance(self.threshold, float | None)
 
 
 class Explain(Section):

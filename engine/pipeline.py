@@ -63,7 +63,7 @@ from treadle.engine.context import Context
 from treadle.engine.continuing import check_earlier
 from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
-from treadle.engine.job import Compare, Decision, Job
+from treadle.engine.job import Compare, Job
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import CATALOGUE, check_models
 from treadle.engine.models.decision import check_decision
@@ -71,6 +71,7 @@ from treadle.engine.models.spaces import check_tuning
 from treadle.engine.program import Program
 from treadle.engine.recipe import inputs_of
 from treadle.engine.relational import Join, Side, Union
+from treadle.engine.sections.decision import Decision
 from treadle.engine.store import OUTCOME, Store
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.placement import Placement, trials_of

@@ -13,12 +13,12 @@ from treadle.engine.exact.params import trains_exactly
 from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
-from treadle.engine.mixing import ENSEMBLE
 from treadle.engine.models.base import Model, decided, save_model
 from treadle.engine.models.boosted import said_by
 from treadle.engine.models.calibration import Calibration
 from treadle.engine.models.catalogue import check_models
 from treadle.engine.models.decision import check_decision, decide
+from treadle.engine.sections.ensemble import ENSEMBLE
 from treadle.engine.training import train_ensemble, train_model, trains_on_devices
 from treadle.engine.training_rows import TrainingRows
 from treadle.engine.trials.base import Trials

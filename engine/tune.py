@@ -17,7 +17,7 @@ from treadle.engine.job import Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.leaderboard import Row
 from treadle.engine.models.spaces import check_tuning, space_of, tunable
-from treadle.engine.search import tuned_title
+from treadle.engine.sections.tune import tuned_title
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.tuning import Attempt, Search, search
 

@@ -23,11 +23,11 @@ from treadle.engine.exact.fit import fit
 from treadle.engine.job import LOWER_IS_BETTER
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.measuring import TASKS, metrics_from
-from treadle.engine.mixing import Ensemble
 from treadle.engine.models.base import Task
 from treadle.engine.models.combination import Average, Combination, Stacked, meta_features
 from treadle.engine.models.linear import LinearModel
 from treadle.engine.passes import OverRows, Rows
+from treadle.engine.sections.ensemble import Ensemble
 
 TINY = 1e-4
 """A model whose weight in a blend is less is left out: it would be trained for next to nothing."""

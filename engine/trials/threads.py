@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.5
 RESTART_SECONDS = 30.0
+RESULT_SECONDS = 10.0
+"""For what came of a trial to arrive; its worker may die before it has."""
 
 
 @dataclass
@@ -115,8 +117,7 @@ class _Round:
                 self._take_back([one for one in self.running if one.worker not in workers])
                 self._start(workers, topic)
                 for one in self._ended():
-                    self.running.remove(one)
-                    self._keep(one.cell, self.context.result(one.future))
+                    self._receive(one)
                 self._end_late()
         finally:
             self.context.client.cancel([one.future for one in self.running])
@@ -157,7 +158,20 @@ class _Round:
             return []
         with contextlib.suppress(TimeoutError):
             wait([one.future for one in self.running], timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
-        return [one for one in self.running if one.future.status != "pending"]
+        # One that is "lost" had ended, on a worker that is gone: it is taken back with that worker's others.
+        return [one for one in self.running if one.future.status not in ("pending", "lost")]
+
+    def _receive(self, one: Running) -> None:
+        """Keeps what came of a trial; leaves it where it is when its worker dies before that has arrived.
+
+        Waiting without end would be in vain then: the trial is bound to that worker, and is not run again.
+        """
+        try:
+            outcome = self.context.result(one.future, RESULT_SECONDS)
+        except TimeoutError:
+            return
+        self.running.remove(one)
+        self._keep(one.cell, outcome)
 
     def _take_back(self, lost: Sequence[Running]) -> None:
         """What is to be done about trials whose worker died."""

@@ -24,7 +24,7 @@ from treadle.engine.job import LOWER_IS_BETTER
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
 from treadle.engine.models.catalogue import CATALOGUE
-from treadle.engine.search import Dimension
+from treadle.engine.sections.tune import Dimension
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.outcome import Outcome
 

@@ -20,13 +20,13 @@ from treadle.engine.artifacts import Comparison, Folds
 from treadle.engine.comparison import compared, with_row
 from treadle.engine.job import Job, Model
 from treadle.engine.leaderboard import p_value
-from treadle.engine.mixing import ENSEMBLE, Ensemble
 from treadle.engine.models.base import decided, load_model, save_model
 from treadle.engine.models.combination import CLIP, Average, Stacked
 from treadle.engine.models.ensemble import EnsembleModel, evaluations_of
 from treadle.engine.models.linear import LinearModel
 from treadle.engine.models.neighbours import NeighboursModel
 from treadle.engine.models.sampled import draw_background
+from treadle.engine.sections.ensemble import ENSEMBLE, Ensemble
 from treadle.engine.store import Store
 from treadle.engine.trials.ensembling import TINY, Library, Measure, blend, combine, combine_without, greedy, stack
 from treadle.engine.trials.mixture import combination_of, mixture_of

@@ -17,7 +17,7 @@ from treadle.engine.job import Job, Model
 from treadle.engine.models.base import Task
 from treadle.engine.models.catalogue import CATALOGUE, check_params
 from treadle.engine.models.spaces import SPACES, check_tuning, space_of
-from treadle.engine.search import Dimension, Tune
+from treadle.engine.sections.tune import Dimension, Tune
 from treadle.engine.trials.outcome import Outcome
 from treadle.engine.trials.tuning import (
     HOPELESS,

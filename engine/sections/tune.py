@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.relational.window import microseconds
+from treadle.engine.sections.base import Section
 from treadle.errors import did_you_mean, listed
 
 Whole = Annotated[int, Field(strict=True)]
@@ -20,13 +21,12 @@ TUNED = 3
 """Models that are tuned when the spec does not say which."""
 
 
-class Dimension(BaseModel):
+class Dimension(Section):
     """The values of one parameter that are tried: from `low` to `high`, both included, or some `choices`.
 
     Bounds that are whole numbers are of a whole number.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     low: Whole | Real | None = None
     high: Whole | Real | None = None
     log: Annotated[bool, Field(strict=True)] | None = None
@@ -68,10 +68,9 @@ class Dimension(BaseModel):
         return (self.low, self.high) if self.choices is None else self.choices
 
 
-class Tune(BaseModel):
+class Tune(Section):
     """Better parameters of some models, found by trials on the folds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     models: tuple[str, ...] | Annotated[int, Field(ge=1)] = TUNED
     """Titles of models of the spec; or a number: so many of the best by `compare`."""
     trials: Annotated[int, Field(ge=1, le=10_000)] = 30
