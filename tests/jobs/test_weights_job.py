@@ -242,6 +242,20 @@ def test_a_weight_is_a_feature_where_an_operation_names_it(run: Runs, raw: pd.Da
     assert "w" not in protected.model.document.features
 
 
+def test_weights_may_be_made_of_the_target(run: Runs, raw: pd.DataFrame) -> None:
+    """Rows to predict have none: what makes the weights is not replayed."""
+    derived = {"op": "derive", "name": "v", "sql": "case when buys = 'yes' then 4 else 1 end"}
+    models = [{"name": "logistic_regression", "label": "by-class", "params": {"class_weight": {"yes": 4}}}]
+    found = run(data={"weight": "v"}, tables=[derived, {"op": "drop", "columns": ["income", "w"]}],
+                models=["logistic_regression"], predict={"rows": "all"})  # fmt: skip
+    expected = run(data={"weight": None}, tables=[{"op": "drop", "columns": ["income", "w"]}], models=models,
+                   predict={"rows": "all"})  # fmt: skip
+    scores = [made.table("predictions").to_pandas().sort_values("id")["score"].to_numpy() for made in (found, expected)]
+    np.testing.assert_allclose(*scores, rtol=1e-6)
+    again = found.model.predict(raw.drop(columns=["buys", "w"])).sort_values("id")["score"]
+    np.testing.assert_allclose(again, scores[0], rtol=1e-9)
+
+
 def test_a_feature_job_writes_weights_beside_the_features(run: Runs, raw: pd.DataFrame) -> None:
     """It trains nothing, so that it does not look at them."""
     made = run(raw.assign(w=raw["w"].where(raw["w"] > 0)), models=[])
