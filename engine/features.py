@@ -18,7 +18,7 @@ from treadle.engine.recipe import Recipe, arrow_array, fit, inputs_of, make_bloc
 from treadle.engine.rows import Rows, assign
 from treadle.engine.store import Store
 from treadle.engine.target import Class, TargetCounts, count_target, merge_targets, task_of
-from treadle.engine.weights import check_kind, check_weights
+from treadle.engine.weights import check_kind, check_weights, count_weights, merge_weights
 from treadle.errors import DataError, RequestError, listed
 
 if TYPE_CHECKING:
@@ -106,24 +106,25 @@ def run(context: Context, prepared: Prepared, rule: SplitRule | None) -> Feature
     job, store, shelf = context.job, context.store, Shelf(context.store, context.folder)
     rows = Rows.of(context, prepared)
     rule = rule or whole(rows, job, prepared)
-    if job.models:
-        check_weights(rows, job, rule)
     inputs = inputs_of(job, prepared.kinds)
     fitted, kinds = fit(rows, job, rule, inputs, shelf)
     _all_numbers(kinds)
     names = tuple(kinds)
     _check_names(job, names)
     recipe = Recipe(job, rule, tuple(inputs), tuple(fitted), shelf)
+    said: list[str] = []
     paths = [f"{context.folder}/part-{number:05d}.parquet" for number in range(len(rows.partitions))]
     if job.models:
         blocks = context.live["blocks"] = rows.map(make_block, recipe, names)
+        weight = job.data.weight
+        counted = [] if weight is None else context.submit_like(count_weights, blocks)
         tasks = [
-            context.client.submit(
-                write_block, block, path, store, names, job.data.target, rule, job.data.weight, pure=False
-            )
+            context.client.submit(write_block, block, path, store, names, job.data.target, rule, weight, pure=False)
             for block, path in zip(blocks, paths, strict=True)
         ]
         del blocks
+        if weight is not None:
+            said = check_weights(merge_weights(context.gather(counted)), weight)
     else:
         tasks = rows.map(write_features, recipe, names, store, each=paths)
     parts = context.gather(tasks, rows=lambda part: part.rows)
@@ -136,6 +137,7 @@ def run(context: Context, prepared: Prepared, rule: SplitRule | None) -> Feature
         inputs=inputs,
         operations=tuple(kept),  # type: ignore[arg-type]
         level_files=shelf.parts(kept),
+        warnings=tuple(said),
     )
 
 

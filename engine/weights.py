@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treadle.engine.artifacts import SplitRule
+from treadle.engine.blocks import Block
 from treadle.engine.job import Job
-from treadle.engine.operation import ROW_ID
-from treadle.engine.rows import Gathered, assign
 from treadle.errors import DataError, RequestError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+SMALL = 0.1
+"""Weights that are less on the average are told of: libraries may learn nothing from them."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,10 @@ class Weights:
     infinite: int
     first: str
     """The first that is no weight, with the id of its row; empty where there is none."""
-    positive: bool
-    """Whether any row counts."""
+    positive: int
+    """Rows that count more than 0."""
+    total: float
+    """What they count together."""
 
 
 def check_kind(job: Job, kinds: Mapping[str, str]) -> None:
@@ -61,18 +65,14 @@ def weights_of(frame: pd.DataFrame, name: str | None) -> np.ndarray | None:
     return None if name is None else frame[name].astype("float64").to_numpy()
 
 
-def check_weights(rows: Gathered, job: Job, rule: SplitRule) -> None:
-    """Looks at the weights of all training rows, in one pass; those of test rows are not looked at.
+def check_weights(found: Weights, name: str) -> list[str]:
+    """Refuses weights of a column, by what was found of all training rows; what is to be said of others.
 
     Raises
     ------
     DataError
         Some are null, negative or infinite, or all are 0.
     """
-    name = job.data.weight
-    if name is None:
-        return
-    found: Weights = rows.reduce(count_weights, merge_weights, job, rule)
     parts = {"null": found.nulls, "negative": found.negative, "infinite": found.infinite}
     if wrong := sum(parts.values()):
         told = ", ".join(f"{count} {kind}" for kind, count in parts.items() if count)
@@ -86,20 +86,25 @@ def check_weights(rows: Gathered, job: Job, rule: SplitRule) -> None:
             f"data.weight: column '{name}' is 0 in all {found.rows} training rows, so that no row is learned from; "
             "name another column, or leave data.weight out."
         )
+    mean = found.total / found.positive
+    if mean >= SMALL:
+        return []
+    return [
+        f"data.weight: the weights of '{name}' that are not 0 are {mean:.3g} on the average: penalties, and bounds "
+        "such as xgboost's min_child_weight, are for weights of about 1; multiply them in tables to have them so"
+    ]
 
 
-def count_weights(frame: pd.DataFrame, role: str, job: Job, rule: SplitRule) -> Weights:
-    """On a worker: of one partition."""
-    target, test = assign(frame, role, job, rule)
-    used = ~test & ~np.isnan(target)
-    values = weights_of(frame, job.data.weight)
-    assert values is not None
-    weight = values[used]
+def count_weights(block: Block) -> Weights:
+    """On a worker: of the training rows of a block that has weights."""
+    assert block.weight is not None
+    used = np.flatnonzero(~block.test)
+    weight = block.weight[used]
     wrong = np.flatnonzero(~(np.isfinite(weight) & (weight >= 0)))
     first = ""
     if len(wrong):
         value = weight[wrong[0]]
-        row = frame[ROW_ID][used].iloc[wrong[0]]
+        row = block.ids[int(used[wrong[0]])].as_py()
         first = f"{'null' if math.isnan(value) else float(value)}, in the row with the id {row}"
     return Weights(
         rows=len(weight),
@@ -107,7 +112,8 @@ def count_weights(frame: pd.DataFrame, role: str, job: Job, rule: SplitRule) -> 
         negative=int((weight < 0).sum()),
         infinite=int(np.isposinf(weight).sum()),
         first=first,
-        positive=bool((weight > 0).any()),
+        positive=int((weight > 0).sum()),
+        total=float(weight[weight > 0].sum()),
     )
 
 
@@ -119,7 +125,8 @@ def merge_weights(parts: Sequence[Weights]) -> Weights:
         negative=sum(part.negative for part in parts),
         infinite=sum(part.infinite for part in parts),
         first=next((part.first for part in parts if part.first), ""),
-        positive=any(part.positive for part in parts),
+        positive=sum(part.positive for part in parts),
+        total=math.fsum(part.total for part in parts),
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 import xgboost
@@ -31,13 +31,11 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
 from treadle.engine.models.boosted import native_params, threads_limited, train_booster
 from treadle.engine.models.catalogue import CATALOGUE
-from treadle.engine.operation import ROW_ID
 from treadle.engine.passes import OverRows, Rows
-from treadle.engine.rows import HereRows
 from treadle.engine.segments import Recipe
 from treadle.engine.shards import Shard, mass_of, parts_of
 from treadle.engine.store import Store
-from treadle.engine.weights import check_weights
+from treadle.engine.weights import check_weights, count_weights, merge_weights
 from treadle.errors import DataError
 
 TASKS: tuple[Task, ...] = ("binary", "multiclass")
@@ -330,18 +328,16 @@ WRONG = [np.nan, -1.0, np.inf, -np.inf]
 @settings(max_examples=60)
 @given(st.lists(st.sampled_from([0.0, 1.0, 2.5, *WRONG]), min_size=1, max_size=12), st.integers(0, 12))
 def test_wrong_weights_are_counted_over_the_parts_and_the_first_is_named(weights: list[float], cut: int) -> None:
-    """Of training rows with a target: every third row is for the test here, and one has no target."""
-    frame = pd.DataFrame({ROW_ID: np.arange(len(weights)) + 100, "w": weights, "y": 1.0})
-    frame.loc[4:4, "y"] = np.nan
-    job = Job.model_validate({"name": "x", "data": {"path": "x", "target": "y", "weight": "w"}, "models": ["ridge"]})
-    parts = [(frame[:cut], "train"), (frame[cut:], "train"), (frame.assign(w=-7.0), "test")]
+    """Of training rows; one row is for the test."""
+    rows = np.arange(len(weights))
+    every = Block(pa.array(rows + 100), rows == 4, rows * 1.0, rows[:, None].astype(np.float32), {}, np.array(weights))
+    found = merge_weights([count_weights(every.take(part)) for part in (rows < cut, rows >= cut)])
     seen = [(row, value) for row, value in enumerate(weights) if row != 4]
     wrong = [(row, value) for row, value in seen if value in (-1.0, np.inf, -np.inf) or np.isnan(value)]
-    rows = HereRows(parts)
     if wrong:
         nulls, infinite = sum(np.isnan(v) for _, v in wrong), sum(v == np.inf for _, v in wrong)
         with pytest.raises(DataError) as caught:
-            check_weights(rows, job, by_path("regression"))
+            check_weights(found, "w")
         said = str(caught.value)
         assert f"column 'w' has no weight in {len(wrong)} of {len(seen)} training rows" in said
         for count, kind in ((nulls, "null"), (infinite, "infinite"), (len(wrong) - nulls - infinite, "negative")):
@@ -350,6 +346,10 @@ def test_wrong_weights_are_counted_over_the_parts_and_the_first_is_named(weights
         assert f"the first is {first}, in the row with the id {wrong[0][0] + 100})" in said
     elif not any(value > 0 for _, value in seen):
         with pytest.raises(DataError, match=f"column 'w' is 0 in all {len(seen)} training rows"):
-            check_weights(rows, job, by_path("regression"))
+            check_weights(found, "w")
     else:
-        check_weights(rows, job, by_path("regression"))
+        assert check_weights(found, "w") == []
+        tenth = replace(found, total=found.total / 100)
+        mean = np.mean([value / 100 for _, value in seen if value > 0])
+        (said,) = check_weights(tenth, "w")
+        assert f"the weights of 'w' that are not 0 are {mean:.3g} on the average" in said

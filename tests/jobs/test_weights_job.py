@@ -160,9 +160,9 @@ def compared(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("share", [0.5, 0.0], ids=["on-threads", "over-workers"])
+@pytest.mark.parametrize(("share", "kind"), [(0.5, "stack"), (0.0, "blend")], ids=["on-threads", "over-workers"])
 def test_folds_are_those_of_a_plain_loop_with_weights(
-    run: Runs, raw: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, share: float
+    run: Runs, raw: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, share: float, kind: str
 ) -> None:
     """Folds are given, so that the loop has the same; it weighs the rows to train on, and no row that it measures."""
     monkeypatch.setattr(placement, "HELD_SHARE", share)
@@ -170,7 +170,7 @@ def test_folds_are_those_of_a_plain_loop_with_weights(
     made = run(frame, models=[compared(name) for name in COMPARED], split={"kind": "folds", "column": "part"},
                features=[{"op": "one_hot", "columns": ["city"], "missing": "?"}],
                tables=[{"op": "drop", "columns": ["income", "joined"]}],
-               ensemble={"kind": "blend"})  # fmt: skip
+               ensemble={"kind": kind})  # fmt: skip
     told = made.manifest["results"]["compare"]["placement"]
     assert told.startswith("each trial over all workers" if share == 0.0 else "each trial on a thread")
     _, matrix, codes, weight, train = table_of(made)
@@ -238,8 +238,11 @@ def test_a_weight_is_a_feature_where_an_operation_names_it(run: Runs, raw: pd.Da
     made = run(models=["decision_tree"], features=named)
     assert "w" in made.model.document.features
     np.testing.assert_array_equal(made.table("features").to_pandas().sort_values("id")["weight.w"], raw["w"])
-    protected = run(models=["decision_tree"], data={"protected": ["w"]})
+    protected = run(raw.assign(w=raw["w"] / 1000), models=["decision_tree"], data={"protected": ["w"]})
     assert "w" not in protected.model.document.features
+    (said,) = protected.manifest["warnings"]
+    assert said.startswith("data.weight: the weights of 'w' that are not 0 are 0.00")
+    assert made.manifest["warnings"] == []
 
 
 def test_weights_may_be_made_of_the_target(run: Runs, raw: pd.DataFrame) -> None:
