@@ -10,7 +10,7 @@ from treadle.engine.artifacts import Comparison, Folds, Raced, SplitRule
 from treadle.engine.budget import COMPARED, end_of
 from treadle.engine.comparison import compared
 from treadle.engine.context import Context
-from treadle.engine.models.catalogue import candidates, check_models, not_installed_told
+from treadle.engine.models.catalogue import candidates, check_models, left_out
 from treadle.engine.trials.base import Terms, Trials
 from treadle.engine.trials.placement import Placement
 
@@ -30,7 +30,7 @@ def run(
     job = context.job
     check_models(job, rule.task)
     configs = candidates(job, rule.task) if raced is None else raced.configs
-    warnings = not_installed_told(job, rule.task) if raced is None else ()
+    warnings = left_out(job, rule.task) if raced is None else ()
     outcomes = trials.run(configs, terms=Terms(end=end_of(context, COMPARED), one_at_least=True))
     found = compared(job.metric_for(rule.task), folds, configs, outcomes, warnings)
     return found.model_copy(update={"placement": placement.reason})

@@ -48,6 +48,8 @@ class Data(Section):
     """Of a two-class target; the last in sorted order when absent."""
     task: Literal["classification", "regression"] | None = None
     """When absent: classes for text, booleans and whole numbers of at most 20 values, else numbers."""
+    weight: str | None = None
+    """Column of what each training row counts, 0 or more; of metrics every row counts 1."""
     id: str | None = None
     """Column that names a row; when absent, the row's number in the input, which no partitioning changes."""
     protected: tuple[str, ...] = ()
@@ -77,11 +79,14 @@ class Data(Section):
         if self.names and self.header:
             raise PydanticCustomError("names", "data.names is for files without a header: set header: false")
         if self.id is not None and self.id == self.target:
-            raise PydanticCustomError(
-                "id",
-                "id and target are both '{name}'; the id names a row, leave it out if no column does",
-                {"name": self.id},
+            said = "id and target are both '{name}'; the id names a row, leave it out if no column does"
+            raise PydanticCustomError("id", said, {"name": self.id})
+        if self.weight is not None and self.weight in (self.id, self.target):
+            other = "id" if self.weight == self.id else "target"
+            said = (
+                "weight and {other} are both '{name}'; name the column of what rows count in training, or leave it out"
             )
+            raise PydanticCustomError("weight", said, {"other": other, "name": self.weight})
         return self
 
 
@@ -245,11 +250,8 @@ class Model(Section):
     def _only_xgboost_is_boosted_here(self) -> Model:
         for key in ("early_stopping", "continue_from"):
             if getattr(self, key) is not None and self.name != "xgboost":
-                raise PydanticCustomError(
-                    "model_key",
-                    "{key} is for xgboost only, and the model is {name}; leave it out",
-                    {"key": key, "name": self.name},
-                )
+                said = "{key} is for xgboost only, and the model is {name}; leave it out"
+                raise PydanticCustomError("model_key", said, {"key": key, "name": self.name})
         return self
 
     @property

@@ -155,7 +155,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     kinds = programs[-1].output()
     if job.is_etl:
         return programs, []
-    named = [job.data.target, *job.data.protected, *job.split_columns]
+    named = [job.data.target, job.data.weight, *job.data.protected, *job.split_columns]
     for name in named:
         if name is not None and name not in kinds:
             raise column_not_found(name, "the rows after tables", kinds)
@@ -261,23 +261,18 @@ def _add_contract(chain: Chain, job: Job, inputs: Inputs, rows: str) -> None:
 def _add_feature_stages(chain: Chain, job: Job) -> None:
     """What a job with features or models has after `etl`; without models it is split only where the spec says so."""
     splitting = job.split.model_dump(mode="json", exclude={"path"}) if job.split else None
-    target = [
-        job.data.target,
-        job.data.positive_class,
-        job.data.task,
-        job.metric,
-        splitting,
-        job.seed,
-    ]
+    target = [job.data.target, job.data.positive_class, job.data.task, job.metric, splitting, job.seed]
     is_split = bool(job.models) or job.split is not None
     if is_split:
         chain.add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
     operations = [operation.model_dump(mode="json") for operation in job.features]
+    # Without weights all is as it was before there were any.
+    weight = [] if job.data.weight is None else [{"weight": job.data.weight}]
     chain.add(
         "features",
         Features,
         ("etl", "split") if is_split else ("etl",),
-        [operations, job.data.protected, bool(job.models), *([] if is_split else target)],
+        [operations, job.data.protected, bool(job.models), *weight, *([] if is_split else target)],
         features.REVISION,
         lambda c, m: features.run(c, m["etl"], m.get("split")),
     )

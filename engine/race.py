@@ -17,7 +17,7 @@ from treadle.engine.budget import COMPARE, RACE, end_of, left, trial_seconds
 from treadle.engine.context import Context
 from treadle.engine.job import LOWER_IS_BETTER
 from treadle.engine.job import Model as ModelConfig
-from treadle.engine.models.catalogue import candidates, check_models, not_installed_told
+from treadle.engine.models.catalogue import candidates, check_models, left_out
 from treadle.engine.sections.race import GROWTH, Race
 from treadle.engine.trials.base import Terms, Trials
 from treadle.engine.trials.outcome import NOT_BEGUN, Outcome
@@ -97,7 +97,7 @@ def run(context: Context, race: Race, rule: SplitRule, folds: Folds, trials: Tri
         configs=tuple(kept),
         heats=tuple({**row, "kept": row["model"] in titles} for row in table),
         lasting=all(outcome.lasting for heat in heats for own in heat.outcomes for outcome in own),
-        warnings=(*not_installed_told(job, rule.task), *slow),
+        warnings=(*left_out(job, rule.task), *slow),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from treadle.engine.artifacts import digest
-from treadle.engine.blocks import Block
+from treadle.engine.blocks import Block, Part
 from treadle.engine.boosting import train_boosted
 from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.exact.fit import fit, kinds_of
@@ -89,9 +89,9 @@ def train_ensemble(
     return EnsembleModel(task, titles, members, combination, background), min(rows)
 
 
-def background_of(parts: Sequence[tuple[np.ndarray, np.ndarray]], evaluations: int, seed: int) -> Background:
+def background_of(parts: Sequence[Part], evaluations: int, seed: int) -> Background:
     """On a worker: rows that contributions are measured from, of some training rows."""
-    return draw_background(np.concatenate([matrix for matrix, _ in parts]), evaluations, seed)
+    return draw_background(np.concatenate([part[0] for part in parts]), evaluations, seed)
 
 
 def trains_on_devices(config: ModelConfig) -> bool:
@@ -140,7 +140,7 @@ def _held_rows(training: TrainingRows) -> int:
     return int(training.context.room.memory * WORKER_SHARE / (8 * len(training.names)))
 
 
-def sample(block: Block, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def sample(block: Block, share: float, seed: int) -> Part:
     """On a worker: the training rows, or those of them that a hash of their id draws."""
     import pandas as pd
 
@@ -148,5 +148,4 @@ def sample(block: Block, share: float, seed: int) -> tuple[np.ndarray, np.ndarra
     if share < 1.0:
         ids = pd.Series(block.ids.to_pandas())
         mask &= uniform(hash_keys(ids, seed + 1)) < share
-    rows = block.take(mask)
-    return rows.matrix, rows.target
+    return block.take(mask).part

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from treadle.engine.artifacts import SplitRule
-from treadle.engine.blocks import Block
+from treadle.engine.blocks import Block, Part
 from treadle.engine.encoders import Kind
 from treadle.engine.job import Job
 from treadle.engine.recipe import Recipe, fit, make_block
@@ -42,6 +42,8 @@ class FoldData:
     """Features that are null in some row."""
     keys: np.ndarray
     """uint64 (rows,): hashes of the ids, by which samples of the rows to train on are drawn."""
+    weight: np.ndarray | None = None
+    """float64 (rows,): what rows to train on count; 1 when None."""
     gathered: dict[str, Any] = field(default_factory=dict)
     """Moments of the rows to train on, for all models that are solved from them."""
     samples: dict[int, FoldData] = field(default_factory=dict)
@@ -55,6 +57,7 @@ class FoldData:
                 matrix=self.matrix[drawn],
                 target=self.target[drawn],
                 keys=self.keys[drawn],
+                weight=None if self.weight is None else self.weight[drawn],
                 gathered={},
                 samples={},
             )
@@ -93,24 +96,17 @@ def fold_data(
     names = tuple(kinds)
     recipe = Recipe(job, rule, tuple(inputs), tuple(fitted))
     blocks: list[Block] = [make_block(frame, role, recipe, names) for frame, role in rows]
-    matrix, target, train_ids = _together([block.take(~block.test) for block in blocks])
-    test_matrix, test_target, ids = _together([block.take(block.test) for block in blocks])
+    trained = [block.take(~block.test) for block in blocks]
+    tested = [block.take(block.test) for block in blocks]
+    matrix, target, *weight = _together(trained)
+    test_matrix, test_target, *_ = _together(tested)
+    ids = pa.chunked_array([block.ids for block in tested])
     store.write_parquet(path, pa.table({"id": ids, "target": pa.array(test_target)}))
-    null = np.isnan(matrix).any(axis=0) | np.isnan(test_matrix).any(axis=0)
-    return FoldData(
-        names,
-        matrix,
-        target,
-        test_matrix,
-        test_target,
-        tuple(n for n, has in zip(names, null, strict=True) if has),
-        hash_keys(pd.Series(train_ids.to_pandas()), job.seed + SEED),
-    )
+    has_nulls = np.any([np.isnan(rows).any(axis=0) for rows in (matrix, test_matrix)], axis=0)
+    null = tuple(name for name, has in zip(names, has_nulls, strict=True) if has)
+    keys = hash_keys(pd.Series(pa.chunked_array([block.ids for block in trained]).to_pandas()), job.seed + SEED)
+    return FoldData(names, matrix, target, test_matrix, test_target, null, keys, weight[0] if weight else None)
 
 
-def _together(blocks: Sequence[Block]) -> tuple[np.ndarray, np.ndarray, pa.ChunkedArray]:
-    return (
-        np.concatenate([block.matrix for block in blocks]),
-        np.concatenate([block.target for block in blocks]),
-        pa.chunked_array([block.ids for block in blocks]),
-    )
+def _together(blocks: Sequence[Block]) -> Part:
+    return tuple(np.concatenate(arrays) for arrays in zip(*(block.part for block in blocks), strict=True))

@@ -57,7 +57,7 @@ def _run(data: FoldData, config: ModelConfig, rule: SplitRule, seed: int, thresh
         return Outcome(error=nulls_refused(config, data.null))
     config = by_place(config, data.names)
     started = time.perf_counter()
-    model, said = fit_model(config, rule, data.matrix, data.target, data.gathered, seed)
+    model, said = fit_model(config, rule, data.matrix, data.target, data.gathered, seed, data.weight)
     model = decided(model, None, threshold)
     trained = time.perf_counter()
     peak = psutil.Process().memory_info().rss
