@@ -123,8 +123,8 @@ def _commit(context: Context, name: str, parts: Sequence[Part], fingerprint: str
 def _rows(context: Context, name: str, rows: Sequence[Mapping[str, Any]]) -> Part:
     """Rows about models as a Parquet file, a leaderboard's say: metrics, and what each model cost."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    whole = dict.fromkeys(("rows_used", "peak_bytes", "fold", "number", "folds"), pa.int64())
-    types = {**dict.fromkeys(("model", "state", "params", "error"), pa.string()), **whole}
+    whole = dict.fromkeys(("rows_used", "peak_bytes", "fold", "number", "folds", "heat", "rows"), pa.int64())
+    types = {**dict.fromkeys(("model", "state", "params", "error"), pa.string()), **whole, "kept": pa.bool_()}
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in names])
     table = pa.Table.from_pylist([dict(row) for row in rows], schema)
     return context.store.write_parquet(f"{context.folder}/{name}.parquet", table)

@@ -29,7 +29,7 @@ from treadle.errors import DataError, TreadleError
 if TYPE_CHECKING:
     pass
 
-REVISION = 4
+REVISION = 5
 
 
 def run(

@@ -28,6 +28,7 @@ from treadle.engine.models.ensemble import EnsembleModel, add_up, evaluations_of
 from treadle.engine.models.sampled import Background, draw_background
 from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
+from treadle.engine.rows import SAMPLE_SEED
 from treadle.engine.training_rows import TrainingRows
 from treadle.errors import DataError
 from treadle.kernels.hashing import uniform
@@ -147,5 +148,5 @@ def sample(block: Block, share: float, seed: int) -> Part:
     mask = ~block.test
     if share < 1.0:
         ids = pd.Series(block.ids.to_pandas())
-        mask &= uniform(hash_keys(ids, seed + 1)) < share
+        mask &= uniform(hash_keys(ids, seed + SAMPLE_SEED)) < share
     return block.take(mask).part

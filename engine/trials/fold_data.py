@@ -15,14 +15,11 @@ from treadle.engine.encoders import Kind
 from treadle.engine.job import Job
 from treadle.engine.recipe import Recipe, fit, make_block
 from treadle.engine.relational.keys import hash_keys
-from treadle.engine.rows import HereRows
+from treadle.engine.rows import SAMPLE_SEED, HereRows
 from treadle.engine.store import Store
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SEED = 2
-"""Added to the job's: rows that are in a fold, or in the test, together are not drawn together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +101,7 @@ def fold_data(
     store.write_parquet(path, pa.table({"id": ids, "target": pa.array(test_target)}))
     has_nulls = np.any([np.isnan(rows).any(axis=0) for rows in (matrix, test_matrix)], axis=0)
     null = tuple(name for name, has in zip(names, has_nulls, strict=True) if has)
-    keys = hash_keys(pd.Series(pa.chunked_array([block.ids for block in trained]).to_pandas()), job.seed + SEED)
+    keys = hash_keys(pd.Series(pa.chunked_array([block.ids for block in trained]).to_pandas()), job.seed + SAMPLE_SEED)
     return FoldData(names, matrix, target, test_matrix, test_target, null, keys, weight[0] if weight else None)
 
 

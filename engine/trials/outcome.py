@@ -17,7 +17,7 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.store import Store
 
-REVISION = 1
+REVISION = 2
 KEY = b"treadle"
 
 
