@@ -41,19 +41,24 @@ def place_of(config: ModelConfig, rows: int, features: int, workers: Workers) ->
     return "all workers" if config.name == "lightgbm" and workers.count > 1 else "sample"
 
 
-def places_told(configs: Iterable[ModelConfig], rows: int, features: int, workers: Workers) -> Mapping[str, str]:
-    """By the titles of models, in words, where each is trained on so many rows."""
+def places_told(
+    configs: Iterable[ModelConfig], rows: int, features: int, workers: Workers
+) -> Mapping[str, tuple[str, ...]]:
+    """Where models are trained on so many rows, in words, with the titles of those that are trained there."""
     held = rows_held(features, workers)
-    more = f"{rows:,} rows are more than the {held:,} that one worker holds"
-    told: Mapping[Place, str] = {
-        "all workers": "over all workers",
-        "sums": "exactly, from sums over all workers' rows",
-        "one worker": "on one worker",
-        "sample": f"on one worker, on a sample: {more}",
-    }
-    found = {}
+    more = f"since {rows:,} rows are more than the {held:,} that one holds"
+    found: dict[str, tuple[str, ...]] = {}
     for config in configs:
         place = place_of(config, rows, features, workers)
-        by_size = place == "all workers" and not trains_on_devices(config)
-        found[config.title] = f"{told[place]}: {more}" if by_size else told[place]
+        by_memory = not (trains_on_devices(config) or trains_exactly(config))
+        goes_over = config.name == "lightgbm" and workers.count > 1
+        if by_memory and workers.limit is None:
+            told = f"on one worker, or {'over all' if goes_over else 'on a sample'} where that has not the room"
+        elif place == "all workers":
+            told = f"over all workers, {more}" if by_memory else "over all workers"
+        elif place == "sums":
+            told = "exactly, from sums over all workers' rows"
+        else:
+            told = "on one worker" if place == "one worker" else f"on one worker, on a sample, {more}"
+        found[told] = (*found.get(told, ()), config.title)
     return found

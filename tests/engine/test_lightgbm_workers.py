@@ -360,16 +360,19 @@ def test_the_place_follows_from_the_rows_and_the_memory() -> None:
     assert place_of(model(), few, 10, two) == "one worker"
     assert place_of(model(), many, 10, two) == "all workers"
     assert place_of(model(), many, 10, alone) == "sample"
-    told = places_told([model(), ModelConfig(name="xgboost"), ModelConfig(name="ridge"),
-                        ModelConfig(name="random_forest")], many, 10, two)  # fmt: skip
-    more = f"{many:,} rows are more than the {held:,} that one worker holds"
-    assert dict(told) == {
-        "lightgbm": f"over all workers: {more}",
-        "xgboost": "over all workers",
-        "ridge": "exactly, from sums over all workers' rows",
-        "random_forest": f"on one worker, on a sample: {more}",
+    others = [ModelConfig(name=name) for name in ("xgboost", "ridge", "random_forest", "catboost")]  # type: ignore[arg-type]
+    more = f"since {many:,} rows are more than the {held:,} that one holds"
+    assert places_told([model(), *others], many, 10, two) == {
+        f"over all workers, {more}": ("lightgbm",),
+        "over all workers": ("xgboost",),
+        "exactly, from sums over all workers' rows": ("ridge",),
+        f"on one worker, on a sample, {more}": ("random_forest", "catboost"),
     }
-    assert set(places_told([model(), ModelConfig(name="random_forest")], few, 10, two).values()) == {"on one worker"}
+    assert places_told([model(), others[2]], few, 10, two) == {"on one worker": ("lightgbm", "random_forest")}
+    assert places_told([model(), others[2]], few, 10, Workers(2, 1, None)) == {
+        "on one worker, or over all where that has not the room": ("lightgbm",),
+        "on one worker, or on a sample where that has not the room": ("random_forest",),
+    }
 
 
 def test_training_goes_where_the_place_says(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
