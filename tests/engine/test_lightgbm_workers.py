@@ -142,7 +142,7 @@ def loss(task: Task, margin: np.ndarray) -> float:
     return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - chosen))
 
 
-@pytest.mark.parametrize("tasks", [2, 3])
+@pytest.mark.parametrize("tasks", [1, 2, 3])
 @pytest.mark.parametrize(("task", "params"), SAME)
 def test_trees_are_those_of_one_process(task: Task, params: dict[str, Any], tasks: int) -> None:
     """Bins are found from all rows, so that only sums round differently; gradients are float32."""
