@@ -316,6 +316,8 @@ class Trained(Artifact):
     files: tuple[Part, ...]
     rows_used: int
     seconds: float
+    members: tuple[Model, ...] = ()
+    """The model as it was asked for, or those that an ensemble is made of."""
     peak_bytes: int | None = None
     error: str | None = None
 
@@ -341,6 +343,8 @@ class Mixture(Document):
     """Titles of models; of an average those with a weight, the largest first."""
     weights: tuple[float, ...] = ()
     """Of an average: one a member; they add up to 1."""
+    steps: int | None = None
+    """Of a greedy average: the steps of the selection after which it was kept."""
     coefficients: tuple[tuple[float, ...], ...] = ()
     """Of a stack, by output: the meta model's, of every member, and of every class where there are several."""
     intercept: tuple[float, ...] = ()
@@ -375,6 +379,22 @@ class Comparison(Artifact):
     @property
     def parts(self) -> tuple[Part, ...]:
         return self.files
+
+
+class Raced(Artifact):
+    """Heats on growing samples, and the models that they have left."""
+
+    metric: str
+    configs: tuple[Model, ...]
+    """The best first."""
+    heats: tuple[dict[str, Any], ...]
+    """Of the table `race`: one a model and heat."""
+    lasting: bool
+    """As of a comparison."""
+
+    @property
+    def is_final(self) -> bool:
+        return self.lasting
 
 
 class Tuned(Comparison):

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from treadle.engine.artifacts import Features, Part, SplitRule
+from treadle.engine import artifacts
+from treadle.engine.artifacts import Features, SplitRule
 from treadle.engine.context import Context
 from treadle.engine.store import Store
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
 PROTECTED = "protected."
 """Prefix of the raw protected columns in the feature table."""
+WEIGHT = "weight."
+"""Prefix of the column of weights in the feature table."""
+Part = tuple[np.ndarray, ...]
+"""Of some rows: float32 matrix (rows, features), float64 targets and, where rows have weights, float64 weights."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,13 @@ class Block:
     matrix: np.ndarray
     """float32, rows by features, C order."""
     protected: dict[str, pa.Array]
+    weight: np.ndarray | None = None
+    """float64: what a row counts in training; 1 when None. It may be NaN in test rows."""
+
+    @property
+    def part(self) -> Part:
+        """What models are trained on."""
+        return (self.matrix, self.target) if self.weight is None else (self.matrix, self.target, self.weight)
 
     @property
     def rows(self) -> int:
@@ -44,20 +56,23 @@ class Block:
             return self
         index = np.flatnonzero(mask)
         protected = {name: values.take(index) for name, values in self.protected.items()}
-        return Block(self.ids.take(index), self.test[index], self.target[index], self.matrix[index], protected)
+        weight = None if self.weight is None else self.weight[index]
+        return Block(self.ids.take(index), self.test[index], self.target[index], self.matrix[index], protected, weight)
 
     def select(self, rows: str) -> Block:
         """`test` or `all` rows."""
         return self if rows == "all" else self.take(self.test)
 
-    def table(self, names: Sequence[str], target: str, rule: SplitRule) -> pa.Table:
-        """As rows of the table `features`."""
+    def table(self, names: Sequence[str], target: str, rule: SplitRule, weight: str | None = None) -> pa.Table:
+        """As rows of the table `features`; `weight` is the column of weights, if there is one."""
         fields: dict[str, Any] = {
             "id": self.ids,
             "split": pa.array(np.where(self.test, "test", "train"), pa.string()),
             target: decode(self.target, rule),
         }
         fields.update({f"{PROTECTED}{name}": values for name, values in self.protected.items()})
+        if weight is not None:
+            fields[f"{WEIGHT}{weight}"] = pa.array(self.weight, from_pandas=True)
         # Arrow takes a strided column value by value, at ten times what a copy of all of them costs.
         columns = np.ascontiguousarray(self.matrix.T)
         fields.update({name: pa.array(column) for name, column in zip(names, columns, strict=True)})
@@ -71,7 +86,9 @@ def decode(codes: np.ndarray, rule: SplitRule) -> pa.Array:
     return pa.array(list(rule.classes)).take(pa.array(codes.astype(np.int64)))
 
 
-def load_block(part: Part, store: Store, names: Sequence[str], target: str, rule: SplitRule) -> Block:
+def load_block(
+    part: artifacts.Part, store: Store, names: Sequence[str], target: str, rule: SplitRule, weight: str | None = None
+) -> Block:
     """On a worker: a part of the feature table, back from its file."""
     table = store.read_parquet(part.path).combine_chunks()
     matrix = np.empty((table.num_rows, len(names)), dtype=np.float32)
@@ -88,7 +105,8 @@ def load_block(part: Part, store: Store, names: Sequence[str], target: str, rule
         if name.startswith(PROTECTED)
     }
     test = pc.equal(table.column("split"), "test").to_numpy(zero_copy_only=False)
-    return Block(_one(table.column("id")), test, codes, matrix, protected)
+    weights = None if weight is None else table.column(f"{WEIGHT}{weight}").to_numpy()
+    return Block(_one(table.column("id")), test, codes, matrix, protected, weights)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
@@ -98,7 +116,8 @@ def _one(column: pa.ChunkedArray) -> pa.Array:
 def blocks_of(context: Context, features: Features, rule: SplitRule) -> list[Future]:
     """The blocks of a run: those that the features stage left on the workers, else read from the table."""
     if "blocks" not in context.live:
+        data = context.job.data
         context.live["blocks"] = context.submit(
-            load_block, features.table, context.store, features.names, context.job.data.target, rule
+            load_block, features.table, context.store, features.names, data.target, rule, data.weight
         )
     return context.live["blocks"]

@@ -25,6 +25,7 @@ from treadle.engine.recovery import RESULT_SECONDS, persistently, wait_together
 from treadle.engine.segments import Recipe, Tracker, best_of, train_segment
 from treadle.engine.shards import Shards
 from treadle.engine.training_rows import TrainingRows
+from treadle.engine.weights import check_mass
 from treadle.errors import DataError
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def train_boosted(training: TrainingRows, config: ModelConfig, notes: list[str])
     Raises
     ------
     DataError
-        The rows are too few to hold some of them back, or an earlier model is of other features or classes.
+        The rows are too few to hold some of them back, or count nothing; an earlier model is of other features or
+        classes.
     WorkerLost
         Workers were lost in every attempt.
     """
@@ -55,6 +57,11 @@ def train_boosted(training: TrainingRows, config: ModelConfig, notes: list[str])
             f"early_stopping of {config.title}: of {rows + held} training rows, the share {share:g} holds back {held} "
             f"and leaves {rows} to train on; {'lower' if held else 'raise'} it, or leave early_stopping out"
         )
+    if context.job.data.weight is not None:
+        mass, held_mass = shards.mass
+        check_mass(mass)
+        if stopping:
+            check_mass(held_mass, f"{held} training rows that early_stopping of {config.title} holds back")
     checkpoint, raw = _trained(context, training.key, config, recipe, shards, earlier, notes)
     if earlier is not None and features is not None:
         notes.append(f"{config.title}: {earlier.described(features)}")

@@ -44,6 +44,7 @@ class Context:
     """Called when results are about to be made visible; from then on a run is not to be interrupted."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Stages of the run that had no outcome when it began -> the folders that they write into."""
+    began: float = field(default_factory=time.monotonic)
     size: int = 0
     """Workers of the whole cluster: those when the run began, as long as lost ones are replaced."""
 
@@ -135,10 +136,11 @@ class Context:
                 if future.status != "finished":
                     future.result()
 
-    def result(self, future: Future) -> Any:
-        """Of a task that has ended. Raises as `gather`."""
-        with self._in_words([future]):
-            return future.result()
+    def result(self, future: Future, seconds: float) -> Any:
+        """Of a task that has ended. Raises as `gather`, and TimeoutError when it does not arrive in time."""
+        with self._in_words([future]), contextlib.suppress(TimeoutError):
+            return future.result(timeout=seconds)
+        raise TimeoutError(f"{self.stage}: a result did not arrive in {seconds:g} s")
 
     @contextlib.contextmanager
     def _in_words(self, futures: Sequence[Future]) -> Iterator[None]:

@@ -16,10 +16,10 @@ from treadle.engine.artifacts import Comparison, Folds, Part, SplitRule
 from treadle.engine.comparison import with_row
 from treadle.engine.context import Context
 from treadle.engine.job import Model as ModelConfig
-from treadle.engine.mixing import ENSEMBLE, Ensemble
 from treadle.engine.models.base import Task
 from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.models.combination import Combination
+from treadle.engine.sections.ensemble import ENSEMBLE, Ensemble
 from treadle.engine.store import Store
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.ensembling import Library, Measure, combine_without
@@ -27,7 +27,7 @@ from treadle.engine.trials.mixture import mixture_of
 from treadle.engine.trials.outcome import Outcome, fold_path, key_of, load, path_of, save
 from treadle.errors import DataError, listed
 
-REVISION = 2
+REVISION = 3
 
 
 def run(

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from treadle.engine.artifacts import Features, Part, Prepared, SplitRule
-from treadle.engine.blocks import PROTECTED, Block
+from treadle.engine.blocks import PROTECTED, WEIGHT, Block
 from treadle.engine.context import Context
 from treadle.engine.encoders import FittedTarget, Kind, Shelf, to_matrix
 from treadle.engine.job import Job
@@ -18,6 +18,7 @@ from treadle.engine.recipe import Recipe, arrow_array, fit, inputs_of, make_bloc
 from treadle.engine.rows import Rows, assign
 from treadle.engine.store import Store
 from treadle.engine.target import Class, TargetCounts, count_target, merge_targets, task_of
+from treadle.engine.weights import check_kind, check_weights, count_weights, merge_weights
 from treadle.errors import DataError, RequestError, listed
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ def check(job: Job, kinds: Mapping[str, str]) -> list[str]:
     Raises
     ------
     RequestError
-        A column that is not there or of the wrong kind; text or time that nothing encodes.
+        A column that is not there or of the wrong kind, that of weights among them; text or time that nothing encodes.
     """
+    check_kind(job, kinds)
     current = inputs_of(job, kinds)
     for i, operation in enumerate(job.features):
         where = f"features.{i} ({operation.op})"
@@ -73,6 +75,7 @@ def _check_names(job: Job, names: Sequence[str]) -> None:
         )
     protected = [f"{PROTECTED}{name}".casefold() for name in job.data.protected]
     own = {"id", "split", "bias", "class", target.casefold(), *protected}
+    own |= set() if job.data.weight is None else {f"{WEIGHT}{job.data.weight}".casefold()}
     seen: dict[str, str] = {}
     for name in names:
         folded = name.casefold()
@@ -92,6 +95,13 @@ def run(context: Context, prepared: Prepared, rule: SplitRule | None) -> Feature
     """Fits, applies and writes; blocks stay on the workers for the stages that follow, if there are models.
 
     Without a rule, all rows are for training.
+
+    Raises
+    ------
+    DataError
+        Training rows have no weight, or names of features are the same but for case.
+    RequestError
+        As `check`, where levels of the data decide it.
     """
     job, store, shelf = context.job, context.store, Shelf(context.store, context.folder)
     rows = Rows.of(context, prepared)
@@ -102,14 +112,19 @@ def run(context: Context, prepared: Prepared, rule: SplitRule | None) -> Feature
     names = tuple(kinds)
     _check_names(job, names)
     recipe = Recipe(job, rule, tuple(inputs), tuple(fitted), shelf)
+    said: list[str] = []
     paths = [f"{context.folder}/part-{number:05d}.parquet" for number in range(len(rows.partitions))]
     if job.models:
         blocks = context.live["blocks"] = rows.map(make_block, recipe, names)
+        weight = job.data.weight
+        counted = [] if weight is None else context.submit_like(count_weights, blocks)
         tasks = [
-            context.client.submit(write_block, block, path, store, names, job.data.target, rule, pure=False)
+            context.client.submit(write_block, block, path, store, names, job.data.target, rule, weight, pure=False)
             for block, path in zip(blocks, paths, strict=True)
         ]
         del blocks
+        if weight is not None:
+            said = check_weights(merge_weights(context.gather(counted)), weight)
     else:
         tasks = rows.map(write_features, recipe, names, store, each=paths)
     parts = context.gather(tasks, rows=lambda part: part.rows)
@@ -122,6 +137,7 @@ def run(context: Context, prepared: Prepared, rule: SplitRule | None) -> Feature
         inputs=inputs,
         operations=tuple(kept),  # type: ignore[arg-type]
         level_files=shelf.parts(kept),
+        warnings=tuple(said),
     )
 
 
@@ -160,10 +176,14 @@ def write_features(
     if job.data.target is not None:
         fields[job.data.target] = arrow_array(frame[job.data.target])
     fields.update({f"{PROTECTED}{name}": arrow_array(frame[name]) for name in job.data.protected})
+    if (weight := job.data.weight) is not None:
+        fields[f"{WEIGHT}{weight}"] = arrow_array(frame[weight])
     table = pa.table({**fields, **{name: pa.array(matrix[:, i]) for i, name in enumerate(names)}})
     return store.write_parquet(path, table)
 
 
-def write_block(block: Block, path: str, store: Store, names: Sequence[str], target: str, rule: SplitRule) -> Part:
+def write_block(
+    block: Block, path: str, store: Store, names: Sequence[str], target: str, rule: SplitRule, weight: str | None
+) -> Part:
     """On a worker: one file of the table `features`."""
-    return store.write_parquet(path, block.table(names, target, rule))
+    return store.write_parquet(path, block.table(names, target, rule, weight))

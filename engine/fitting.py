@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from treadle.engine.artifacts import SplitRule
-from treadle.engine.exact.classes import weights_by_code
+from treadle.engine.blocks import Part
+from treadle.engine.exact.classes import check_classes, weights_by_code
 from treadle.engine.exact.fit import fit
 from treadle.engine.exact.params import trains_exactly
 from treadle.engine.job import Model as ModelConfig
@@ -19,13 +20,19 @@ from treadle.engine.models.catalogue import CATALOGUE, Entry
 from treadle.engine.models.fitted import fitted_model
 from treadle.engine.models.heard import heard
 from treadle.engine.passes import OverRows, Rows
-from treadle.errors import DataError, listed
+from treadle.engine.weights import check_mass
 
 
 def fit_model(
-    config: ModelConfig, rule: SplitRule, matrix: np.ndarray, target: np.ndarray, gathered: dict[str, Any], seed: int
+    config: ModelConfig,
+    rule: SplitRule,
+    matrix: np.ndarray,
+    target: np.ndarray,
+    gathered: dict[str, Any],
+    seed: int,
+    weight: np.ndarray | None = None,
 ) -> tuple[Model, list[str]]:
-    """A model of float32 rows (rows, features) and their targets; also what is to be said of it.
+    """A model of float32 rows (rows, features), their targets and weights; also what is to be said of it.
 
     `gathered` is kept by the caller, for the other models of the same rows: moments that several are solved from.
 
@@ -35,41 +42,54 @@ def fit_model(
         The rows lack a class, or do not allow the model.
     """
     if trains_exactly(config):
-        rows = Rows(matrix, target, np.arange(len(target)))
+        rows = Rows(matrix, target, np.arange(len(target)), weight)
         return fit(config, rule.task, rule.classes, OverRows([rows], found=gathered))
-    model, _, said = fit_estimator([(matrix, target)], config, rule, seed)
+    part = (matrix, target) if weight is None else (matrix, target, weight)
+    model, _, said = fit_estimator([part], config, rule, seed)
     return model, said
 
 
+def fit_together(
+    parts: Sequence[Part], config: ModelConfig, rule: SplitRule, seed: int
+) -> tuple[Model, int, list[str]]:
+    """As `fit_model`, of all parts together; and their rows."""
+    matrix, target, *weight = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    model, said = fit_model(config, rule, matrix, target, {}, seed, weight[0] if weight else None)
+    return model, len(target), said
+
+
 def fit_estimator(
-    parts: Sequence[tuple[np.ndarray, np.ndarray]], config: ModelConfig, rule: SplitRule, seed: int
+    parts: Sequence[Part], config: ModelConfig, rule: SplitRule, seed: int
 ) -> tuple[Model, int, list[str]]:
     """Fits a model on all parts together: its rows; also what is to be said of it, or its library warned of.
 
     Raises
     ------
     DataError
-        The training rows lack a class.
+        The training rows lack a class, or have the weight 0.
     """
     entry, task = CATALOGUE[config.name], rule.task
     # Coefficients are solved for in the data's type, and float32 stops short of convergence.
     kind = np.float64 if entry.family in ("linear", "network") else np.float32
     matrix = np.concatenate([part[0] for part in parts]).astype(kind, copy=False)
     target = np.concatenate([part[1] for part in parts])
+    weight = np.concatenate([part[2] for part in parts]) if len(parts[0]) > 2 else None
+    if weight is not None:
+        check_mass(weight.sum())
     # Such an estimator would have fewer outputs than there are classes.
-    lacking = [name for code, name in enumerate(rule.classes) if not (target == code).any()]
-    if lacking:
-        raise DataError(f"no training row is of class {listed(map(repr, lacking))}; choose another split")
+    counts = np.ones(len(target)) if weight is None else weight
+    check_classes([counts[target == code].sum() for code in range(len(rule.classes))], rule.classes)
     if entry.family == "boosted":
         rounds, params = native_params(config.params, task, len(rule.classes), seed)
         with quiet():
-            raw = train_booster(matrix, target, params, rounds)
+            raw = train_booster(matrix, target, params, rounds, weight)
         model, reasons = model_of_booster(task, raw)
         return model, len(target), reasons
     estimator = make_estimator(entry, config, rule, seed)
     with heard() as said:
-        estimator.fit(matrix, target if task == "regression" else target.astype(np.int64))
-    return fitted_model(entry, task, estimator, matrix, target, seed), len(target), sorted(set(said))
+        weights = {} if weight is None else {"sample_weight": weight}
+        estimator.fit(matrix, target if task == "regression" else target.astype(np.int64), **weights)
+    return fitted_model(entry, task, estimator, matrix, target, seed, weight), len(target), sorted(set(said))
 
 
 def make_estimator(entry: Entry, config: ModelConfig, rule: SplitRule, seed: int) -> Any:

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders import FeatureOperation
 from treadle.engine.expectations import AnyExpectation
-from treadle.engine.mixing import Ensemble, check_ensemble
 from treadle.engine.relational import Format, TableOperation
-from treadle.engine.relational.window import microseconds
-from treadle.engine.search import Tune, check_titles
-from treadle.errors import RequestError, did_you_mean, listed, shortened
+from treadle.engine.sections.base import Section, Span
+from treadle.engine.sections.decision import Decision
+from treadle.engine.sections.ensemble import Ensemble, check_ensemble
+from treadle.engine.sections.race import Race
+from treadle.engine.sections.tune import Tune, check_titles
+from treadle.errors import RequestError, did_you_mean, listed
 
 Kind = Literal["int", "float", "bool", "text", "timestamp"]
 MAX_FOLDS = 100
 Preset = Literal["all", "fast"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$")]
-
-
-class Section(BaseModel):
-    """A frozen part of a spec that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class BadRows(Section):
@@ -52,6 +48,8 @@ class Data(Section):
     """Of a two-class target; the last in sorted order when absent."""
     task: Literal["classification", "regression"] | None = None
     """When absent: classes for text, booleans and whole numbers of at most 20 values, else numbers."""
+    weight: str | None = None
+    """Column of what each training row counts, 0 or more; of metrics every row counts 1."""
     id: str | None = None
     """Column that names a row; when absent, the row's number in the input, which no partitioning changes."""
     protected: tuple[str, ...] = ()
@@ -81,11 +79,14 @@ class Data(Section):
         if self.names and self.header:
             raise PydanticCustomError("names", "data.names is for files without a header: set header: false")
         if self.id is not None and self.id == self.target:
-            raise PydanticCustomError(
-                "id",
-                "id and target are both '{name}'; the id names a row, leave it out if no column does",
-                {"name": self.id},
+            said = "id and target are both '{name}'; the id names a row, leave it out if no column does"
+            raise PydanticCustomError("id", said, {"name": self.id})
+        if self.weight is not None and self.weight in (self.id, self.target):
+            other = "id" if self.weight == self.id else "target"
+            said = (
+                "weight and {other} are both '{name}'; name the column of what rows count in training, or leave it out"
             )
+            raise PydanticCustomError("weight", said, {"other": other, "name": self.weight})
         return self
 
 
@@ -150,19 +151,8 @@ class Compare(Section):
     """
     column: str | None = None
     """Of groups or times; the split's when absent."""
-    time_limit: str | None = None
+    time_limit: Span | None = None
     """The longest that training a model without a fold may take, e.g. 90s or 10min; without end when absent."""
-
-    @field_validator("time_limit")
-    @classmethod
-    def _is_a_span(cls, value: str | None) -> str | None:
-        if value is not None:
-            microseconds(value)
-        return value
-
-    @property
-    def limit_seconds(self) -> float | None:
-        return None if self.time_limit is None else microseconds(self.time_limit) / 1e6
 
 
 PRESETS = get_args(Preset)
@@ -192,8 +182,6 @@ MODEL_NAMES = (
 ClassMetric = Literal[
     "accuracy", "auc", "average_precision", "recall", "precision", "f1", "kappa", "mcc", "log_loss", "brier"
 ]
-ThresholdMetric = Literal["accuracy", "f1", "kappa", "mcc"]
-"""Those of classes that have a best threshold."""
 NumberMetric = Literal["rmse", "mae", "r2"]
 CLASSIFICATION_METRICS: tuple[str, ...] = get_args(ClassMetric)
 REGRESSION_METRICS: tuple[str, ...] = get_args(NumberMetric)
@@ -262,65 +250,13 @@ class Model(Section):
     def _only_xgboost_is_boosted_here(self) -> Model:
         for key in ("early_stopping", "continue_from"):
             if getattr(self, key) is not None and self.name != "xgboost":
-                raise PydanticCustomError(
-                    "model_key",
-                    "{key} is for xgboost only, and the model is {name}; leave it out",
-                    {"key": key, "name": self.name},
-                )
+                said = "{key} is for xgboost only, and the model is {name}; leave it out"
+                raise PydanticCustomError("model_key", said, {"key": key, "name": self.name})
         return self
 
     @property
     def title(self) -> str:
         return self.label or self.name
-
-
-class Costs(Section):
-    """What a wrong prediction of each kind costs, in any unit; right ones cost nothing."""
-
-    false_positive: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    false_negative: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class Decision(Section):
-    """How classes follow from what a model says of a row."""
-
-    calibrate: Literal["sigmoid", "isotonic"] | None = None
-    """How probabilities are made of out-of-fold margins (sigmoid) or scores (isotonic); not at all when absent."""
-    threshold: Annotated[float, Field(gt=0, lt=1)] | ThresholdMetric | Costs | None = None
-    """The score above which a row is of the positive class, or what it is chosen by; `THRESHOLD` when absent."""
-
-    @field_validator("threshold", mode="before")
-    @classmethod
-    def _is_a_share_or_has_a_best(cls, value: Any) -> Any:
-        metrics = get_args(ThresholdMetric)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is None or isinstance(value, (dict, Costs)) or (is_number and 0 < value < 1) or value in metrics:
-            return value
-        reasons = {
-            "recall": "is best where every row is predicted as positive",
-            "precision": "is best where hardly any row is predicted as positive",
-            **dict.fromkeys(("auc", "average_precision"), "looks at the order of scores alone"),
-            **dict.fromkeys(("log_loss", "brier"), "looks at probabilities and at no threshold"),
-        }
-        is_text, is_bool = isinstance(value, str), isinstance(value, bool)
-        plain = str(value).lower() if is_number or is_bool else "a list"
-        raise PydanticCustomError(
-            "threshold",
-            "{value} is not allowed{reason}. Allowed: a number above 0 and below 1, [{metrics}], or costs such as "
-            "{costs}.{hint}",
-            {
-                "value": f"'{shortened(value)}'" if is_text else plain,
-                "reason": f": it {reasons[value]}" if is_text and value in reasons else "",
-                "metrics": listed(metrics),
-                "costs": "{false_positive: 1, false_negative: 5}",
-                "hint": did_you_mean(value, metrics) if is_text and value not in reasons else "",
-            },
-        )
-
-    @property
-    def needs_folds(self) -> bool:
-        """Whether it is made of the scores of rows that a model was not trained on."""
-        return self.calibrate is not None or not isinstance(self.threshold, float | None)
 
 
 class Explain(Section):
@@ -361,11 +297,15 @@ class Job(Section):
     models: tuple[Model, ...] | Preset = ()
     """`all` of the catalogue that do the task and are installed, or those of them that are `fast`; or a list."""
     compare: Compare | None = None
-    """Without it models are compared on the test rows, unless a preset, tune, ensemble or the split asks for folds."""
+    """Without it models are compared on the test rows, unless another key or a preset asks for folds."""
+    race: Race | None = None
+    """Leaves some models out before all folds, by heats on growing samples of the training rows."""
     tune: Tune | None = None
     """Looks for better parameters of some models, by the same folds."""
     ensemble: Ensemble | None = None
     """Makes one more model of those that were compared."""
+    budget: Span | None = None
+    """Wall clock for the search of a model from when the run begins: race, compare and tune end by it."""
     metric: ClassMetric | NumberMetric | None = None
     """Chooses the best model; AUC for two classes, log loss for several, RMSE for numbers when absent."""
     decision: Decision = Decision()
@@ -431,6 +371,9 @@ class Job(Section):
         check_ensemble(self.ensemble, list(titles), preset=isinstance(self.models, str))
         if self.tune is not None:
             check_titles(self.tune, titles)
+        for key in ("race", "budget"):
+            if getattr(self, key) is not None and not self.models:
+                raise PydanticCustomError(key, "{key}: there are no models; name some in models", {"key": key})
         return self
 
     @property
@@ -444,7 +387,7 @@ class Job(Section):
         if self.compare is not None or not self.models:
             return self.compare
         given = self.split is not None and self.split.kind == "folds"
-        asked = isinstance(self.models, str) or self.tune is not None or self.ensemble is not None
+        asked = isinstance(self.models, str) or any((self.race, self.tune, self.ensemble, self.budget))
         return Compare() if given or asked else None
 
     @property

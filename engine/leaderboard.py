@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from treadle.engine.job import LOWER_IS_BETTER
-from treadle.engine.mixing import ENSEMBLE
+from treadle.engine.sections.ensemble import ENSEMBLE
 
 Row = dict[str, Any]
 

@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from treadle.engine.artifacts import SplitRule
+from treadle.engine.blocks import Part
 from treadle.engine.exact.classes import check_classes, class_factors
 from treadle.engine.fitting import make_estimator
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.lightgbm_network import connected
 from treadle.engine.mesh import Meeting, Mesh, listen, meet
-from treadle.engine.models.base import Model
+from treadle.engine.models.base import Model, Task
 from treadle.engine.models.boosted import LINKS
 from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.models.forest import ForestModel
@@ -34,6 +36,7 @@ from treadle.engine.recovery import RESULT_SECONDS, persistently, wait_together
 from treadle.engine.shards import Shard, Shards
 from treadle.engine.training_place import rows_held
 from treadle.engine.training_rows import TrainingRows
+from treadle.engine.weights import check_mass
 from treadle.errors import DataError, UnsupportedModel
 
 if TYPE_CHECKING:
@@ -58,8 +61,6 @@ def train_lightgbm(training: TrainingRows, config: ModelConfig, notes: list[str]
     WorkerLost
         Workers were lost in every attempt.
     """
-    import lightgbm
-
     context, rule = training.context, training.rule
     shards = Shards(context, training.blocks, 0.0, context.job.seed)
     rows, _ = shards.rows
@@ -78,12 +79,19 @@ def train_lightgbm(training: TrainingRows, config: ModelConfig, notes: list[str]
         context.events.emit(context.stage, "progress", done=0, total=1, note=reason)
         notes.append(f"{reason}; trained again from the start")
 
-    text = persistently(context, submit, again)
+    text, start = persistently(context, submit, again)
+    return model_of(rule.task, text, start), rows
+
+
+def model_of(task: Task, text: str, start: float) -> ForestModel:
+    """The trees in LightGBM's text, added to a value. Raises DataError when no compiled forest represents them."""
+    import lightgbm
+
     try:
-        model = ForestModel.of(rule.task, lightgbm.Booster(model_str=text), LINKS[rule.task])
+        model = ForestModel.of(task, lightgbm.Booster(model_str=text), LINKS[task])
     except UnsupportedModel as error:
         raise DataError(str(error)) from error
-    return model, rows
+    return ForestModel(task, model.link, replace(model.forest, base=model.forest.base + start))
 
 
 def draw_evenly(rows: int, wanted: int, seed: int) -> np.ndarray:
@@ -151,37 +159,40 @@ def train_shard(
     config: ModelConfig,
     rule: SplitRule,
     seed: int,
-) -> str | None:
-    """On a worker: the model in LightGBM's own text, from the first task; nothing from the others.
+) -> tuple[str, float] | None:
+    """On a worker, from the first task: trees in LightGBM's own text, and what they are added to; nothing from others.
 
     Raises
     ------
     ConnectionError
         Another task is gone.
     DataError
-        The rows of all tasks together lack a class.
+        The rows of all tasks together lack a class, or have the weight 0.
     """
     mesh = meet(meeting, rank, stop_when_cancelled())
     try:
-        text = train_together(mesh, shard, samples, config, rule, seed)
+        found = train_together(mesh, shard, samples, config, rule, seed)
     finally:
         mesh.close()
-    return text if rank == 0 else None
+    return found if rank == 0 else None
 
 
 def train_together(
     mesh: Mesh, shard: Shard, samples: Sequence[np.ndarray], config: ModelConfig, rule: SplitRule, seed: int
-) -> str:
+) -> tuple[str, float]:
     """As `train_shard`, over connections that are there."""
     import lightgbm
 
     estimator = make_estimator(CATALOGUE[config.name], config, rule, seed)
     params = native_params(estimator.get_params(), rule, mesh.size)
-    matrix, target = shard.train
-    weights = class_weights(mesh, target, rule, config.params.get("class_weight"))
+    matrix, target = shard.train[:2]
+    counted = count_rows(mesh, shard.train, rule, config.params.get("class_weight"))
+    start = None if counted.start is None else np.full(len(target), counted.start)
     # Before there is a network, over which LightGBM would bin each feature by the rows of one task.
     bins = lightgbm.Dataset(np.concatenate(samples), params=params).construct()
-    data = lightgbm.Dataset(matrix, target, reference=bins, weight=weights, params=params).construct()
+    data = lightgbm.Dataset(
+        matrix, target, reference=bins, weight=counted.weights, init_score=start, params=params
+    ).construct()
     with connected(mesh) as network:
         try:
             booster = lightgbm.Booster(params, data)
@@ -191,7 +202,7 @@ def train_together(
         except lightgbm.basic.LightGBMError:
             network.check()
             raise
-        return booster.model_to_string()
+        return booster.model_to_string(), counted.start or 0.0
 
 
 def native_params(params: Mapping[str, Any], rule: SplitRule, tasks: int) -> dict[str, Any]:
@@ -206,15 +217,43 @@ def native_params(params: Mapping[str, Any], rule: SplitRule, tasks: int) -> dic
     return found | {"tree_learner": "data", "num_machines": tasks, "feature_pre_filter": False}
 
 
-def class_weights(mesh: Mesh, target: np.ndarray, rule: SplitRule, given: Any) -> np.ndarray | None:
-    """Weights of a task's rows by their classes, as on one worker; `balanced` counts the rows of all tasks."""
-    if rule.task == "regression":
-        return None
-    codes = target.astype(np.int64)
-    own = np.bincount(codes, minlength=len(rule.classes))
-    counts = np.sum([np.frombuffer(block, dtype=np.int64) for block in mesh.gather(own.tobytes())], axis=0)
-    check_classes(counts, rule.classes)
-    return None if given is None else class_factors(given, rule.classes, counts)[codes]
+@dataclass(frozen=True)
+class Counted:
+    """What a task's rows count."""
+
+    weights: np.ndarray | None
+    """float64 (rows,), or None where each counts 1."""
+    start: float | None
+    """Where rows have weights and the target is numbers, the mean of all tasks' rows, which trees are added to.
+
+    LightGBM takes the mean of the tasks' means, which there is none of where a task's rows all have the weight 0.
+    """
+
+
+def count_rows(mesh: Mesh, part: Part, rule: SplitRule, given: Any) -> Counted:
+    """Weights of a task's rows, and of their classes, as on one worker; `balanced` counts the rows of all tasks.
+
+    Raises
+    ------
+    DataError
+        The rows of all tasks together lack a class, or have the weight 0.
+    """
+    target, weights = part[1], part[2] if len(part) > 2 else None
+    numbers = rule.task == "regression"
+    codes = np.zeros(len(target), dtype=np.int64) if numbers else target.astype(np.int64)
+    sized = np.ones(len(target)) if weights is None else weights
+    size = 1 if numbers else len(rule.classes)
+    own = [np.bincount(codes, by, minlength=size) for by in (np.ones(len(target)), sized, sized * target)]
+    blocks = mesh.gather(np.stack(own).tobytes())
+    counts, masses, sums = np.sum([np.frombuffer(block).reshape(3, size) for block in blocks], axis=0)
+    if weights is not None:
+        check_mass(masses.sum())
+    if numbers:
+        return Counted(weights, None if weights is None else float(sums[0] / masses[0]))
+    check_classes(masses, rule.classes)
+    if given is not None:
+        weights = sized * class_factors(given, rule.classes, counts)[codes]
+    return Counted(weights, None)
 
 
 def stop_when_cancelled() -> Callable[[], None]:

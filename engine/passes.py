@@ -16,6 +16,7 @@ import numpy as np
 from treadle.engine.blocks import Block
 from treadle.engine.context import FAN_IN
 from treadle.engine.training_rows import TrainingRows
+from treadle.engine.weights import check_mass
 from treadle.errors import DataError
 from treadle.kernels.scatter import KINDS, Kind, Scatter, merge_all, scatter, shape_of
 
@@ -37,7 +38,7 @@ class Rows:
     index: np.ndarray
     """int64: the rows that count."""
     weight: np.ndarray | None = None
-    """float64 (rows,), not negative; 1 when None."""
+    """float64 (rows,), not negative in the rows that count; 1 when None."""
 
 
 class Passes(ABC):
@@ -61,7 +62,7 @@ class Passes(ABC):
         Raises
         ------
         DataError
-            There is not the memory for it, or a feature has infinite values.
+            There is not the memory for it, a feature has infinite values, or all rows have the weight 0.
         """
         wanted = max((kind, *self.kinds), key=KINDS.index)
         wanted = wanted if self._fits(wanted, classes) else kind
@@ -139,7 +140,7 @@ class OverBlocks(Passes):
 
 def on_block(block: Block, function: Callable[..., Any], *args: Any) -> Any:
     """On a worker: a function of the training rows of a block."""
-    return function(Rows(block.matrix, block.target, np.flatnonzero(~block.test)), *args)
+    return function(Rows(block.matrix, block.target, np.flatnonzero(~block.test), block.weight), *args)
 
 
 def classes_of(rows: Rows, classes: int, kind: Kind) -> Scatter:
@@ -153,6 +154,7 @@ def with_target_of(rows: Rows) -> Scatter:
 
 
 def _finite(found: Scatter) -> Scatter:
+    check_mass(found.weight.sum())
     check_finite(found.mean)
     return found
 

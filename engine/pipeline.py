@@ -12,7 +12,7 @@ final, so the same mechanism is a cache between runs and the way to resume after
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -31,6 +31,7 @@ from treadle.engine import (
     folds,
     predict,
     publish,
+    race,
     read,
     split,
     text_input,
@@ -49,6 +50,7 @@ from treadle.engine.artifacts import (
     Predictions,
     Prepared,
     Publication,
+    Raced,
     Source,
     SplitRule,
     Trained,
@@ -58,12 +60,13 @@ from treadle.engine.artifacts import (
     source_of,
 )
 from treadle.engine.bundle import replayable
+from treadle.engine.chain import Chain, Made, Record, Stage
 from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.context import Context
 from treadle.engine.continuing import check_earlier
 from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
-from treadle.engine.job import Compare, Decision, Job
+from treadle.engine.job import Compare, Job
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import CATALOGUE, check_models
 from treadle.engine.models.decision import check_decision
@@ -71,12 +74,12 @@ from treadle.engine.models.spaces import check_tuning
 from treadle.engine.program import Program
 from treadle.engine.recipe import inputs_of
 from treadle.engine.relational import Join, Side, Union
+from treadle.engine.sections.decision import Decision
 from treadle.engine.store import OUTCOME, Store
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.placement import Placement, trials_of
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
 
-Made = Mapping[str, Any]
 HOST_STAGES: Mapping[str, str] = {
     "duplicates": "on the host, in pandas: cuDF is not used yet",
     "contract": "on the host, in pandas: cuDF is not used yet",
@@ -98,36 +101,6 @@ class Inputs:
     """Other tables of operations, by their places in `tables`."""
     known: dict[int, Inspected]
     """Other tables of expectations, by their places in `contract`."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What a stage is made from, and the function that makes it."""
-
-    name: str
-    artifact: type[Artifact]
-    needs: tuple[str, ...]
-    fingerprint: str
-    function: Callable[[Context, Made], Artifact]
-    always: bool = False
-    """Never skipped: it finds out itself whether anything is to be done."""
-
-    @property
-    def folder(self) -> str:
-        return f"stages/{self.name.replace(':', '-')}-{self.fingerprint}"
-
-
-@dataclass(frozen=True)
-class Record:
-    """How a stage went in a run."""
-
-    stage: str
-    fingerprint: str
-    status: str
-    """cached | finished"""
-    wall_seconds: float
-    cpu_seconds: float
-    peak_bytes: int
 
 
 def inspect(job: Job) -> Inputs:
@@ -182,7 +155,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     kinds = programs[-1].output()
     if job.is_etl:
         return programs, []
-    named = [job.data.target, *job.data.protected, *job.split_columns]
+    named = [job.data.target, job.data.weight, *job.data.protected, *job.split_columns]
     for name in named:
         if name is not None and name not in kinds:
             raise column_not_found(name, "the rows after tables", kinds)
@@ -209,29 +182,9 @@ def _check_replay(job: Job, program: Program, kinds: Mapping[str, str]) -> None:
         ) from error
 
 
-class _Chain:
-    """Stages by name, in order; each new one gets its fingerprint from those that it needs."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, Stage] = {}
-
-    def add(
-        self,
-        name: str,
-        artifact: type[Artifact],
-        needs: tuple[str, ...],
-        config: Any,
-        revision: int,
-        function: Callable[[Context, Made], Artifact],
-        always: bool = False,
-    ) -> None:
-        made_of = [name.partition(":")[0], revision, config, [self.stages[n].fingerprint for n in needs]]
-        self.stages[name] = Stage(name, artifact, needs, digest(made_of), function, always)
-
-
 def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tuple[Stage, ...]:
     """The stages that a job has, with their fingerprints; `earlier` are the digests of `digests_of`."""
-    chain = _Chain()
+    chain = Chain()
     data = job.data
 
     text = asdict(inputs.main.options) if inputs.main.options else {}
@@ -290,7 +243,7 @@ def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tupl
     return tuple(chain.stages.values())
 
 
-def _add_contract(chain: _Chain, job: Job, inputs: Inputs, rows: str) -> None:
+def _add_contract(chain: Chain, job: Job, inputs: Inputs, rows: str) -> None:
     """The stage that a spec with a contract has; `rows` is the one before, whose rows it looks at."""
     expectations = [expectation.model_dump(mode="json", by_alias=True) for expectation in job.contract]
     for i, inspected in inputs.known.items():
@@ -305,32 +258,27 @@ def _add_contract(chain: _Chain, job: Job, inputs: Inputs, rows: str) -> None:
     )
 
 
-def _add_feature_stages(chain: _Chain, job: Job) -> None:
+def _add_feature_stages(chain: Chain, job: Job) -> None:
     """What a job with features or models has after `etl`; without models it is split only where the spec says so."""
     splitting = job.split.model_dump(mode="json", exclude={"path"}) if job.split else None
-    target = [
-        job.data.target,
-        job.data.positive_class,
-        job.data.task,
-        job.metric,
-        splitting,
-        job.seed,
-    ]
+    target = [job.data.target, job.data.positive_class, job.data.task, job.metric, splitting, job.seed]
     is_split = bool(job.models) or job.split is not None
     if is_split:
         chain.add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
     operations = [operation.model_dump(mode="json") for operation in job.features]
+    # Without weights all is as it was before there were any.
+    weight = [] if job.data.weight is None else [{"weight": job.data.weight}]
     chain.add(
         "features",
         Features,
         ("etl", "split") if is_split else ("etl",),
-        [operations, job.data.protected, bool(job.models), *([] if is_split else target)],
+        [operations, job.data.protected, bool(job.models), *weight, *([] if is_split else target)],
         features.REVISION,
         lambda c, m: features.run(c, m["etl"], m.get("split")),
     )
 
 
-def _add_model_stages(chain: _Chain, job: Job, earlier: Mapping[str, str]) -> None:
+def _add_model_stages(chain: Chain, job: Job, earlier: Mapping[str, str]) -> None:
     """What a job with models has after `features`."""
     # What was trained before there were decisions is not trained again for one that says nothing.
     decision = [] if job.decision == Decision() else [job.decision.model_dump(mode="json")]
@@ -378,7 +326,7 @@ def _add_model_stages(chain: _Chain, job: Job, earlier: Mapping[str, str]) -> No
         )
 
 
-def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[Any]) -> tuple[str, ...]:
+def _add_comparison(chain: Chain, job: Job, compared: Compare, decision: list[Any]) -> tuple[str, ...]:
     """What comes before `evaluate` where models are compared by folds; the stage that trains the best."""
     chain.add(
         "folds",
@@ -395,20 +343,32 @@ def _add_comparison(chain: _Chain, job: Job, compared: Compare, decision: list[A
 
     models = job.models if isinstance(job.models, str) else [model.model_dump(mode="json") for model in job.models]
     installed = {name: entry.version() for name, entry in CATALOGUE.items() if entry.installed}
+    # What was made before there were budgets is not made again for a job without.
+    budget = [] if job.budget is None else [job.budget]
+    asked = [models, job.metric, job.seed, compared.time_limit, installed, *decision, *budget]
+    if (race_section := job.race) is not None:
+        chain.add(
+            "race",
+            Raced,
+            ("features", "folds"),
+            [race_section.model_dump(mode="json"), *asked],
+            race.REVISION,
+            lambda c, m: race.run(c, race_section, m["split"], m["folds"], trials(c, m)[0]),
+        )
     chain.add(
         "compare",
         Comparison,
-        ("features", "folds"),
-        [models, job.metric, job.seed, compared.time_limit, installed, *decision],
+        ("features", "folds", *(("race",) if job.race is not None else ())),
+        asked,
         compare.REVISION,
-        lambda c, m: compare.run(c, m["split"], m["folds"], *trials(c, m)),
+        lambda c, m: compare.run(c, m["split"], m["folds"], m.get("race"), *trials(c, m)),
     )
     if job.tune is not None:
         chain.add(
             "tune",
             Tuned,
             ("features", "folds", "compare"),
-            [job.tune.model_dump(mode="json"), job.seed, version("optuna")],
+            [job.tune.model_dump(mode="json"), job.seed, version("optuna"), *budget],
             tune.REVISION,
             lambda c, m: tune.run(c, m["split"], m["folds"], m["compare"], trials(c, m)[0]),
         )

@@ -24,6 +24,7 @@ from treadle.engine.artifacts import (
     Predictions,
     Prepared,
     Publication,
+    Raced,
     Source,
     SplitRule,
     TableRecord,
@@ -74,6 +75,8 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
         comparison = made[last]
         assert isinstance(comparison, Comparison)
         commit("folds", [_rows(context, "folds", comparison.folds)], last)
+    if isinstance(raced := made.get("race"), Raced):
+        commit("race", [_rows(context, "race", raced.heats)], "race")
     if isinstance(tuned := made.get("tune"), Tuned):
         commit("trials", [_rows(context, "trials", tuned.trials)], "tune")
     if isinstance(predictions := made.get("predict"), Predictions):
@@ -120,8 +123,8 @@ def _commit(context: Context, name: str, parts: Sequence[Part], fingerprint: str
 def _rows(context: Context, name: str, rows: Sequence[Mapping[str, Any]]) -> Part:
     """Rows about models as a Parquet file, a leaderboard's say: metrics, and what each model cost."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    whole = dict.fromkeys(("rows_used", "peak_bytes", "fold", "number", "folds"), pa.int64())
-    types = {**dict.fromkeys(("model", "state", "params", "error"), pa.string()), **whole}
+    whole = dict.fromkeys(("rows_used", "peak_bytes", "fold", "number", "folds", "heat", "rows"), pa.int64())
+    types = {**dict.fromkeys(("model", "state", "params", "error"), pa.string()), **whole, "kept": pa.bool_()}
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in names])
     table = pa.Table.from_pylist([dict(row) for row in rows], schema)
     return context.store.write_parquet(f"{context.folder}/{name}.parquet", table)

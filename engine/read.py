@@ -106,7 +106,7 @@ def check_left_out(job: Job, inspected: Inspected, sides: Mapping[int, Inspected
             _refuse_left_out(where, getattr(operation, "on", ()), sides[index])
             side_columns = list(sides[index].kinds)
         made |= operation.makes(side_columns)
-    later = [job.data.target, *job.data.protected, *job.split_columns]
+    later = [job.data.target, job.data.weight, *job.data.protected, *job.split_columns]
     named.append(("data or split", [name for name in later if name not in made]))
     for index, feature in enumerate(job.features):
         columns = getattr(feature, "columns", ())

@@ -21,6 +21,7 @@ from treadle.engine.job import Job
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID
 from treadle.engine.rows import Gathered, assign, row_keys
 from treadle.engine.statistics import Request, gather, merge
+from treadle.engine.weights import weights_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,12 +38,12 @@ KIND_OF: Mapping[str, Kind] = {
 
 
 def inputs_of(job: Job, kinds: Mapping[str, str]) -> dict[str, Kind]:
-    """The columns that features are made of: all but the target, the id and the column that the split goes by.
+    """The columns that features are made of: all but target, id, weight and the column that the split goes by.
 
-    The split's column and text among the protected columns are inputs only if an operation names them.
+    The weight, the split's column and text among the protected columns are inputs only if an operation names them.
     """
     named = {c for o in job.features if not isinstance(o.columns, str) for c in o.columns}
-    kept_back = set(job.split_columns)
+    kept_back = {*job.split_columns, job.data.weight}
     kept_back |= {name for name in job.data.protected if KIND_OF[kinds[name]] in ("text", "timestamp")}
     never = {job.data.target, job.data.id, *OWN_COLUMNS}
     return {
@@ -141,7 +142,7 @@ def make_block(frame: pd.DataFrame, role: str, recipe: Recipe, names: Sequence[s
         frame, target, test = frame[known], target[known], test[known]
     matrix = to_matrix(recipe.columns(frame, ~test), names, len(frame))
     protected = {name: pa.array(frame[name], from_pandas=True) for name in recipe.job.data.protected}
-    return Block(arrow_array(frame[ROW_ID]), test, target, matrix, protected)
+    return Block(arrow_array(frame[ROW_ID]), test, target, matrix, protected, weights_of(frame, recipe.job.data.weight))
 
 
 def arrow_array(series: pd.Series) -> pa.Array:

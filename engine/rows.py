@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from distributed import Future
 
+SAMPLE_SEED = 2
+"""Added to the job's: rows that are in a fold, or in the test, together are not drawn together."""
 HELD_SHARE = 0.3
 """Rows are kept between passes while they take less than this share of the cluster's memory."""
 

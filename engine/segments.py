@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from treadle.engine.blocks import Part
 from treadle.engine.models.boosted import quiet, refuse_other_device, task_threads
 from treadle.engine.shards import Shard
 
@@ -138,17 +139,21 @@ def _data_of(shard: Shard, recipe: Recipe) -> dict[str, xgboost.DMatrix]:
     import xgboost
 
     threads = task_threads()
-    matrix, target = shard.train
     made: dict[str, xgboost.DMatrix] = {}
     if recipe.before:
         # The thresholds of an earlier model lie anywhere between these rows' bins: it needs the values.
-        made[TRAIN] = xgboost.DMatrix(matrix, target, nthread=threads)
+        made[TRAIN] = xgboost.DMatrix(**_named(shard.train), nthread=threads)
     else:
         bins = recipe.params.get("max_bin")
-        made[TRAIN] = xgboost.QuantileDMatrix(matrix, target, max_bin=bins, nthread=threads)
+        made[TRAIN] = xgboost.QuantileDMatrix(**_named(shard.train), max_bin=bins, nthread=threads)
     if recipe.patience is not None:
-        made[HELD] = xgboost.DMatrix(*shard.held, nthread=threads)
+        made[HELD] = xgboost.DMatrix(**_named(shard.held), nthread=threads)
     return made
+
+
+def _named(part: Part) -> dict[str, np.ndarray]:
+    """As XGBoost's data take them; without weights when there are none."""
+    return dict(zip(("data", "label", "weight"), part, strict=False))
 
 
 def loss_of(booster: xgboost.Booster, held: xgboost.DMatrix) -> float:

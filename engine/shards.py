@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from treadle.engine.blocks import Block
+from treadle.engine.blocks import Block, Part
 from treadle.engine.context import Context
 from treadle.engine.relational.keys import hash_keys
 from treadle.kernels.hashing import uniform
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     import xgboost
     from distributed import Future
 
-Part = tuple[np.ndarray, np.ndarray]
-"""A float32 matrix (rows, features), and the targets of its rows (float64)."""
 Cut = tuple[int, int, int]
 """Of a part (its number) the rows from the first number up to the second."""
 HELD_BACK = 2
@@ -59,12 +57,17 @@ def parts_of(block: Block, share: float, seed: int) -> tuple[Part, Part]:
     if share > 0.0:
         held = uniform(hash_keys(pd.Series(rows.ids.to_pandas()), seed + HELD_BACK)) < share
     kept, back = rows.take(~held), rows.take(held)
-    return (kept.matrix, kept.target), (back.matrix, back.target)
+    return kept.part, back.part
 
 
 def sizes_of(parts: tuple[Part, Part]) -> tuple[int, int]:
     """On a worker: rows to train on, and rows that are held back."""
     return len(parts[0][1]), len(parts[1][1])
+
+
+def mass_of(parts: tuple[Part, Part]) -> tuple[float, float]:
+    """On a worker: what the rows to train on count together, and those that are held back, where they have weights."""
+    return float(parts[0][2].sum()), float(parts[1][2].sum())
 
 
 def assemble(parts: Sequence[tuple[Part, Part]], train: Sequence[Cut], held: Sequence[Cut]) -> Shard:
@@ -75,11 +78,10 @@ def assemble(parts: Sequence[tuple[Part, Part]], train: Sequence[Cut], held: Seq
 def _joined(parts: Sequence[Part], cuts: Sequence[Cut]) -> Part:
     if len(cuts) == 1:
         ((number, low, high),) = cuts
-        return parts[number][0][low:high], parts[number][1][low:high]
+        return tuple(array[low:high] for array in parts[number])
     # An empty one first, which there always is, so that no cuts are no rows.
-    matrices = [parts[0][0][:0], *(parts[number][0][low:high] for number, low, high in cuts)]
-    targets = [parts[0][1][:0], *(parts[number][1][low:high] for number, low, high in cuts)]
-    return np.concatenate(matrices), np.concatenate(targets)
+    taken = [tuple(array[low:high] for array in parts[number]) for number, low, high in ((0, 0, 0), *cuts)]
+    return tuple(np.concatenate(arrays) for arrays in zip(*taken, strict=True))
 
 
 def cuts_of(sizes: Sequence[int], share: int, shares: int) -> list[Cut]:
@@ -121,6 +123,12 @@ class Shards:
         if not self._sizes:
             self._sizes = self._context.gather(self._context.submit_like(sizes_of, self._submitted_parts()))
         return sum(train for train, _ in self._sizes), sum(held for _, held in self._sizes)
+
+    @property
+    def mass(self) -> tuple[float, float]:
+        """What the rows of `rows` count, of blocks with weights."""
+        masses = self._context.gather(self._context.submit_like(mass_of, self._submitted_parts()))
+        return sum(train for train, _ in masses), sum(held for _, held in masses)
 
     def on(self, workers: Sequence[str]) -> list[Future]:
         """One shard a worker, fewer when there are fewer rows."""

@@ -13,12 +13,12 @@ from treadle.engine.exact.params import trains_exactly
 from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
-from treadle.engine.mixing import ENSEMBLE
 from treadle.engine.models.base import Model, decided, save_model
 from treadle.engine.models.boosted import said_by
 from treadle.engine.models.calibration import Calibration
 from treadle.engine.models.catalogue import check_models
 from treadle.engine.models.decision import check_decision, decide
+from treadle.engine.sections.ensemble import ENSEMBLE
 from treadle.engine.training import train_ensemble, train_model
 from treadle.engine.training_place import trains_on_devices
 from treadle.engine.training_rows import TrainingRows
@@ -30,7 +30,7 @@ from treadle.errors import DataError, TreadleError
 if TYPE_CHECKING:
     pass
 
-REVISION = 4
+REVISION = 5
 
 
 def run(
@@ -98,6 +98,7 @@ def _trained(
         files=tuple(files),
         rows_used=rows,
         seconds=meter.cost.wall_seconds,
+        members=tuple(configs),
         peak_bytes=meter.cost.peak_bytes,
         warnings=tuple(notes),
         fell_back=tuple(text for config in configs for text in _fell_back(context, config)),

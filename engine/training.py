@@ -13,11 +13,11 @@ from dataclasses import replace
 import numpy as np
 
 from treadle.engine.artifacts import digest
-from treadle.engine.blocks import Block
+from treadle.engine.blocks import Block, Part
 from treadle.engine.boosting import train_boosted
 from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.exact.fit import fit, kinds_of
-from treadle.engine.fitting import fit_estimator
+from treadle.engine.fitting import fit_estimator, fit_together
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.lightgbm_training import train_lightgbm
 from treadle.engine.models.base import Model
@@ -28,6 +28,7 @@ from treadle.engine.models.ensemble import EnsembleModel, add_up, evaluations_of
 from treadle.engine.models.sampled import Background, draw_background
 from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
+from treadle.engine.rows import SAMPLE_SEED
 from treadle.engine.training_place import place_of, rows_held, trains_on_devices
 from treadle.engine.training_rows import TrainingRows
 from treadle.errors import DataError
@@ -91,9 +92,9 @@ def train_ensemble(
     return EnsembleModel(task, titles, members, combination, background), min(rows)
 
 
-def background_of(parts: Sequence[tuple[np.ndarray, np.ndarray]], evaluations: int, seed: int) -> Background:
+def background_of(parts: Sequence[Part], evaluations: int, seed: int) -> Background:
     """On a worker: rows that contributions are measured from, of some training rows."""
-    return draw_background(np.concatenate([matrix for matrix, _ in parts]), evaluations, seed)
+    return draw_background(np.concatenate([part[0] for part in parts]), evaluations, seed)
 
 
 def _train_on_worker(training: TrainingRows, config: ModelConfig, notes: list[str]) -> tuple[Model, int]:
@@ -112,13 +113,32 @@ def _train_on_worker(training: TrainingRows, config: ModelConfig, notes: list[st
     return model, rows
 
 
-def sample(block: Block, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def train_drawn(training: TrainingRows, config: ModelConfig, notes: list[str], rows: int) -> tuple[Model, int]:
+    """As `train_model`, on about so many rows, that are drawn, or as many as a worker holds.
+
+    Raises
+    ------
+    DataError
+        The rows do not allow the model.
+    """
+    if not CATALOGUE[config.name].nulls and (nulls := training.null_features()):
+        raise DataError(nulls_refused(config, nulls))
+    context, rule = training.context, training.rule
+    share = min(1.0, min(rows, rows_held(len(training.names), context.room)) / rule.train_rows)
+    kept = context.submit_like(sample, training.blocks(), share, context.job.seed)
+    config = by_place(config, training.names)
+    future = context.client.submit(fit_together, kept, config, rule, context.job.seed, pure=False)
+    model, used, said = context.gather([future])[0]
+    notes += [f"{config.title}: {text}" for text in said]
+    return model, used
+
+
+def sample(block: Block, share: float, seed: int) -> Part:
     """On a worker: the training rows, or those of them that a hash of their id draws."""
     import pandas as pd
 
     mask = ~block.test
     if share < 1.0:
         ids = pd.Series(block.ids.to_pandas())
-        mask &= uniform(hash_keys(ids, seed + 1)) < share
-    rows = block.take(mask)
-    return rows.matrix, rows.target
+        mask &= uniform(hash_keys(ids, seed + SAMPLE_SEED)) < share
+    return block.take(mask).part

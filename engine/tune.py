@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 import math
 import statistics
+import time
 from collections.abc import Sequence
 
 from treadle.engine.artifacts import Comparison, Folds, SplitRule, Tuned
+from treadle.engine.budget import ENDING, REFIT, end_of
 from treadle.engine.comparison import compared
 from treadle.engine.context import Context
 from treadle.engine.job import Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.leaderboard import Row
 from treadle.engine.models.spaces import check_tuning, space_of, tunable
-from treadle.engine.search import tuned_title
+from treadle.engine.sections.base import seconds_of
+from treadle.engine.sections.tune import tuned_title
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.tuning import Attempt, Search, search
 
@@ -41,7 +44,7 @@ def run(context: Context, rule: SplitRule, folds: Folds, comparison: Comparison,
         Search(config, space_of(config, job.tune.space), metric, rule.task, own, job.tune.trials, job.seed)
         for config, own in zip(chosen, trials.run(chosen), strict=True)
     ]
-    search(searches, trials, job.tune.budget_seconds)
+    search(searches, trials, _end(context, comparison))
     found: list[ModelConfig] = []
     warnings: list[str] = []
     for one in searches:
@@ -66,6 +69,18 @@ def run(context: Context, rule: SplitRule, folds: Folds, comparison: Comparison,
         },
         trials=tuple(_row(one, attempt) for one in searches for attempt in one.attempts),
     )
+
+
+def _end(context: Context, comparison: Comparison) -> float | None:
+    """When no trial begins any more, on the monotonic clock: in time for what comes after, of the job's budget."""
+    assert context.job.tune is not None
+    ends = []
+    if (own := seconds_of(context.job.tune.budget)) is not None:
+        ends.append(time.monotonic() + own)
+    if (whole := end_of(context, 1.0 - ENDING)) is not None:
+        # All of them may be in an ensemble, and are trained on all rows one after the other.
+        ends.append(whole - REFIT * sum(row["train_seconds"] for row in comparison.rows))
+    return min(ends, default=None)
 
 
 def chosen_of(job: Job, comparison: Comparison) -> Sequence[ModelConfig]:

@@ -167,13 +167,75 @@ def profile(
         if out is not None:
             write_profile(found, out)
         if spec is not None:
-            write_spec(found, spec)
+            write_spec(found.spec, spec)
         if as_json:
             print(json.dumps(found.described()))
         else:
             from treadle.jobs import profile_console
 
             profile_console.show(found, out, spec)
+
+
+@app.command()
+def auto(
+    path: Annotated[list[str], typer.Argument(help="File, folder, glob or URL; or several.", show_default=False)],
+    target: Annotated[str, typer.Option(help="The column to predict.", show_default=False)],
+    budget: Annotated[str, typer.Option(help="Wall clock of all of it, e.g. 90s or 10m.")] = "10m",
+    metric: Annotated[
+        str | None, typer.Option(help="As metric of a spec; AUC, log loss or RMSE when absent.", show_default=False)
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds that models are compared by.")] = 5,
+    seed: Annotated[int | None, typer.Option(min=0, help="As seed of a spec.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE.yaml",
+            help="The spec that trains the winner; else auto-RUN.yaml.",
+            show_default=False,
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="As data.format of a spec; else guessed from the names.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Local worker processes.")] = None,
+    root: Root = None,
+    set_: Set = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Find a model within a time: profile, race all models, tune and mix the best; write the spec that trains it."""
+    with messages(debug, as_json):
+        from treadle.jobs import console
+        from treadle.jobs.auto import auto as search
+        from treadle.jobs.profile import check_new, write_spec
+
+        if out is not None:
+            check_new(out, "--out")
+        with console.listener(quiet or as_json) as listener:
+            found = search(
+                path,
+                target,
+                budget,
+                metric=metric,
+                folds=folds,
+                seed=seed,
+                format_=format_,
+                workers=workers,
+                root=root,
+                overrides=set_ or (),
+                beside=out.absolute().parent if out else None,
+                listener=listener,
+            )
+        with held():
+            written = out or Path(f"auto-{found.run.id}.yaml")
+            write_spec(found.spec, written)
+            if as_json:
+                print(json.dumps({**found.run.manifest, "spec_file": str(written)}, default=str))
+            else:
+                console.show_run(found.run, full=False)
+                print(f"spec      {written}: treadle run {written}")
 
 
 @app.command()

@@ -10,13 +10,14 @@ from treadle.cluster.hardware import memory_bytes
 from treadle.cluster.launch import MEMORY_SHARE, thread_count, worker_count
 from treadle.cluster.profiles import Profile, is_here
 from treadle.engine import expected, pipeline
+from treadle.engine.chain import Stage
 from treadle.engine.continuing import digests_of
 from treadle.engine.expected import Memory, mib
 from treadle.engine.inputs import row_bytes
 from treadle.engine.job import Job, RandomSplit
 from treadle.engine.models.base import Task
 from treadle.engine.models.catalogue import candidates
-from treadle.engine.pipeline import Inputs, Stage
+from treadle.engine.pipeline import Inputs
 from treadle.engine.store import Store
 from treadle.engine.training_place import places_told
 from treadle.engine.trials.placement import place

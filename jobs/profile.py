@@ -43,10 +43,16 @@ class Profiled:
     """A profile, and the spec that it proposes."""
 
     profile: Profile
+    request: JobSpec
+    """How the input was read."""
     spec: str
     """YAML, with its reasons as comments."""
     broken: tuple[str, ...]
     """The first broken rows of text files, and why they are."""
+
+    def propose(self, folder: Path, models: Sequence[str]) -> str:
+        """The spec with other lines in place of its models', as it is written into the folder."""
+        return propose(self.profile, self.request.data, folder, models)
 
     def described(self) -> dict[str, Any]:
         """For JSON."""
@@ -106,7 +112,7 @@ def profile_input(
         bytes_=inputs.main.bytes,
         quarantined=source.bad_rows,
     )
-    return Profiled(profile, propose(profile, asked.data, beside or Path.cwd()), broken)
+    return Profiled(profile, asked, propose(profile, asked.data, beside or Path.cwd()), broken)
 
 
 def write_profile(found: Profiled, path: Path) -> None:
@@ -115,17 +121,17 @@ def write_profile(found: Profiled, path: Path) -> None:
     store.write_json(path.name, found.described())
 
 
-def check_new(path: Path) -> None:
-    """Refuses to write a proposed spec over a file: it may be one that somebody has worked on."""
+def check_new(path: Path, option: str = "--spec") -> None:
+    """Refuses to write a spec over a file: it may be one that somebody has worked on."""
     if path.exists():
-        raise RequestError(f"--spec: {path} is there already; name another file, or remove it.")
+        raise RequestError(f"{option}: {path} is there already; name another file, or remove it.")
 
 
-def write_spec(found: Profiled, path: Path) -> None:
-    """The proposed spec, whole or not at all."""
+def write_spec(spec: str, path: Path) -> None:
+    """The text of a spec, whole or not at all."""
     store = Store(str(path.absolute().parent))
     with store.writing(path.name) as file:
-        file.write(found.spec.encode())
+        file.write(spec.encode())
 
 
 def _asked(

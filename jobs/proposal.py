@@ -23,11 +23,11 @@ INDENT = 6
 """Of the lines of a long list inside an operation."""
 
 
-def propose(profile: Profile, data: Data, folder: Path) -> str:
+def propose(profile: Profile, data: Data, folder: Path, models: Sequence[str] | None = None) -> str:
     """The YAML of a spec that `treadle check` accepts as it stands.
 
     `data` is how the input was read; `folder` is where the spec will lie, or the working folder. With a target that can
-    be predicted it trains models, else it is an ETL job.
+    be predicted it trains models, else it is an ETL job. `models` are lines in place of those that say which.
     """
     draft = make_draft(profile, data)
     lines = [
@@ -38,6 +38,7 @@ def propose(profile: Profile, data: Data, folder: Path) -> str:
     ]
     for section in SECTIONS:
         lines += section(draft, folder)
+    lines += _models(draft) if models is None else models
     return "\n".join(lines) + "\n"
 
 
@@ -157,7 +158,7 @@ def _split(draft: Draft, _: Path) -> Lines:
     return [*lines, f"split: {{kind: {kind}, test_size: 0.25}}"]
 
 
-def _models(draft: Draft, _: Path) -> Lines:
+def _models(draft: Draft) -> Lines:
     if not draft.models:
         return [f"# {_comment(draft.no_models)}"]
     linear = "logistic_regression" if draft.task == "classification" else "ridge"
@@ -185,5 +186,5 @@ def _why(reason: str) -> str:
     return f"  # {_comment(reason)}" if reason else ""
 
 
-SECTIONS: Sequence[Callable[[Draft, Path], Lines]] = (_data, _contract, _tables, _features, _split, _models)
-"""In the order of the spec."""
+SECTIONS: Sequence[Callable[[Draft, Path], Lines]] = (_data, _contract, _tables, _features, _split)
+"""In the order of the spec; the models follow."""

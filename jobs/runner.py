@@ -33,7 +33,7 @@ from treadle.jobs.spec import JobSpec, load_spec
 from treadle.signals import held, terminable
 
 if TYPE_CHECKING:
-    from treadle.engine.pipeline import Record
+    from treadle.engine.chain import Record
 
 LIBRARIES = (
     "treadle",
@@ -49,7 +49,18 @@ LIBRARIES = (
     "sqlglot",
     "pydantic",
 )
-IN_MANIFEST = ("read", "duplicates", "contract", "split", "folds", "compare", "ensemble", "evaluate", "explain")
+IN_MANIFEST = (
+    "read",
+    "duplicates",
+    "contract",
+    "split",
+    "folds",
+    "compare",
+    "ensemble",
+    "refit",
+    "evaluate",
+    "explain",
+)
 """Stages whose artifacts, without their file lists, are results that a reader of the manifest wants."""
 NOT_IN_MANIFEST = {
     "table", "files", "partitions", "quarantine", "origins", "source", "left_out", "warnings", "fell_back", "configs",

@@ -32,6 +32,16 @@ def flow_map(values: Mapping[str, str | int | float | bool | None], indent: int 
     return _flow("{", [f"{scalar(key)}: {scalar(value)}" for key, value in values.items()], "}", indent)
 
 
+def inline(value: object) -> str:
+    """Lists and mappings in any depth as YAML on one line."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{scalar(str(key))}: {inline(one)}' for key, one in value.items())}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(inline(one) for one in value)}]"
+    assert value is None or isinstance(value, (str, int, float, bool))
+    return scalar(value)
+
+
 def _flow(opening: str, items: list[str], closing: str, indent: int) -> str:
     lines = [""]
     for i, item in enumerate(items):

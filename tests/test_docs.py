@@ -33,9 +33,7 @@ from treadle.engine.job import (
     NUMBERS_ARE_CLASSES_UP_TO,
     REGRESSION_METRICS,
     BadRows,
-    Costs,
     Data,
-    Decision,
     EarlyStopping,
     Job,
     Model,
@@ -49,6 +47,7 @@ from treadle.engine.relational.cast import CastType
 from treadle.engine.relational.window import Function as WindowFunction
 from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
+from treadle.engine.sections.decision import Costs, Decision
 from treadle.engine.segments import SEGMENT
 from treadle.engine.sides import BROADCAST_BYTES
 from treadle.engine.sql.functions import FUNCTIONS

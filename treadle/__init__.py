@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from treadle.engine.bundle import Bundle
+    from treadle.jobs.auto import auto
     from treadle.jobs.run import Run, load_run
     from treadle.jobs.runner import run
     from treadle.jobs.spec import JobSpec, load_spec
 
 _HOMES = {
+    "auto": "treadle.jobs.auto",
     "run": "treadle.jobs.runner",
     "Run": "treadle.jobs.run",
     "load_run": "treadle.jobs.run",
@@ -26,7 +28,7 @@ _HOMES = {
     "load_spec": "treadle.jobs.spec",
     "Bundle": "treadle.engine.bundle",
 }
-__all__ = ["Bundle", "JobSpec", "Run", "load_model", "load_run", "load_spec", "run"]
+__all__ = ["Bundle", "JobSpec", "Run", "auto", "load_model", "load_run", "load_spec", "run"]
 
 
 def load_model(model: str, root: str | None = None) -> Bundle:

@@ -11,7 +11,7 @@ from treadle.engine.exact.params import ClassWeight
 from treadle.errors import DataError, did_you_mean, listed
 
 
-def check_classes(counts: np.ndarray, classes: Sequence[Any]) -> None:
+def check_classes(counts: np.ndarray | Sequence[float], classes: Sequence[Any]) -> None:
     """Raises DataError when the training rows lack a class."""
     lacking = [name for name, count in zip(classes, counts, strict=True) if not count]
     if lacking:

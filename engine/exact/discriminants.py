@@ -26,7 +26,8 @@ def lda(params: Discriminant, task: Task, classes: Sequence[Any], passes: Passes
     by_class = params.solver != "svd" and params.priors is not None
     moments = passes.classes(len(classes), "each" if by_class else "within")
     check_classes(moments.weight, classes)
-    if moments.weight.sum() == len(classes):
+    # Rows that count less than 1 may add up to as much: they differ from each other.
+    if moments.weight.sum() == len(classes) and not moments.scatter.any():
         raise DataError("each class has one training row, which says nothing of how they vary; lda needs more rows")
     priors, said = class_priors(params.priors, classes, moments.weight)
     notes += said
@@ -106,7 +107,8 @@ def qda(params: Quadratic, task: Task, classes: Sequence[Any], passes: Passes, n
     check_classes(moments.weight, classes)
     priors, said = class_priors(params.priors, classes, moments.weight)
     notes += said
-    if lonely := [name for name, rows in zip(classes, moments.weight, strict=True) if rows == 1]:
+    alone = (moments.weight == 1) & ~moments.scatter.any(axis=(1, 2))
+    if lonely := [name for name, is_alone in zip(classes, alone, strict=True) if is_alone]:
         raise DataError(
             f"class {listed(map(repr, lonely))} has 1 training row, which says nothing of how it varies; qda needs 2 "
             "or more of each class: filter it out in tables, or use lda"

@@ -13,6 +13,7 @@ from treadle.engine.exact.solving import solve_semidefinite, solve_triangle
 from treadle.engine.models.base import Task
 from treadle.engine.models.linear import LinearModel
 from treadle.engine.passes import Passes, Rows, check_finite
+from treadle.engine.weights import check_mass
 from treadle.kernels.triangle import Triangle, merge_all, triangle
 
 
@@ -20,6 +21,7 @@ def linear_regression(params: LinearRegression, passes: Passes, notes: list[str]
     """Ordinary least squares, of the least norm where features are collinear; from one pass."""
     passes.check((passes.features + 1, passes.features + 1))
     gathered: Triangle = passes.over(triangle_of, merge_all, params.fit_intercept)
+    check_mass(gathered.weight)
     factor, d = gathered.factor, passes.features
     means = gathered.mean[:d] if params.fit_intercept else passes.with_target().mean[0, :d]
     check_finite(means)

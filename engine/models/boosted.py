@@ -112,6 +112,7 @@ def train_booster(
     target: np.ndarray,
     params: Mapping[str, Any],
     rounds: int,
+    weight: np.ndarray | None = None,
 ) -> bytes:
     """A booster as UBJSON, trained on float32 rows (rows, features) with `native_params`.
 
@@ -124,9 +125,10 @@ def train_booster(
 
     threads = task_threads()
     if is_linear(params):
-        data = xgboost.DMatrix(matrix, target, nthread=threads)
+        data = xgboost.DMatrix(matrix, target, weight=weight, nthread=threads)
     else:
-        data = xgboost.QuantileDMatrix(matrix, target, max_bin=params.get("max_bin"), nthread=threads)
+        bins = params.get("max_bin")
+        data = xgboost.QuantileDMatrix(matrix, target, weight=weight, max_bin=bins, nthread=threads)
     own = {**params, "nthread": threads}
     booster = xgboost.train(own, data, num_boost_round=rounds)
     refuse_other_device(booster, params)

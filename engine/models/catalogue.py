@@ -80,6 +80,8 @@ class Entry:
     """Whether rows with nulls are taken; else they are refused before training."""
     probabilities: bool = True
     """Whether it gives probabilities of classes; else its margin only ranks and decides."""
+    weights: bool = True
+    """Whether its library takes weights of rows; else a job with `data.weight` does without it."""
     library: str = "scikit-learn"
     """The distribution that trains it."""
     extra: str | None = None
@@ -183,7 +185,12 @@ CATALOGUE: Mapping[str, Entry] = {
     "elastic_net": _sklearn("linear", "linear_model", None, "ElasticNet"),
     "huber": _sklearn("linear", "linear_model", None, "HuberRegressor"),
     "k_neighbours": _sklearn(
-        "neighbours", "neighbors", "KNeighborsClassifier", "KNeighborsRegressor", defaults={"algorithm": "kd_tree"}
+        "neighbours",
+        "neighbors",
+        "KNeighborsClassifier",
+        "KNeighborsRegressor",
+        defaults={"algorithm": "kd_tree"},
+        weights=False,
     ),
     "lda": _sklearn("linear", "discriminant_analysis", "LinearDiscriminantAnalysis", None),
     "qda": _sklearn("gaussian", "discriminant_analysis", "QuadraticDiscriminantAnalysis", None),
@@ -213,21 +220,34 @@ FAST = 20
 
 
 def candidates(job: Job, task: Task) -> tuple[ModelConfig, ...]:
-    """The models that a job trains: those that it lists, or those of its preset that do the task."""
+    """The models that a job trains: those that it lists, or those of its preset that do the task, with its weights."""
     if not isinstance(job.models, str):
         return job.models
     return tuple(
         ModelConfig(name=name)
-        for name, entry in CATALOGUE.items()
-        if task in entry.tasks and entry.installed and (job.models == "all" or entry.effort <= FAST)
+        for name in _of_preset(job, task)
+        if CATALOGUE[name].installed and _takes_weights(job, CATALOGUE[name])
     )
 
 
-def not_installed(job: Job, task: Task) -> tuple[str, ...]:
-    """Models of a preset that are left out, since their libraries are not there."""
+def left_out(job: Job, task: Task) -> list[str]:
+    """What is to be said of models of a preset that are left out, though they do the task."""
     if not isinstance(job.models, str):
-        return ()
-    return tuple(name for name, entry in CATALOGUE.items() if task in entry.tasks and not entry.installed)
+        return []
+    # Of all, since `fast` says nothing of which libraries there are.
+    lacking = [name for name, entry in CATALOGUE.items() if task in entry.tasks and not entry.installed]
+    without = [name for name in _of_preset(job, task) if not _takes_weights(job, CATALOGUE[name])]
+    said = [f"models: [{listed(lacking)}] left out: their libraries are not installed"] if lacking else []
+    return said + ([f"models: [{listed(without)}] left out: they take no weights (data.weight)"] if without else [])
+
+
+def _of_preset(job: Job, task: Task) -> list[str]:
+    names = [name for name, entry in CATALOGUE.items() if task in entry.tasks]
+    return [name for name in names if job.models == "all" or CATALOGUE[name].effort <= FAST]
+
+
+def _takes_weights(job: Job, entry: Entry) -> bool:
+    return entry.weights or job.data.weight is None
 
 
 def nulls_refused(config: ModelConfig, columns: Sequence[str]) -> str:
@@ -242,8 +262,8 @@ def check_models(job: Job, task: Task | None) -> None:
     Raises
     ------
     RequestError
-        Of the first model that is refused, also when its library is not installed, or when no model can have the
-        metric that chooses the best.
+        Of the first model that is refused, also when its library is not installed or takes no weights, or when no
+        model can have the metric that chooses the best.
     """
     for config in job.listed_models:
         entry = CATALOGUE[config.name]
@@ -253,6 +273,11 @@ def check_models(job: Job, task: Task | None) -> None:
                 f"models: '{config.name}' does not do {'regression' if task == 'regression' else 'classification'}, "
                 f"which the target '{job.data.target}' asks for. "
                 f"Models that do: [{listed(fitting, 30)}]."
+            )
+        if not _takes_weights(job, entry):
+            raise RequestError(
+                f"models: '{config.name}' takes no weights, and data.weight is '{job.data.weight}': {entry.library} "
+                "trains it on rows that all count the same. Leave one of the two out."
             )
         entry.version()
         check_params(config, task)

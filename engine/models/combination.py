@@ -21,6 +21,8 @@ class Average:
 
     weights: np.ndarray
     """float64 (members,), not negative; they add up to 1."""
+    steps: int | None = None
+    """Those of a selection after which it was kept."""
     link: ClassVar[Link] = "identity"
 
     def margin(self, scores: Sequence[np.ndarray]) -> np.ndarray:

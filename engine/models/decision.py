@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from treadle.engine.job import THRESHOLD, Costs, Decision, Job, ThresholdMetric
+from treadle.engine.job import THRESHOLD, Job
 from treadle.engine.models.base import Task
 from treadle.engine.models.calibration import Calibration, fit_calibration
+from treadle.engine.sections.decision import Costs, Decision, ThresholdMetric
 from treadle.errors import DataError, RequestError
 from treadle.kernels.metrics import ScoreTable, score_table
 

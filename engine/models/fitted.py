@@ -15,8 +15,16 @@ from treadle.engine.models.linear import LinearModel
 from treadle.errors import DataError, UnsupportedModel
 
 
-def fitted_model(entry: Entry, task: Task, estimator: Any, matrix: np.ndarray, target: np.ndarray, seed: int) -> Model:
-    """The model of an estimator that was fitted on a matrix (rows, features) and codes of classes, or values.
+def fitted_model(
+    entry: Entry,
+    task: Task,
+    estimator: Any,
+    matrix: np.ndarray,
+    target: np.ndarray,
+    seed: int,
+    weight: np.ndarray | None = None,
+) -> Model:
+    """The model of an estimator that was fitted on a matrix (rows, features), codes of classes or values, and weights.
 
     Raises
     ------
@@ -30,7 +38,9 @@ def fitted_model(entry: Entry, task: Task, estimator: Any, matrix: np.ndarray, t
         except UnsupportedModel as error:
             raise DataError(str(error)) from error
     if entry.family == "linear":
-        return LinearModel(task, link, estimator.coef_, estimator.intercept_, matrix.mean(axis=0))
+        return LinearModel(
+            task, link, estimator.coef_, estimator.intercept_, np.average(matrix, axis=0, weights=weight)
+        )
     if entry.family == "network":
         from treadle.engine.models.network import NetworkModel
 

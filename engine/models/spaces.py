@@ -13,7 +13,7 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
 from treadle.engine.models.boosted import is_linear
 from treadle.engine.models.catalogue import CATALOGUE, NEED_PROBABILITIES, candidates, check_params
-from treadle.engine.search import Dimension
+from treadle.engine.sections.tune import Dimension
 from treadle.errors import RequestError, listed
 
 Space = Mapping[str, Dimension]

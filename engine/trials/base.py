@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from treadle.engine.artifacts import Folds, Prepared, SplitRule
 from treadle.engine.context import Context
 from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
+from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.rows import Rows
 from treadle.engine.trials.outcome import Outcome, key_of, load, path_of, save
 
@@ -26,6 +28,30 @@ class Cell:
     fold: int
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What some trials have in common."""
+
+    rows: int | None = None
+    """Training rows that are drawn; all when None."""
+    end: float | None = None
+    """On the monotonic clock: from then on no trial begins."""
+    one_at_least: bool = False
+    """Whether the quickest model is tried all the same."""
+
+    @property
+    def is_over(self) -> bool:
+        return self.end is not None and time.monotonic() >= self.end
+
+    def lets(self, cell: Cell, quickest: int) -> bool:
+        """Whether a trial may begin now; `quickest` is the place of the model that takes the least effort."""
+        return not self.is_over or (self.one_at_least and cell.place == quickest)
+
+
+ALL = Terms()
+"""All training rows, without end."""
+
+
 class Trials(ABC):
     """Trials on the folds of a job."""
 
@@ -39,7 +65,9 @@ class Trials(ABC):
         self._passing: dict[str, Outcome] = {}
         """By path, what another attempt may change: the next run makes one, not the next stage."""
 
-    def run(self, configs: Sequence[ModelConfig], folds: Sequence[int] | None = None) -> list[list[Outcome]]:
+    def run(
+        self, configs: Sequence[ModelConfig], folds: Sequence[int] | None = None, terms: Terms = ALL
+    ) -> list[list[Outcome]]:
         """Outcomes of every model, by fold (all when None). One that fails without some fold is not tried on.
 
         Raises
@@ -48,17 +76,20 @@ class Trials(ABC):
             The cluster is lost, or the features of a fold cannot be made.
         """
         order = tuple(range(self.folds.count)) if folds is None else tuple(folds)
-        return self.run_each([(config, order) for config in configs])
+        return self.run_each([(config, order) for config in configs], terms=terms)
 
     def run_each(
-        self, asked: Sequence[tuple[ModelConfig, Sequence[int]]], listener: Listener | None = None
+        self,
+        asked: Sequence[tuple[ModelConfig, Sequence[int]]],
+        listener: Listener | None = None,
+        terms: Terms = ALL,
     ) -> list[list[Outcome]]:
         """As `run`, with folds of its own for each model; the listener hears how many trials are done, of how many.
 
-        Models that are the same but for their titles have the same trials.
+        Models that are the same but for their titles have the same trials. What is not begun in time is `NOT_BEGUN`.
         """
         configs = [config for config, _ in asked]
-        keys = [self.key(config) for config in configs]
+        keys = [self.key(config, terms.rows) for config in configs]
         places = [keys.index(key) for key in keys]
         cells = list(dict.fromkeys(Cell(place, f) for place, (_, fs) in zip(places, asked, strict=True) for f in fs))
         found: dict[Cell, Outcome] = {}
@@ -71,18 +102,28 @@ class Trials(ABC):
         found |= {cell: failed[cell.place] for cell in cells if cell not in found and cell.place in failed}
         missing = [cell for cell in cells if cell not in found]
         if missing:
-            self._make(configs, found, missing, listener or self._tell)
+            self._make(configs, found, missing, listener or self._tell, terms)
         return [[found[Cell(place, fold)] for fold in fs] for place, (_, fs) in zip(places, asked, strict=True)]
+
+    @staticmethod
+    def quickest(configs: Sequence[ModelConfig], missing: Sequence[Cell]) -> int:
+        """The place of the model that takes the least effort."""
+        return min(missing, key=lambda cell: (CATALOGUE[configs[cell.place].name].effort, cell.place)).place
 
     @abstractmethod
     def _make(
-        self, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell], listener: Listener
+        self,
+        configs: Sequence[ModelConfig],
+        found: dict[Cell, Outcome],
+        missing: list[Cell],
+        listener: Listener,
+        terms: Terms,
     ) -> None:
         """Makes the trials that are missing, into `found`; hands each to `keep`, and tells the listener."""
 
-    def keep(self, config: ModelConfig, fold: int, outcome: Outcome) -> None:
+    def keep(self, config: ModelConfig, fold: int, outcome: Outcome, rows: int | None = None) -> None:
         """Writes what came of a trial; what another attempt may change is kept for this run only."""
-        path = path_of(self.base, self.key(config), fold)
+        path = path_of(self.base, self.key(config, rows), fold)
         if not outcome.lasting:
             self._passing[path] = outcome
         save(self.context.store, path, outcome)
@@ -97,9 +138,9 @@ class Trials(ABC):
         named = self.context.job.decision.threshold
         return named if isinstance(named, float) and self.rule.task == "binary" else THRESHOLD
 
-    def key(self, config: ModelConfig) -> str:
-        """The digest under which what came of a model's trials is kept."""
-        return key_of(config, self.context.job.seed, self.threshold)
+    def key(self, config: ModelConfig, rows: int | None = None) -> str:
+        """The digest under which what came of a model's trials, on so many rows, is kept."""
+        return key_of(config, self.context.job.seed, self.threshold, rows)
 
     def release(self) -> None:
         """Lets the workers forget the rows; they are made again when they are asked for."""

@@ -23,11 +23,11 @@ from treadle.engine.exact.fit import fit
 from treadle.engine.job import LOWER_IS_BETTER
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.measuring import TASKS, metrics_from
-from treadle.engine.mixing import Ensemble
 from treadle.engine.models.base import Task
 from treadle.engine.models.combination import Average, Combination, Stacked, meta_features
 from treadle.engine.models.linear import LinearModel
 from treadle.engine.passes import OverRows, Rows
+from treadle.engine.sections.ensemble import Ensemble
 
 TINY = 1e-4
 """A model whose weight in a blend is less is left out: it would be trained for next to nothing."""
@@ -110,7 +110,10 @@ def combine(ensemble: Ensemble, library: Library, measure: Measure) -> Combinati
     """
     if ensemble.kind == "stack":
         return Stacked(stack(library))
-    return Average(greedy(library, measure, ensemble.steps) if ensemble.kind == "greedy" else blend(library))
+    if ensemble.kind == "blend":
+        return Average(blend(library))
+    counts = greedy(library, measure, ensemble.steps)
+    return Average(counts / counts.sum(), int(counts.sum()))
 
 
 def combine_without(ensemble: Ensemble, library: Library, measure: Measure, fold: int | None) -> Combination:
@@ -119,13 +122,12 @@ def combine_without(ensemble: Ensemble, library: Library, measure: Measure, fold
 
 
 def greedy(library: Library, measure: Measure, steps: int) -> np.ndarray:
-    """Weights float64 (models,), by selection with replacement.
+    """How often each model is selected, float64 (models,), by selection with replacement.
 
     The first to be selected is the best model; each step adds the one with which the average of all that were
     selected has the best metric. What is kept is the best of the ensembles after each step, the smallest of equally
-    good ones; a weight is how often a model was selected. Of models that are equally good to add, the one that is
-    better by itself is added, and of these the first. Of more than `MOST_ROWS` rows it looks at every second, third or
-    so on.
+    good ones. Of models that are equally good to add, the one that is better by itself is added, and of these the
+    first. Of more than `MOST_ROWS` rows it looks at every second, third or so on.
     """
     library = library.thinned(MOST_ROWS)
     single = np.array([measure.worth(own, library.targets) for own in library.scores])
@@ -145,7 +147,7 @@ def greedy(library: Library, measure: Measure, steps: int) -> np.ndarray:
         total = [t + s for t, s in zip(total, library.scores[added], strict=True)]
         if worths[place] > best:
             best, kept = worths[place], counts.copy()
-    return kept / kept.sum()
+    return kept
 
 
 def blend(library: Library) -> np.ndarray:

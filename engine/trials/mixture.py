@@ -8,10 +8,10 @@ import numpy as np
 
 from treadle.engine.artifacts import Comparison, Mixture
 from treadle.engine.context import Context
-from treadle.engine.mixing import Kind
 from treadle.engine.models.base import Task
 from treadle.engine.models.combination import Average, Combination, Stacked
 from treadle.engine.models.linear import LinearModel
+from treadle.engine.sections.ensemble import Kind
 from treadle.engine.trials.outcome import Outcome, load
 from treadle.errors import StorageError
 
@@ -32,6 +32,7 @@ def mixture_of(kind: Kind, titles: Sequence[str], combination: Combination) -> M
         kind=kind,
         members=tuple(titles[place] for place in order),
         weights=tuple(float(combination.weights[place]) for place in order),
+        steps=combination.steps,
     )
 
 

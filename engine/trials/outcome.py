@@ -17,7 +17,7 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.store import Store
 
-REVISION = 1
+REVISION = 2
 KEY = b"treadle"
 
 
@@ -44,9 +44,13 @@ class Outcome:
 FAILED = Outcome(error="failed")
 
 
-def key_of(config: ModelConfig, seed: int, threshold: float = THRESHOLD) -> str:
-    """The digest of a model, whatever it is called, and of the threshold that it is measured at."""
-    return digest([config.name, config.params, CATALOGUE[config.name].version(), seed, threshold, REVISION])
+NOT_BEGUN = Outcome(error="not begun: the budget was spent", lasting=False)
+
+
+def key_of(config: ModelConfig, seed: int, threshold: float = THRESHOLD, rows: int | None = None) -> str:
+    """The digest of a model, whatever it is called, of the threshold that it is measured at, and of a sample's rows."""
+    sample = [] if rows is None else [rows]
+    return digest([config.name, config.params, CATALOGUE[config.name].version(), seed, threshold, REVISION, *sample])
 
 
 def path_of(base: str, key: str, fold: int) -> str:

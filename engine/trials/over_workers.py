@@ -23,10 +23,10 @@ from treadle.engine.models.base import Model, decided
 from treadle.engine.models.boosted import said_by
 from treadle.engine.recipe import Recipe, fit, inputs_of, make_block
 from treadle.engine.rows import Rows
-from treadle.engine.training import train_model
+from treadle.engine.training import train_drawn, train_model
 from treadle.engine.training_rows import TrainingRows
-from treadle.engine.trials.base import Cell, Listener, Trials
-from treadle.engine.trials.outcome import Outcome, fold_path
+from treadle.engine.trials.base import Cell, Listener, Terms, Trials
+from treadle.engine.trials.outcome import NOT_BEGUN, Outcome, fold_path
 from treadle.errors import DataError, TreadleError
 
 if TYPE_CHECKING:
@@ -37,16 +37,28 @@ class TrialsOverWorkers(Trials):
     """Trials each over the whole cluster, or as much of it as the model can use."""
 
     def _make(
-        self, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell], listener: Listener
+        self,
+        configs: Sequence[ModelConfig],
+        found: dict[Cell, Outcome],
+        missing: list[Cell],
+        listener: Listener,
+        terms: Terms,
     ) -> None:
-        total = len(found) + len(missing)
+        total, quickest = len(found) + len(missing), self.quickest(configs, missing)
         for fold in sorted({cell.fold for cell in missing}):
+            cells = [cell for cell in missing if cell.fold == fold]
+            if not any(terms.lets(cell, quickest) for cell in cells):
+                found |= dict.fromkeys(cells, NOT_BEGUN)
+                continue
             training = self._rows(fold)
-            for cell in [cell for cell in missing if cell.fold == fold]:
+            for cell in cells:
                 earlier = [outcome for other, outcome in found.items() if other.place == cell.place and outcome.error]
                 config = configs[cell.place]
-                found[cell] = earlier[0] if earlier else self._trial(training, config, fold)
-                self.keep(config, fold, found[cell])
+                if not terms.lets(cell, quickest):
+                    found[cell] = NOT_BEGUN
+                    continue
+                found[cell] = earlier[0] if earlier else self._trial(training, config, fold, terms.rows)
+                self.keep(config, fold, found[cell], terms.rows)
                 listener(len(found), total)
 
     def _rows(self, fold: int) -> TrainingRows:
@@ -64,7 +76,8 @@ class TrialsOverWorkers(Trials):
         context.store.write_parquet(fold_path(self.base, fold), pa.table({"id": ids, "target": target}))
         return TrainingRows(context, names, rule, lambda: blocks, digest([self.base, fold]))
 
-    def _trial(self, training: TrainingRows, config: ModelConfig, fold: int) -> Outcome:
+    def _trial(self, training: TrainingRows, config: ModelConfig, fold: int, rows: int | None) -> Outcome:
+        """Over the workers, or on a sample of so many rows on one of them."""
         context = self.context
         notes: list[str] = []
         meter = Meter()
@@ -74,7 +87,7 @@ class TrialsOverWorkers(Trials):
         )  # fmt: skip
         try:
             with meter:
-                model, rows = train_model(own, config, notes)
+                model, used = train_model(own, config, notes) if rows is None else train_drawn(own, config, notes, rows)
             forget_checkpoints(context.store, own.key)
             model = decided(model, None, self.threshold)
             started = time.perf_counter()
@@ -90,7 +103,7 @@ class TrialsOverWorkers(Trials):
         title = f"{config.title}: "
         return Outcome(
             metrics=metrics_from(table, self.rule.task, model.has_probabilities, model.threshold),
-            rows=rows,
+            rows=used,
             train_seconds=meter.cost.wall_seconds,
             predict_seconds=seconds,
             peak_bytes=meter.cost.peak_bytes,

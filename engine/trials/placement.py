@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treadle.engine.artifacts import Folds, Prepared, SplitRule
+from treadle.engine.budget import trial_seconds
 from treadle.engine.context import Context
+from treadle.engine.sections.base import seconds_of
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.over_workers import TrialsOverWorkers
 from treadle.engine.trials.threads import TrialsOnThreads
@@ -48,9 +50,14 @@ def trials_of(
         assert compare is not None
         placement = place(rule.train_rows, features, folds.count, context.room)
         args = (context, prepared, rule, folds, base)
-        trials: Trials = (
-            TrialsOnThreads(*args, limit=compare.limit_seconds) if placement.on_threads else TrialsOverWorkers(*args)
-        )
+        limit, share = seconds_of(compare.time_limit), trial_seconds(context)
+        trials: Trials
+        if not placement.on_threads:
+            trials = TrialsOverWorkers(*args)
+        elif limit is None and share is not None:
+            trials = TrialsOnThreads(*args, limit=share, named="its share of the budget")
+        else:
+            trials = TrialsOnThreads(*args, limit=limit)
         context.live["trials"] = (trials, placement)
     return context.live["trials"]
 

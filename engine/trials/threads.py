@@ -1,7 +1,7 @@
 """Trials of data that are small enough for a worker to hold the rows of a fold.
 
 Every thread of a worker has one trial at a time, which uses no other thread, so that cores are shared by trials
-and not fought for within them. The longest begin first. A trial that outlives its time limit is ended by starting
+and not fought for within them. A trial that outlives its time limit is ended by starting
 its worker again, since no library lets itself be stopped from outside; what else the worker was at is done again,
 and what it held is made again.
 """
@@ -18,9 +18,9 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.catalogue import CATALOGUE
 from treadle.engine.recipe import inputs_of
 from treadle.engine.rows import Rows
-from treadle.engine.trials.base import Cell, Listener, Trials
+from treadle.engine.trials.base import Cell, Listener, Terms, Trials
 from treadle.engine.trials.fold_data import fold_data
-from treadle.engine.trials.outcome import Outcome, fold_path
+from treadle.engine.trials.outcome import NOT_BEGUN, Outcome, fold_path
 from treadle.engine.trials.trial import run_trial
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.5
 RESTART_SECONDS = 30.0
+RESULT_SECONDS = 10.0
+"""For what came of a trial to arrive; its worker may die before it has."""
 
 
 @dataclass
@@ -43,19 +45,26 @@ class Running:
 class TrialsOnThreads(Trials):
     """Trials each on a thread of a worker, which holds the rows of the fold."""
 
-    def __init__(self, *args: Any, limit: float | None = None) -> None:
+    def __init__(self, *args: Any, limit: float | None = None, named: str = "compare.time_limit") -> None:
         super().__init__(*args)
-        self.limit = limit
-        """Seconds that training may take."""
+        self.limit, self.named = limit, named
+        """Seconds that training may take, and what says so."""
         self.data: dict[int, Future] = {}
         """The rows of folds, on the workers."""
 
     def _make(
-        self, configs: Sequence[ModelConfig], found: dict[Cell, Outcome], missing: list[Cell], listener: Listener
+        self,
+        configs: Sequence[ModelConfig],
+        found: dict[Cell, Outcome],
+        missing: list[Cell],
+        listener: Listener,
+        terms: Terms,
     ) -> None:
-        missing.sort(key=lambda cell: (-CATALOGUE[configs[cell.place].name].effort, cell.place, cell.fold))
+        # The longest first, so that no thread is idle at the end; where there may be no time for all, the last.
+        sign = -1 if terms.end is None else 1
+        missing.sort(key=lambda cell: (sign * CATALOGUE[configs[cell.place].name].effort, cell.place, cell.fold))
         self._place(sorted({cell.fold for cell in missing}))
-        _Round(self, configs, found, missing, listener).run()
+        _Round(self, configs, found, missing, listener, terms).run()
 
     def _place(self, folds: Sequence[int]) -> None:
         """Has the rows of these folds made ready, so that trials need not wait for them."""
@@ -87,6 +96,7 @@ class _Round:
         found: dict[Cell, Outcome],
         missing: list[Cell],
         listener: Listener,
+        terms: Terms,
     ) -> None:
         self.trials = trials
         self.context = trials.context
@@ -95,6 +105,8 @@ class _Round:
         self.cells = len(found) + len(missing)
         self.waiting = missing
         self.listener = listener
+        self.terms = terms
+        self.quickest = trials.quickest(configs, missing)
         self.suspects: list[Cell] = []
         """Trials whose worker died over them; each is tried once more, with the cluster for itself."""
         room = self.context.room
@@ -111,19 +123,19 @@ class _Round:
         self.context.client.subscribe_topic(topic, lambda event: self.began.setdefault(event[1], time.monotonic()))
         try:
             while self.waiting or self.suspects or self.running:
+                self._leave_out_late()
                 workers = self.context.workers
                 self._take_back([one for one in self.running if one.worker not in workers])
                 self._start(workers, topic)
                 for one in self._ended():
-                    self.running.remove(one)
-                    self._keep(one.cell, self.context.result(one.future))
+                    self._receive(one)
                 self._end_late()
         finally:
             self.context.client.cancel([one.future for one in self.running])
             self.context.client.unsubscribe_topic(topic)
 
     def _start(self, workers: Sequence[str], topic: str) -> None:
-        """Gives every free thread a trial; the longest first."""
+        """Gives every free thread a trial."""
         if any(one.alone for one in self.running):
             return
         for worker in workers:
@@ -145,6 +157,7 @@ class _Round:
             trials.threshold,
             self.threads,
             topic,
+            self.terms.rows,
             pure=False,
             workers=[worker],
         )
@@ -157,7 +170,20 @@ class _Round:
             return []
         with contextlib.suppress(TimeoutError):
             wait([one.future for one in self.running], timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED")
-        return [one for one in self.running if one.future.status != "pending"]
+        # One that is "lost" had ended, on a worker that is gone: it is taken back with that worker's others.
+        return [one for one in self.running if one.future.status not in ("pending", "lost")]
+
+    def _receive(self, one: Running) -> None:
+        """Keeps what came of a trial; leaves it where it is when its worker dies before that has arrived.
+
+        Waiting without end would be in vain then: the trial is bound to that worker, and is not run again.
+        """
+        try:
+            outcome = self.context.result(one.future, RESULT_SECONDS)
+        except TimeoutError:
+            return
+        self.running.remove(one)
+        self._keep(one.cell, outcome)
 
     def _take_back(self, lost: Sequence[Running]) -> None:
         """What is to be done about trials whose worker died."""
@@ -172,7 +198,7 @@ class _Round:
 
     def _keep(self, cell: Cell, outcome: Outcome) -> None:
         self.found[cell] = outcome
-        self.trials.keep(self.configs[cell.place], cell.fold, outcome)
+        self.trials.keep(self.configs[cell.place], cell.fold, outcome, self.terms.rows)
         if outcome.error is not None:
             self._give_up(cell.place, outcome)
         self.listener(len(self.found), self.cells)
@@ -183,6 +209,13 @@ class _Round:
             self.found[cell] = outcome
         self.waiting = [cell for cell in self.waiting if cell.place != place]
         self.suspects = [cell for cell in self.suspects if cell.place != place]
+
+    def _leave_out_late(self) -> None:
+        """Leaves out what is not under way and may no longer begin."""
+        for cells in (self.waiting, self.suspects):
+            late = [cell for cell in cells if not self.terms.lets(cell, self.quickest)]
+            self.found |= dict.fromkeys(late, NOT_BEGUN)
+            cells[:] = [cell for cell in cells if cell not in late]
 
     def _end_late(self) -> None:
         """Ends trials that have taken longer than they may, and begins those beside them again."""
@@ -199,7 +232,7 @@ class _Round:
         self.context.client.cancel([one.future for one in ended])
         self.waiting = [one.cell for one in ended if one not in late] + self.waiting
         for one in late:
-            reason = f"training took longer than compare.time_limit, {limit:g} s"
+            reason = f"training took longer than {self.trials.named}, {limit:g} s"
             self._keep(one.cell, Outcome(error=reason, lasting=False))
         with contextlib.suppress(ValueError, KeyError):  # one without a nanny, or gone meanwhile
             self.context.client.restart_workers(list(workers), timeout=RESTART_SECONDS, raise_for_error=False)

@@ -24,10 +24,18 @@ PASSING = (MemoryError, OSError)
 
 
 def run_trial(
-    data: FoldData, config: ModelConfig, rule: SplitRule, seed: int, threshold: float, threads: int, topic: str
+    data: FoldData,
+    config: ModelConfig,
+    rule: SplitRule,
+    seed: int,
+    threshold: float,
+    threads: int,
+    topic: str,
+    rows: int | None = None,
 ) -> Outcome:
     """Trains a model on so many threads and measures it on the fold, of two classes at a threshold.
 
+    It is trained on all rows that are not in the fold, or so many `rows` of them.
     Whatever it raises is the outcome. Who listens to the topic hears the task's key when it begins.
     """
     from distributed import get_worker
@@ -36,7 +44,7 @@ def run_trial(
     worker.log_event(topic, str(worker.get_current_task()))
     with threads_limited(threads):
         try:
-            return _run(data, config, rule, seed, threshold)
+            return _run(data if rows is None else data.sample(rows, rule.task), config, rule, seed, threshold)
         except DataError as error:
             return Outcome(error=str(error))
         except Exception as error:
@@ -49,7 +57,7 @@ def _run(data: FoldData, config: ModelConfig, rule: SplitRule, seed: int, thresh
         return Outcome(error=nulls_refused(config, data.null))
     config = by_place(config, data.names)
     started = time.perf_counter()
-    model, said = fit_model(config, rule, data.matrix, data.target, data.gathered, seed)
+    model, said = fit_model(config, rule, data.matrix, data.target, data.gathered, seed, data.weight)
     model = decided(model, None, threshold)
     trained = time.perf_counter()
     peak = psutil.Process().memory_info().rss

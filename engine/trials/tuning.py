@@ -15,7 +15,6 @@ from __future__ import annotations
 import inspect
 import math
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,9 +23,9 @@ from treadle.engine.job import LOWER_IS_BETTER
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
 from treadle.engine.models.catalogue import CATALOGUE
-from treadle.engine.search import Dimension
-from treadle.engine.trials.base import Trials
-from treadle.engine.trials.outcome import Outcome
+from treadle.engine.sections.tune import Dimension
+from treadle.engine.trials.base import Terms, Trials
+from treadle.engine.trials.outcome import NOT_BEGUN, Outcome
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -123,6 +122,12 @@ class Search:
         return len(self.attempts) - 1
 
     @property
+    def seconds(self) -> float:
+        """Of a thread, for all that was asked: what is under way counts as the mean of what is not."""
+        known = [attempt.seconds for attempt in self.attempts if attempt.state != "running"]
+        return sum(known) / len(known) * len(self.attempts)
+
+    @property
     def is_open(self) -> bool:
         """Whether there is more to ask for."""
         states = [attempt.state for attempt in self.attempts]
@@ -184,8 +189,10 @@ class Search:
         return min(done, key=lambda attempt: sign * statistics.fmean(attempt.values(self.metric)), default=None)
 
 
-def search(searches: Sequence[Search], trials: Trials, budget: float | None = None) -> None:
-    """Tries parameters of all models until as many are tried as may be, or the budget, in seconds, is spent.
+def search(searches: Sequence[Search], trials: Trials, end: float | None = None) -> None:
+    """Tries parameters of all models until as many are tried as may be, or until `end` on the monotonic clock.
+
+    Without an end, models are tried equally often; with one, they get equal time.
 
     Raises
     ------
@@ -193,7 +200,7 @@ def search(searches: Sequence[Search], trials: Trials, budget: float | None = No
         The cluster is lost, or the features of a fold cannot be made.
     """
     context = trials.context
-    end = None if budget is None else time.monotonic() + budget
+    terms = Terms(end=end)
     room = len(context.all_workers()) * context.room.threads * WAVES
     total = sum(one.limit for one in searches)
     active: list[tuple[Search, Attempt]] = []
@@ -203,17 +210,18 @@ def search(searches: Sequence[Search], trials: Trials, budget: float | None = No
         note = f"{tried}/{total} trials, {done}/{of} folds of those under way{_best(searches)}"
         context.events.emit(context.stage, "progress", done=tried, total=total, note=note)
 
-    while end is None or time.monotonic() < end:
+    while not terms.is_over:
         cells = sum(len(one.folds(attempt)) for one, attempt in active)
         while cells < room and (open_ones := [one for one in searches if one.is_open]):
-            least = min(open_ones, key=lambda one: one.asked)
+            least = min(open_ones, key=lambda one: one.asked if end is None else one.seconds)
             active.append((least, least.ask()))
             cells += len(least.folds(active[-1][1]))
         if not active:
             break
         asked = [(attempt.config, one.folds(attempt)) for one, attempt in active]
-        for (one, attempt), outcomes in zip(active, trials.run_each(asked, say), strict=True):
-            one.take(attempt, outcomes)
+        for (one, attempt), outcomes in zip(active, trials.run_each(asked, say, terms), strict=True):
+            if NOT_BEGUN not in outcomes:
+                one.take(attempt, outcomes)
         active = [(one, attempt) for one, attempt in active if attempt.state == "running"]
     for _, attempt in active:
         attempt.state = "unfinished"

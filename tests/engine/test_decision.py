@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from sklearn.metrics import accuracy_score, cohen_kappa_score, f1_score, matthews_corrcoef
 
-from treadle.engine.job import Costs, Decision, Job
+from treadle.engine.job import Job
 from treadle.engine.models.calibration import Sigmoid, fit_calibration
 from treadle.engine.models.decision import check_decision, choose_threshold, decide
+from treadle.engine.sections.decision import Costs, Decision
 from treadle.errors import DataError, RequestError
 from treadle.kernels.metrics import binary_metrics, merge_score_tables, score_table
 

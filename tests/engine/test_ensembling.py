@@ -20,13 +20,13 @@ from treadle.engine.artifacts import Comparison, Folds
 from treadle.engine.comparison import compared, with_row
 from treadle.engine.job import Job, Model
 from treadle.engine.leaderboard import p_value
-from treadle.engine.mixing import ENSEMBLE, Ensemble
 from treadle.engine.models.base import decided, load_model, save_model
 from treadle.engine.models.combination import CLIP, Average, Stacked
 from treadle.engine.models.ensemble import EnsembleModel, evaluations_of
 from treadle.engine.models.linear import LinearModel
 from treadle.engine.models.neighbours import NeighboursModel
 from treadle.engine.models.sampled import draw_background
+from treadle.engine.sections.ensemble import ENSEMBLE, Ensemble
 from treadle.engine.store import Store
 from treadle.engine.trials.ensembling import TINY, Library, Measure, blend, combine, combine_without, greedy, stack
 from treadle.engine.trials.mixture import combination_of, mixture_of
@@ -109,8 +109,7 @@ def test_selection_is_that_of_a_slow_reference(task: Any, metric: str, seed: int
     given_ = library(task, seed, rows=41)
     found = greedy(given_, Measure(metric, task, 0.5), 8)
     counts = Counter(selected(given_, metric, 8))
-    total = sum(counts.values())
-    np.testing.assert_allclose(found, [counts[m] / total for m in range(len(found))], rtol=1e-12)
+    np.testing.assert_allclose(found / found.sum(), [counts[m] / counts.total() for m in range(len(found))], rtol=1e-12)
 
 
 def test_of_equal_models_the_first_is_selected_and_no_more_than_helps() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import itertools
 import socket
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,7 @@ from treadle.engine.events import Events
 from treadle.engine.fitting import fit_estimator
 from treadle.engine.job import Data, Job
 from treadle.engine.job import Model as ModelConfig
-from treadle.engine.lightgbm_training import draw_evenly, train_lightgbm, train_together
+from treadle.engine.lightgbm_training import draw_evenly, model_of, train_lightgbm, train_together
 from treadle.engine.mesh import Meeting, Mesh, meet
 from treadle.engine.models.base import Task
 from treadle.engine.models.boosted import threads_limited
@@ -87,10 +88,11 @@ def model(**params: Any) -> ModelConfig:
     return ModelConfig(name="lightgbm", params={"n_estimators": 12, **params})
 
 
-def shards(task: Task, tasks: int) -> list[Shard]:
+def shards(task: Task, tasks: int, weights: np.ndarray | None = None) -> list[Shard]:
     bounds = [ROWS * share // tasks for share in range(tasks + 1)]
-    none = MATRIX[:0], SCORE[:0]
-    return [Shard((MATRIX[a:b], TARGETS[task][a:b]), none) for a, b in itertools.pairwise(bounds)]
+    arrays = [MATRIX, TARGETS[task]] if weights is None else [MATRIX, TARGETS[task], weights]
+    none = tuple(array[:0] for array in arrays)
+    return [Shard(tuple(array[a:b] for array in arrays), none) for a, b in itertools.pairwise(bounds)]
 
 
 def meshes(tasks: int) -> list[Mesh]:
@@ -109,7 +111,7 @@ def on_threads(tasks: list[Mesh], task: Task, config: ModelConfig, samples: list
     def train(one: Mesh, shard: Shard) -> Any:
         try:
             with threads_limited(1):
-                return train_together(one, shard, samples, config, rule(task), SEED)
+                return train_together(one, shard, samples, config, rule(task), SEED)[0]
         except Exception as error:
             return error
         finally:
@@ -173,6 +175,29 @@ def test_what_is_drawn_otherwise_is_about_as_good(task: Task, params: dict[str, 
     assert found == pytest.approx(loss(task, alone(task, config).margin(MATRIX)), rel=0.08)
 
 
+@pytest.mark.parametrize(
+    ("task", "params"),
+    [("binary", {**FEW, "class_weight": "balanced"}), ("multiclass", FEW), ("regression", FEW)],
+)
+def test_rows_count_by_their_weights(task: Task, params: dict[str, Any]) -> None:
+    """As on one worker, also where all rows of a task have the weight 0."""
+    config = model(**params)
+    weights = np.where(np.arange(ROWS) < ROWS // 2, 0.0, RNG.choice([0.0, 0.5, 3.0], ROWS))
+    tasks = meshes(2)
+    with ThreadPoolExecutor(2) as pool, threads_limited(1):
+        found = [
+            pool.submit(contextvars.copy_context().run, train_together, one, shard, [MATRIX], config, rule(task), SEED)
+            for one, shard in zip(tasks, shards(task, 2, weights), strict=True)
+        ]
+    text, start = found[0].result()
+    for one in tasks:
+        one.close()
+    with threads_limited(1):
+        expected, _, _ = fit_estimator([(MATRIX, TARGETS[task], weights)], config, rule(task), SEED)
+    margin = model_of(task, text, start).margin(MATRIX)
+    np.testing.assert_allclose(margin, expected.margin(MATRIX), rtol=1e-5, atol=1e-5)
+
+
 def test_bins_are_found_from_the_rows_of_all() -> None:
     """The first task has the first half of the times only: its rows alone would put all later ones into one bin."""
     (text, _) = on_threads(meshes(2), "regression", model(), [MATRIX[::4]])
@@ -228,7 +253,7 @@ def test_a_task_that_is_lost_is_an_error_in_the_other_whenever_it_is(task: Task)
 def alive(one: Mesh, rank: int, task: Task, config: ModelConfig) -> str:
     try:
         with threads_limited(1):
-            return train_together(one, shards(task, 2)[rank], [MATRIX], config, rule(task), SEED)
+            return train_together(one, shards(task, 2)[rank], [MATRIX], config, rule(task), SEED)[0]
     finally:
         one.close()
 

@@ -17,7 +17,8 @@ from treadle.engine.job import Job, Model
 from treadle.engine.models.base import Task
 from treadle.engine.models.catalogue import CATALOGUE, check_params
 from treadle.engine.models.spaces import SPACES, check_tuning, space_of
-from treadle.engine.search import Dimension, Tune
+from treadle.engine.sections.base import seconds_of
+from treadle.engine.sections.tune import Dimension, Tune
 from treadle.engine.trials.outcome import Outcome
 from treadle.engine.trials.tuning import (
     HOPELESS,
@@ -326,7 +327,7 @@ def test_a_preset_may_lack_a_model_that_is_named() -> None:
 def test_what_is_short_means_the_same() -> None:
     found = Tune.model_validate({"space": {"ridge": {"alpha": [1, 10]}}, "budget": "2min"})
     assert found.space["ridge"]["alpha"] == Dimension(low=1, high=10)
-    assert found.budget_seconds == 120.0
+    assert seconds_of(found.budget) == 120.0
     assert Tune.model_validate(found.model_dump(mode="json")) == found
     assert job(tune={}).compared == job(compare={}).compared
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import treadle
 from tests.faults.conftest import Spec, assert_same_outcome
 from tests.faults.driver import Driver
+from treadle.engine.trials.threads import Running, _Round
 from treadle.jobs.run import Run
 
 SECONDS = ["train_seconds", "predict_seconds", "peak_bytes"]
@@ -72,3 +74,24 @@ def test_workers_killed_while_models_are_compared(
         assert outcome.status == 0, outcome.err
         assert "Traceback" not in outcome.err
         assert_same_leaderboard(driver.run(), compared)
+
+
+@pytest.mark.slow
+def test_workers_killed_before_what_came_of_a_trial_is_received(
+    spec: Spec, compared: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial had ended, so nobody waits for its worker; and it is bound to that one, so no other makes it again."""
+    ended, killed = _Round._ended, list[int]()
+
+    def strike(self: _Round) -> list[Running]:
+        found = ended(self)
+        if found and not killed:
+            killed.extend(self.context.client.run(os.getpid).values())
+            for process in killed:
+                os.kill(process, signal.SIGKILL)
+        return found
+
+    monkeypatch.setattr(_Round, "_ended", strike)
+    found = treadle.run(comparing(spec), root=str(tmp_path))
+    assert len(killed) == 2
+    assert_same_leaderboard(found, compared)

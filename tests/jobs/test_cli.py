@@ -32,6 +32,7 @@ COMMANDS = (
     "check",
     "plan",
     "predict",
+    "auto",
     "profile",
     "runs",
     "show",

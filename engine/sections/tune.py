@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from treadle.engine.relational.window import microseconds
+from treadle.engine.sections.base import Section, Span
 from treadle.errors import did_you_mean, listed
 
 Whole = Annotated[int, Field(strict=True)]
@@ -20,13 +20,12 @@ TUNED = 3
 """Models that are tuned when the spec does not say which."""
 
 
-class Dimension(BaseModel):
+class Dimension(Section):
     """The values of one parameter that are tried: from `low` to `high`, both included, or some `choices`.
 
     Bounds that are whole numbers are of a whole number.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     low: Whole | Real | None = None
     high: Whole | Real | None = None
     log: Annotated[bool, Field(strict=True)] | None = None
@@ -68,15 +67,14 @@ class Dimension(BaseModel):
         return (self.low, self.high) if self.choices is None else self.choices
 
 
-class Tune(BaseModel):
+class Tune(Section):
     """Better parameters of some models, found by trials on the folds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     models: tuple[str, ...] | Annotated[int, Field(ge=1)] = TUNED
     """Titles of models of the spec; or a number: so many of the best by `compare`."""
     trials: Annotated[int, Field(ge=1, le=10_000)] = 30
     """Of each model, beside the one with the params of the spec."""
-    budget: str | None = None
+    budget: Span | None = None
     """Wall clock, e.g. 90s or 10min, after which no round of trials begins; without end when absent."""
     space: dict[str, dict[str, Dimension]] = Field(default_factory=dict)
     """By title or catalogue name and parameter: in place of the catalogue's, or beside it."""
@@ -93,13 +91,6 @@ class Tune(BaseModel):
             )
         return value
 
-    @field_validator("budget")
-    @classmethod
-    def _is_a_span(cls, value: str | None) -> str | None:
-        if value is not None:
-            microseconds(value)
-        return value
-
     @field_validator("space", mode="before")
     @classmethod
     def _ranges_may_be_lists(cls, value: Any) -> Any:
@@ -109,10 +100,6 @@ class Tune(BaseModel):
             model: {name: _range(one) for name, one in params.items()} if isinstance(params, Mapping) else params
             for model, params in value.items()
         }
-
-    @property
-    def budget_seconds(self) -> float | None:
-        return None if self.budget is None else microseconds(self.budget) / 1e6
 
 
 def _range(value: Any) -> Any:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from treadle.engine.sections.base import Section
 from treadle.errors import did_you_mean, listed
 
 ENSEMBLE = "ensemble"
@@ -16,10 +17,9 @@ STEPS = 25
 Kind = Literal["greedy", "blend", "stack"]
 
 
-class Ensemble(BaseModel):
+class Ensemble(Section):
     """One model made of others, by what they predicted for the rows of folds that they were not trained on."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Kind = "greedy"
     """greedy: an average of models selected by the metric; blend: by weights with the least loss; stack: a model."""
     size: Annotated[int, Field(strict=True, ge=1, le=1000)] | None = None
