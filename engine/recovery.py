@@ -100,7 +100,7 @@ def _lost(context: Context, workers: Iterable[str]) -> set[str]:
 def _free(context: Context, workers: Collection[str], futures: Sequence[Future]) -> None:
     """Ends the tasks that still wait for each other, by starting their workers again.
 
-    A worker without a nanny cannot be: its task ends by XGBoost's own time limit of 5 minutes.
+    A worker without a nanny cannot be: its task ends by a time limit, XGBoost's own of 5 minutes or that of a mesh.
     """
     end = time.monotonic() + GRACE_SECONDS
     keys = {str(future.key) for future in futures}

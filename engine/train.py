@@ -19,7 +19,8 @@ from treadle.engine.models.calibration import Calibration
 from treadle.engine.models.catalogue import check_models
 from treadle.engine.models.decision import check_decision, decide
 from treadle.engine.sections.ensemble import ENSEMBLE
-from treadle.engine.training import train_ensemble, train_model, trains_on_devices
+from treadle.engine.training import train_ensemble, train_model
+from treadle.engine.training_place import trains_on_devices
 from treadle.engine.training_rows import TrainingRows
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.mixture import combination_of, outcomes_of

@@ -1,7 +1,8 @@
 """Trains any model of the catalogue on rows that lie on the workers.
 
-Boosted trees and what is solved from sums over rows (`treadle.engine.exact`) train over the cluster, on all rows;
-all other models on one worker, which takes a sample where it has not the room for all.
+XGBoost, what is solved from sums over rows (`treadle.engine.exact`), and LightGBM of rows that do not fit a worker
+train over the cluster, on all rows; all other models on one worker, which takes a sample where it has not the room
+for all. `treadle.engine.training_place` decides.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from treadle.engine.blocks import Block, Part
 from treadle.engine.boosting import train_boosted
 from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.exact.fit import fit, kinds_of
-from treadle.engine.exact.params import trains_exactly
 from treadle.engine.fitting import fit_estimator, fit_together
 from treadle.engine.job import Model as ModelConfig
+from treadle.engine.lightgbm_training import train_lightgbm
 from treadle.engine.models.base import Model
-from treadle.engine.models.boosted import is_linear
 from treadle.engine.models.catalogue import CATALOGUE, candidates, nulls_refused
 from treadle.engine.models.combination import Combination
 from treadle.engine.models.constraints import by_place
@@ -29,14 +29,13 @@ from treadle.engine.models.sampled import Background, draw_background
 from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
 from treadle.engine.rows import SAMPLE_SEED
+from treadle.engine.training_place import place_of, rows_held, trains_on_devices
 from treadle.engine.training_rows import TrainingRows
 from treadle.errors import DataError
 from treadle.kernels.hashing import uniform
 
 DRAWN_ROWS = 5000
 """About how many training rows those are drawn from that an ensemble's contributions are measured from."""
-WORKER_SHARE = 0.25
-"""Share of a worker's memory that the training rows of a single-worker model may take (float64)."""
 
 
 def train_model(training: TrainingRows, config: ModelConfig, notes: list[str]) -> tuple[Model, int]:
@@ -51,9 +50,12 @@ def train_model(training: TrainingRows, config: ModelConfig, notes: list[str]) -
     if not CATALOGUE[config.name].nulls and (nulls := training.null_features()):
         raise DataError(nulls_refused(config, nulls))
     config = by_place(config, training.names)
-    if trains_on_devices(config):
-        return train_boosted(training, config, notes)
-    if trains_exactly(config):
+    # Of all workers: one that is being started again just now counts.
+    workers = replace(context.room, count=context.size)
+    place = place_of(config, rule.train_rows, len(training.names), workers)
+    if place == "all workers":
+        return (train_boosted if trains_on_devices(config) else train_lightgbm)(training, config, notes)
+    if place == "sums":
         passes = OverBlocks(training, kinds_of(candidates(context.job, rule.task)))
         model, said = fit(config, rule.task, rule.classes, passes)
         notes += [f"{config.title}: {text}" for text in said]
@@ -95,14 +97,9 @@ def background_of(parts: Sequence[Part], evaluations: int, seed: int) -> Backgro
     return draw_background(np.concatenate([part[0] for part in parts]), evaluations, seed)
 
 
-def trains_on_devices(config: ModelConfig) -> bool:
-    """Whether a model is trained by all workers together, and on GPUs where the job runs on some."""
-    return CATALOGUE[config.name].family == "boosted" and not is_linear(config.params)
-
-
 def _train_on_worker(training: TrainingRows, config: ModelConfig, notes: list[str]) -> tuple[Model, int]:
     context, rule = training.context, training.rule
-    fits = _held_rows(training)
+    fits = rows_held(len(training.names), context.room)
     share = min(1.0, fits / rule.train_rows)
     if share < 1.0:
         notes.append(
@@ -127,18 +124,13 @@ def train_drawn(training: TrainingRows, config: ModelConfig, notes: list[str], r
     if not CATALOGUE[config.name].nulls and (nulls := training.null_features()):
         raise DataError(nulls_refused(config, nulls))
     context, rule = training.context, training.rule
-    share = min(1.0, min(rows, _held_rows(training)) / rule.train_rows)
+    share = min(1.0, min(rows, rows_held(len(training.names), context.room)) / rule.train_rows)
     kept = context.submit_like(sample, training.blocks(), share, context.job.seed)
     config = by_place(config, training.names)
     future = context.client.submit(fit_together, kept, config, rule, context.job.seed, pure=False)
     model, used, said = context.gather([future])[0]
     notes += [f"{config.title}: {text}" for text in said]
     return model, used
-
-
-def _held_rows(training: TrainingRows) -> int:
-    """Training rows that a worker holds."""
-    return int(training.context.room.memory * WORKER_SHARE / (8 * len(training.names)))
 
 
 def sample(block: Block, share: float, seed: int) -> Part:

@@ -111,6 +111,25 @@ def bench_leaderboard(
             _measured(result, as_json)
 
 
+@bench.command("auto")
+def bench_auto(
+    data: Annotated[Path, typer.Option(help="Folder that has the data set.", show_default=False)],
+    data_set: Annotated[str, typer.Option(help="adult or housing.")] = "adult",
+    budget: Annotated[str, typer.Option(help="As of treadle auto.")] = "5m",
+    tuned: Annotated[int, typer.Option(min=1, help="Models that the search without a budget tunes.")] = 4,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each of them.")] = 50,
+    workers: Annotated[int | None, typer.Option(min=1, help="Local worker processes.")] = None,
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """A search within a budget, beside one without."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import auto
+
+        _measured(auto.run(data_set, budget, data, tuned, trials, workers, out, _say(as_json)), as_json)
+
+
 @bench.command("exact")
 def bench_exact(
     rows: Annotated[str, typer.Option(help="Number of rows, e.g. 1e7.")] = "1e6",

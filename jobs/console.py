@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, Task, TaskID, TextColumn, TimeEla
 from rich.table import Table
 from rich.text import Text
 
+from treadle.errors import listed
+
 if TYPE_CHECKING:
     from treadle.engine.events import Listener
     from treadle.jobs.doctor import Diagnosis
@@ -240,6 +242,8 @@ def show_plan(plan: Plan) -> None:
         out.print(f"Estimated memory: {said}; peak {_size(memory.worker_peak)}{limit} a worker")
         if plan.placement:
             out.print(f"Comparing models: {plan.placement}")
+        for place, titles in plan.training.items():
+            out.print(f"Training {place}: {listed(titles, 30)}")
         if memory.exchanged:
             out.print(f"Estimated disk for rows on their way to those of the same key: {_size(memory.exchanged)}")
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from treadle.cluster.hardware import memory_bytes
@@ -13,14 +14,21 @@ from treadle.engine.chain import Stage
 from treadle.engine.continuing import digests_of
 from treadle.engine.expected import Memory, mib
 from treadle.engine.inputs import row_bytes
+from treadle.engine.job import Job, RandomSplit
+from treadle.engine.models.base import Task
+from treadle.engine.models.catalogue import candidates
 from treadle.engine.pipeline import Inputs
 from treadle.engine.store import Store
+from treadle.engine.training_place import places_told
 from treadle.engine.trials.placement import place
 from treadle.engine.workers import WORKER_OWN, Workers
 from treadle.errors import RequestError
 from treadle.jobs.device import Device, choose_device, on_device
 from treadle.jobs.example_data import materialise
 from treadle.jobs.spec import JobSpec
+
+TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
+"""A preset is of models that do the task, which may not be known before rows are read."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +49,8 @@ class Plan:
     memory: Memory | None
     placement: str | None = None
     """Where models are compared by folds, and why, as far as rows and features are known."""
+    training: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Where models are trained on all training rows, with their titles; as far as rows and features are known."""
 
     def describe(self) -> dict[str, Any]:
         """For the manifest and for --json."""
@@ -61,6 +71,7 @@ class Plan:
             ],
             "memory": None if self.memory is None else vars(self.memory),
             "placement": self.placement,
+            "training": {place: list(titles) for place, titles in self.training.items()},
         }
 
 
@@ -84,6 +95,7 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
         rows += inputs.test.rows or 0
     partitions = None
     memory, placement = None, None
+    training: Mapping[str, tuple[str, ...]] = {}
     workers = _workers(spec, on_device(spec.cluster, device))
     if rows is not None:
         chosen = spec.data.partitions or workers.partitions(rows, row_bytes(inputs.main.kinds))
@@ -91,9 +103,32 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
         memory = expected.memory(spec.job, inputs, programs, partitions, len(features), workers)
         if spec.job.compared is not None:
             placement = place(rows, len(features), spec.job.compared.folds, workers).reason
+        if spec.job.models and features:
+            models = {model.title: model for task in TASKS for model in candidates(spec.job, task)}
+            training = places_told(models.values(), _train_rows(spec.job, inputs), len(features), workers)
     return Plan(
-        spec, root, inputs, stages, cached, device, reason, rows, partitions, tuple(features), memory, placement
+        spec,
+        root,
+        inputs,
+        stages,
+        cached,
+        device,
+        reason,
+        rows,
+        partitions,
+        tuple(features),
+        memory,
+        placement,
+        training,
     )
+
+
+def _train_rows(job: Job, inputs: Inputs) -> int:
+    """Rows that are trained on, about and at most: filters of `tables` may leave fewer."""
+    share = (
+        0.0 if job.split is not None and job.split.kind in ("path", "folds") else RandomSplit(kind="random").test_size
+    )
+    return round((inputs.main.rows or 0) * (1 - getattr(job.split, "test_size", share)))
 
 
 def _workers(spec: JobSpec, profile: Profile) -> Workers:

@@ -30,6 +30,7 @@ STAGE_MODULES = {
     "features",
     "train",
     "folds",
+    "race",
     "compare",
     "tune",
     "ensemble",

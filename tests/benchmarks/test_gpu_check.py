@@ -67,6 +67,7 @@ def test_a_crash_is_told(simulated: None, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "1 not measured: it ended with" in outcome.said
 
 
+@pytest.mark.slow
 def test_tests_that_fail_or_take_too_long(simulated: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "tests" / "kernels" / "cuda"
     monkeypatch.setattr(gpu_check, "FOLDER", tmp_path / "benchmarks")
@@ -85,6 +86,7 @@ def test_tests_that_fail_or_take_too_long(simulated: None, monkeypatch: pytest.M
         assert words in outcome.said
 
 
+@pytest.mark.slow
 def test_jobs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     """A real job on the CPU, which stands in for the one on GPUs too."""
     real = functools.cache(gpu_check.process.measured)

@@ -65,6 +65,7 @@ def test_workers_share_the_cores() -> None:
     assert local_workers(Local(workers=3, threads=2)) == (3, 2)
 
 
+@pytest.mark.slow
 def test_a_script_without_a_main_guard_runs_once(tmp_path: Path) -> None:
     """multiprocessing would run the script again in every worker, which would start clusters without end."""
     people = write_people(tmp_path / "people.parquet")

@@ -82,6 +82,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     return Tls(**{name: str(folder / f"{name}.pem") for name in ("ca", "cert", "key")})
 
 
+@pytest.mark.slow
 def test_a_job_over_ssh(ssh_server: SshServer, scheduler: str, tmp_path: Path) -> None:
     """Whole, and equal to the same job on other workers."""
     people = write_people(tmp_path / "people.parquet")
@@ -94,7 +95,7 @@ def test_a_job_over_ssh(ssh_server: SshServer, scheduler: str, tmp_path: Path) -
         assert first.equals(second)
 
 
-@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("encrypted", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_workers_over_ssh(ssh_server: SshServer, certificates: Tls, encrypted: bool) -> None:
     profile = over_ssh(ssh_server, workers=2, tls=certificates if encrypted else None)
     before = {p.pid for p in psutil.process_iter()}

@@ -101,7 +101,7 @@ def undisturbed(
     [
         0.1,
         pytest.param(0.3, marks=pytest.mark.slow),
-        0.55,
+        pytest.param(0.55, marks=pytest.mark.slow),
         pytest.param(0.8, marks=pytest.mark.slow),
         pytest.param(0.95, marks=pytest.mark.slow),
     ],

@@ -54,6 +54,7 @@ def test_ctrl_c_in_training_and_the_run_after_it(spec: Spec, undisturbed: Run, s
     assert sorted(row["status"] for row in list_runs(str(driver.root))) == ["cancelled", "succeeded"]
 
 
+@pytest.mark.slow
 def test_sigterm_while_the_cluster_starts(spec: Spec, tmp_path: Path) -> None:
     with Driver(spec, tmp_path) as driver:
         driver.wait_for("cluster", "started")
@@ -101,6 +102,7 @@ def test_ctrl_c_before_anything_runs(spec: Spec, tmp_path: Path, delay: float) -
         driver.wait_until_gone(1.0)
 
 
+@pytest.mark.slow
 def test_it_is_too_late_to_cancel_when_tables_are_published(spec: Spec, scheduler: str, tmp_path: Path) -> None:
     """All tables or none: a signal during `publish` changes nothing any more, and the run is on record."""
     quick = {

@@ -69,6 +69,7 @@ def driver_killed(spec: Spec, folder: Path, moment: Callable[[Driver], None]) ->
         return again
 
 
+@pytest.mark.slow
 def test_a_driver_killed_in_training_goes_on_from_the_last_checkpoint(
     spec: Spec, undisturbed: Run, tmp_path: Path
 ) -> None:
@@ -150,6 +151,7 @@ def test_a_worker_killed_in_the_first_segment(spec: Spec, undisturbed: Run, tmp_
     assert_same_outcome(run, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_the_contract_is_checked(spec: Spec, scheduler: str, tmp_path: Path) -> None:
     """The rows that are left, and those set aside, are the same."""
     job = {key: spec[key] for key in ("apiVersion", "name", "data", "tables", "cluster")} | {
@@ -166,6 +168,7 @@ def test_a_worker_killed_while_the_contract_is_checked(spec: Spec, scheduler: st
         pd.testing.assert_frame_equal(run.table(name).to_pandas(), expected.table(name).to_pandas())
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_text_is_read(scheduler: str, tmp_path: Path) -> None:
     """Rows, their numbers and the broken ones are the same."""
     (tmp_path / "texts").mkdir()

@@ -85,6 +85,7 @@ def test_rates_by_group_equal_the_reference(shared_data: Path, tmp_path: Path, s
             assert groups[column][privileged][rate] == pytest.approx(expected[rate], abs=2e-4), (column, rate)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_the_partitioning(shared_data: Path, tmp_path: Path, scheduler: str) -> None:
     found = []
     for partitions in (1, 3, 16):

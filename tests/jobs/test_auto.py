@@ -80,6 +80,7 @@ def test_what_is_no_budget(budget: str) -> None:
         seconds_of(budget)
 
 
+@pytest.mark.slow
 def test_large_inputs_are_raced(houses: Path, tmp_path: Path, scheduler: str) -> None:
     frame = pd.concat([pd.read_csv(houses)] * (RACED_FROM // 400 + 1))
     path = tmp_path / "many.parquet"

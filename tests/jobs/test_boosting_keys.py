@@ -111,6 +111,7 @@ def test_continued_training_adds_rounds_to_a_published_model(run_people: Callabl
     assert not list((tmp_path / "artifacts" / "stages").glob("checkpoints-*"))
 
 
+@pytest.mark.slow
 def test_a_fingerprint_is_of_the_trees_that_training_begins_with(people: Path, tmp_path: Path, scheduler: str) -> None:
     """Not of their name: under another root it stands for another model."""
 

@@ -167,6 +167,7 @@ def test_the_best_decides_by_its_scores_out_of_folds(
     assert board["accuracy"]["ridge"] == pytest.approx(np.mean(at))
 
 
+@pytest.mark.slow
 def test_data_that_no_worker_holds_give_the_same(
     people: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

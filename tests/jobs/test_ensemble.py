@@ -192,7 +192,7 @@ def mixtures(run: Run) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["greedy", "blend", "stack"])
+@pytest.mark.parametrize("kind", ["greedy", *(pytest.param(k, marks=pytest.mark.slow) for k in ("blend", "stack"))])
 def test_partitions_change_nothing(run_bent: Callable[..., Run], bent: Path, kind: str) -> None:
     """Neither what the ensemble is made of nor what it predicts; its members are solved from sums, and trees."""
     runs = []

@@ -12,7 +12,7 @@ import pytest
 
 import treadle
 from tests.conftest import people_spec
-from treadle.engine import training
+from treadle.engine import training_place
 from treadle.jobs.run import Run
 
 MODELS: list[Any] = [
@@ -29,7 +29,7 @@ def test_models_see_all_rows_however_they_are_partitioned(
     people: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though no worker could hold more than a few of them; and one that cannot be made is a line with its reason."""
-    monkeypatch.setattr(training, "WORKER_SHARE", 1e-9)
+    monkeypatch.setattr(training_place, "WORKER_SHARE", 1e-9)
     runs = []
     for partitions in (1, 5):
         data = {"path": str(people), "target": "buys", "positive_class": "yes", "id": "key", "partitions": partitions}

@@ -63,8 +63,8 @@ def assert_same_tables(run: Run, other: Run, sort: bool = False) -> None:
     ("model", "explain", "predict"),
     [
         ("xgboost", "test", "test"),
-        ("xgboost", "test", "all"),
-        ("xgboost", "all", "test"),
+        pytest.param("xgboost", "test", "all", marks=pytest.mark.slow),
+        pytest.param("xgboost", "all", "test", marks=pytest.mark.slow),
         ("xgboost", "all", "all"),
         ("gblinear", "test", "all"),
         ("linear", "all", "test"),
@@ -157,7 +157,7 @@ def test_tables_do_not_depend_on_the_partitioning(people: Path, tmp_path: Path, 
         pd.testing.assert_frame_equal(found, expected, rtol=1e-6 if name == "explanations" else 1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("moment", "again"),
     [
@@ -219,7 +219,7 @@ def test_a_driver_killed_between_the_two(people: Path, tmp_path: Path, scheduler
     assert_same_tables(run, treadle.run({**spec, "artifacts": {"root": str(tmp_path / "undisturbed")}}))
 
 
-@pytest.mark.parametrize("model", ["xgboost", "gblinear"])
+@pytest.mark.parametrize("model", ["xgboost", pytest.param("gblinear", marks=pytest.mark.slow)])
 def test_batch_prediction_explains_as_the_run_did(
     run_people: Callable[..., Run], people: Path, tmp_path: Path, model: str
 ) -> None:

@@ -80,7 +80,7 @@ def scores(table: pd.DataFrame) -> pd.Series:
     return table.sort_values(["id", "score"]).set_index("id")["score"]
 
 
-@pytest.mark.parametrize("bucket", [2**25, 5000])
+@pytest.mark.parametrize("bucket", [pytest.param(2**25, marks=pytest.mark.slow), 5000])
 def test_the_whole_input_predicted_gives_the_scores_of_the_run(
     people: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch, bucket: int
 ) -> None:

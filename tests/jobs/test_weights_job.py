@@ -198,7 +198,7 @@ def test_folds_are_those_of_a_plain_loop_with_weights(
 MANY: list[Any] = ["lda", "logistic_regression", "naive_bayes", {"name": "decision_tree", "params": {"max_depth": 4}}]
 
 
-@pytest.mark.parametrize("folds", [None, {"folds": 3}])
+@pytest.mark.parametrize("folds", [pytest.param(None, marks=pytest.mark.slow), {"folds": 3}])
 def test_partitions_change_nothing_and_weights_of_one_are_none(run: Runs, folds: dict[str, Any] | None) -> None:
     def scores(dropped: Sequence[str] = ("ones",), **data: Any) -> pd.DataFrame:
         tables = [{"op": "drop", "columns": ["income", *dropped]}]

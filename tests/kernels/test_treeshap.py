@@ -133,7 +133,7 @@ def test_the_two_references_agree() -> None:
 
 
 @both_methods
-@pytest.mark.parametrize("n_cuts", [254, 255, 256, 300, 70_000])
+@pytest.mark.parametrize("n_cuts", [254, 255, 256, 300, pytest.param(70_000, marks=pytest.mark.slow)])
 def test_one_feature_of_many_cuts_has_all_that_is_not_bias(n_cuts: int, method: str) -> None:
     rng = np.random.default_rng(n_cuts)
     cuts = np.unique(rng.normal(size=n_cuts).astype(np.float32))

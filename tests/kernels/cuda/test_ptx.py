@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=[(8, 0), (9, 0)], ids=["sm_80", "sm_90"])
+@pytest.fixture(scope="module", params=[pytest.param((8, 0), marks=pytest.mark.slow), (9, 0)], ids=["sm_80", "sm_90"])
 def ptx(request: pytest.FixtureRequest) -> tuple[str, dict[str, str]]:
     """The architecture, and the PTX of each kernel for it."""
     from numba import cuda
