@@ -11,6 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.kernels.cuda import on_device
 from treadle.kernels.tiles import FAST, ROWS, add_products, fill, given, padded, symmetric
 
 
@@ -44,13 +45,17 @@ def curve(
 
     Parameters
     ----------
-    matrix : float32 (rows, features), C order
+    matrix : float32 (rows, features), C order; of one on a GPU sums are made there (`treadle.kernels.cuda.logistic`)
     codes : (rows,) the class of a row
     index : the rows to take
     weight : (rows,); 1 when None
     factors : (classes,) what weights are multiplied by
     coefficients : (1 or classes, features + 1), the intercept last
     """
+    if on_device(matrix):
+        from treadle.kernels.cuda.logistic import curve as curve_on_device
+
+        return curve_on_device(matrix, codes, index, weight, factors, shift, scale, coefficients, hessian)
     q, m = coefficients.shape
     p = padded(m)
     wide = np.zeros((q, p))

@@ -11,6 +11,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from treadle.kernels.cuda import on_device
 from treadle.kernels.tiles import ROWS, add_products, fill, given, groups, padded, symmetric, weigh
 
 Kind = Literal["squares", "within", "each"]
@@ -84,12 +85,16 @@ def scatter(
 
     Parameters
     ----------
-    matrix : float32 (rows, features), C order
+    matrix : float32 (rows, features), C order; of one on a GPU sums are made there (`treadle.kernels.cuda.scatter`)
     codes : (rows,) the class of a row, 0 to classes - 1; not looked at when there is one class
     index : the rows to take
     weight : (rows,) not negative; 1 when None
     extra : (rows, any) columns that count as features after those of the matrix
     """
+    if on_device(matrix):
+        from treadle.kernels.cuda.scatter import scatter as scatter_on_device
+
+        return scatter_on_device(matrix, codes, classes, kind, index, weight, extra)
     more = given(extra, (len(matrix), 0))
     d = matrix.shape[1] + more.shape[1]
     p = padded(d)

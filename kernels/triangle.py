@@ -6,6 +6,11 @@ Rows are folded into it a tile at a time by Householder reflections, so that it 
 of all rows at once, and R of two parts follows from those of each (Demmel, Grigori, Hoemmen and Langou,
 "Communication-optimal parallel and sequential QR and LU factorizations", SIAM J. Sci. Comput. 34, 2012). The
 means merge as in `treadle.kernels.scatter`: two parts differ from their common mean by one more row.
+
+There is no version for devices. A tile's reflections come one after the other, and all threads of a block would
+wait twice in each, for a sum over the rows and for what it changes; the factors of hundreds of blocks would then
+have to be folded into each other in the same way. Products, of which a GPU makes many at a time, are what this is
+there to avoid: Cholesky's factor of them has lost what they have lost.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The kernels for NVIDIA GPUs: the same forests, bins and tables as on the host, on device arrays.
+"""The kernels for NVIDIA GPUs: the same forests, bins, tables and sums over rows as on the host, on device arrays.
 
 `predict_margin` and `TreeExplainer` come here by themselves when they are given rows that lie on a
-device, and leave their results there. Nothing here is imported before that, and nothing needs a GPU
-to be imported.
+device, and leave their results there; so do `scatter` and `curve`, whose sums go to the host. Nothing
+here is imported before that, and nothing needs a GPU to be imported.
 """
 
 from __future__ import annotations

@@ -94,6 +94,19 @@ def download(array: Any) -> np.ndarray:
     return copied
 
 
+def as_device_array(array: Any) -> Any:
+    """An array as a kernel takes it: one on the device without a copy, one of the host uploaded."""
+    if isinstance(array, _own_arrays()):
+        return array
+    return cuda.as_cuda_array(array) if hasattr(array, "__cuda_array_interface__") else upload(np.asarray(array))
+
+
+def on_host(array: Any) -> np.ndarray:
+    """An array as the host takes it: one of the host as it is, one on the device downloaded."""
+    is_device = isinstance(array, _own_arrays()) or hasattr(array, "__cuda_array_interface__")
+    return download(array) if is_device else np.asarray(array)
+
+
 def result(shape: tuple[int, ...], dtype: Any) -> tuple[Any, Any]:
     """An uninitialised device array for the caller and Numba's view of it: CuPy's where it is installed."""
     if config.ENABLE_CUDASIM or importlib.util.find_spec("cupy") is None:

@@ -8,9 +8,12 @@ import numpy as np
 from numba import types
 
 from treadle.kernels.cuda.binning import _coded_kernel, _numeric_kernel
+from treadle.kernels.cuda.logistic import find_bends, find_chances, find_slopes
 from treadle.kernels.cuda.lookup import ROWS_A_THREAD, SLOTTED_ROWS, dense_kernel, slotted_kernel
 from treadle.kernels.cuda.predict import add_trees
 from treadle.kernels.cuda.quadrature import walk_kernel
+from treadle.kernels.cuda.scatter import take_rows
+from treadle.kernels.cuda.tiles import SIDES, add_columns, add_parts, products_kernel, take
 from treadle.kernels.cuda.treeshap import complete, convert, fill_bias
 from treadle.kernels.tables import NARROW, WIDE
 
@@ -49,4 +52,26 @@ def kernels() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     found["fill_bias"] = fill_bias, (sums, double)
     found["convert"] = convert, (sums, array(types.float32, 3))
     found["complete"] = complete, (sums, sums, long, i64, array(types.float64, 4))
+    return found | sums_of_rows()
+
+
+def sums_of_rows() -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """Those of the sums that models are solved from."""
+    long, double = array(i64), array(types.float64)
+    parts, table, rows = array(i64, 2), array(types.float64, 2), array(types.float32, 2, "A")
+    columns = (rows, table, long, table, table, double)
+    found: dict[str, tuple[Any, tuple[Any, ...]]] = {
+        "take": (take, (double, long, double)),
+        "take_rows": (take_rows, (rows, table, long, table, table, double, table)),
+        "add_parts": (add_parts, (table, long, i64, table)),
+        "add_columns": (add_columns, (*columns, double, i64, parts, i64, i64, table)),
+        "find_chances": (
+            find_chances,
+            (rows, double, long, double, i64, double, table, double, table, table, double, double),
+        ),
+        "find_slopes": (find_slopes, (double, long, double, table, i64, double)),
+        "find_bends": (find_bends, (double, table, i64, i64, double)),
+    }
+    for side in SIDES:
+        found[f"products_{side}"] = products_kernel(side), (*columns, double, i64, parts, i64, i64, table)
     return found

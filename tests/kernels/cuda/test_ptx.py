@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from typing import Any
 
@@ -46,3 +47,15 @@ def test_sums_stay_in_registers(ptx: tuple[str, dict[str, str]]) -> None:
     for name, text in ptx[1].items():
         # Only the walks have stacks, in local memory.
         assert ("__local_depot" in text) == name.startswith("walks"), name
+
+
+def test_products_load_eight_numbers_for_sixteen(ptx: tuple[str, dict[str, str]]) -> None:
+    found = [text for name, text in ptx[1].items() if name.startswith("products")]
+    assert len(found) == 2
+    for text in found:
+        assert (text.count("fma.rn.f64"), text.count("ld.shared.f64")) == (16, 8)
+
+
+def test_nothing_is_added_in_an_order_that_may_vary(ptx: tuple[str, dict[str, str]]) -> None:
+    for name, text in ptx[1].items():
+        assert not re.search(r"\b(atom|red)\.", text), name

@@ -1,4 +1,7 @@
-"""Runs `test_device.py` in Numba's CUDA simulator, in a process of its own: it is chosen when Numba is imported."""
+"""Runs the tests of kernels for devices in Numba's CUDA simulator, which is chosen when Numba is imported.
+
+So each file has a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-TESTS = Path(__file__).with_name("test_device.py")
-ROOT = TESTS.resolve().parents[3]
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_kernels_for_devices_in_the_simulator() -> None:
+@pytest.mark.parametrize("name", ["test_device.py", "test_device_sums.py"])
+def test_kernels_for_devices_in_the_simulator(name: str) -> None:
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-m",
-            "gpu",
-            "-p",
-            "no:cacheprovider",
-            "tests/kernels/cuda/test_device.py",
-        ],
+        [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"tests/kernels/cuda/{name}"],
         cwd=ROOT,
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,
