@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from treadle.engine.events import Listener
+from treadle.engine.job import CLASSIFICATION_METRICS, MAX_FOLDS, REGRESSION_METRICS
 from treadle.engine.relational.window import microseconds
 from treadle.engine.sections.ensemble import ENSEMBLE
-from treadle.errors import RequestError
+from treadle.errors import RequestError, did_you_mean, listed
 from treadle.jobs.draft import make_draft
 from treadle.jobs.profile import profile_input
 from treadle.jobs.run import Run
@@ -78,6 +79,7 @@ def auto(
         No model could be trained.
     """
     end = time.monotonic() + seconds_of(budget)
+    _check(metric, folds, seed)
     given = [paths] if isinstance(paths, str) else list(paths)
     profiled = profile_input(
         given, format_=format_, target=target, workers=workers, overrides=overrides, beside=beside, listener=listener
@@ -89,6 +91,19 @@ def auto(
     search = [*_search(profiled.profile.rows, folds), f"budget: {left:.0f}s", *always, "explain: {rows: none}"]
     run = run_spec(_loaded(profiled.propose(Path.cwd(), search)), root=root, listener=listener)
     return Found(run, profiled.propose(beside or Path.cwd(), [*_winner(run, folds), *always]))
+
+
+def _check(metric: str | None, folds: int, seed: int | None) -> None:
+    """Refuses before the profile what the spec of the search would be refused for after it."""
+    metrics = (*CLASSIFICATION_METRICS, *REGRESSION_METRICS)
+    if metric is not None and metric not in metrics:
+        raise RequestError(
+            f"--metric: '{metric}' is not known. Allowed: [{listed(metrics)}].{did_you_mean(metric, metrics)}"
+        )
+    if not 2 <= folds <= MAX_FOLDS:
+        raise RequestError(f"--folds: {folds} is not allowed; use 2 to {MAX_FOLDS}.")
+    if seed is not None and not 0 <= seed < 2**31:
+        raise RequestError(f"--seed: {seed} is not allowed; use 0 to {2**31 - 1}.")
 
 
 def seconds_of(budget: str) -> float:

@@ -400,6 +400,7 @@ def test_the_place_follows_from_the_rows_and_the_memory() -> None:
     }
 
 
+@pytest.mark.slow
 def test_training_goes_where_the_place_says(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     training, notes = training_rows(context, "binary", 3), list[str]()
     one, rows = train_model(training, model(), notes)

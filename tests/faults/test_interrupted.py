@@ -38,6 +38,7 @@ def assert_called_off(driver: Driver, struck: float) -> None:
     assert not list(driver.root.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_training_and_the_run_after_it(spec: Spec, undisturbed: Run, scheduler: str, tmp_path: Path) -> None:
     with Driver(spec, tmp_path) as driver:
         boosting(driver)
@@ -54,7 +55,6 @@ def test_ctrl_c_in_training_and_the_run_after_it(spec: Spec, undisturbed: Run, s
     assert sorted(row["status"] for row in list_runs(str(driver.root))) == ["cancelled", "succeeded"]
 
 
-@pytest.mark.slow
 def test_sigterm_while_the_cluster_starts(spec: Spec, tmp_path: Path) -> None:
     with Driver(spec, tmp_path) as driver:
         driver.wait_for("cluster", "started")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,20 @@ def test_what_cannot_be_predicted_is_refused(houses: Path, tmp_path: Path, sched
     frame.to_parquet(path)
     with pytest.raises(RequestError, match="auto: 'price' cannot be predicted: it is float, and has 1 value"):
         auto(str(path), "price", overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"metric": "rmsee"}, "--metric: 'rmsee' is not known.*Did you mean 'rmse'"),
+        ({"folds": 1}, "--folds: 1 is not allowed; use 2 to 100"),
+        ({"folds": 101}, "--folds: 101"),
+        ({"seed": -1}, "--seed: -1 is not allowed"),
+    ],
+)
+def test_options_are_refused_before_anything_is_read(options: dict[str, Any], wrong: str) -> None:
+    with pytest.raises(RequestError, match=wrong):
+        auto("nowhere.parquet", "price", **options)
 
 
 @pytest.mark.parametrize(("budget", "seconds"), [("10m", 600), ("10min", 600), ("90s", 90), ("1.5h", 5400)])

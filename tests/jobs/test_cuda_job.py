@@ -56,6 +56,7 @@ def cuda_run(spec: dict[str, Any], folder: Path) -> Any:
     return load_run(spec["artifacts"]["root"], done.stdout.split()[-1])
 
 
+@pytest.mark.slow
 def test_a_job_on_a_device_equals_one_on_the_cpu(tmp_path: Path, scheduler: str) -> None:
     people = write_people(tmp_path / "people.parquet", rows=60)
     tree = [{"name": "decision_tree", "params": {"max_depth": 3}}]

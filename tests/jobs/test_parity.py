@@ -73,6 +73,7 @@ def test_a_job_without_models(spec: Callable[..., dict[str, Any]]) -> None:
         parity({k: v for k, v in spec(features=[], models=[]).items() if k not in ("split", "metric")})
 
 
+@pytest.mark.slow
 def test_kernels_that_fail(
     spec: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -94,6 +94,7 @@ def test_the_best_of_all_is_trained_and_published(
     assert run.model.document.metrics["test_auc"] == plain.leaderboard["auc"][0]
 
 
+@pytest.mark.slow
 def test_more_trials_go_on_with_what_is_there(run_people: Callable[..., Run], tmp_path: Path) -> None:
     tune: dict[str, Any] = {"models": ["decision_tree"], "trials": 4}
     few = numbers(run_people(**{**SECTIONS, "tune": tune}), "trials")

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize("name", ["test_device.py", "test_device_sums.py"])
+@pytest.mark.parametrize("name", ["test_device.py", pytest.param("test_device_sums.py", marks=pytest.mark.slow)])
 def test_kernels_for_devices_in_the_simulator(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", f"tests/kernels/cuda/{name}"],
