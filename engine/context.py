@@ -45,6 +45,7 @@ class Context:
     missing: Mapping[str, str] = field(default_factory=dict)
     """Stages of the run that had no outcome when it began -> the folders that they write into."""
     began: float = field(default_factory=time.monotonic)
+    """When the run began, on the monotonic clock."""
     size: int = 0
     """Workers of the whole cluster: those when the run began, as long as lost ones are replaced."""
 

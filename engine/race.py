@@ -71,17 +71,17 @@ def run(context: Context, race: Race, rule: SplitRule, folds: Folds, trials: Tri
     every = min(rule.without(folds, fold).train_rows for fold in FOLDS)
     end = end_of(context, RACE)
     heats: list[Heat] = []
-    ranking = list(candidates(job, rule.task))
+    field = list(candidates(job, rule.task))
     rows = race.rows
     while True:
-        field = ranking[: (len(ranking) + 1) // 2] if heats else ranking
         terms = Terms(rows if rows < every else None, end, one_at_least=not heats)
         heat = Heat(min(rows, every), field, trials.run(field, FOLDS, terms))
         # Those for which there was no time follow in the order of the heat before, if there was one.
         ranking = heat.ranked(metric) + (heat.not_begun() if heats else [])
         heats.append(heat)
         # The best so many of a heat go on at last; another one for them alone would tell nothing.
-        if rows >= every or (len(ranking) + 1) // 2 <= race.keep or terms.is_over:
+        field = ranking[: (len(ranking) + 1) // 2]
+        if rows >= every or len(field) <= race.keep or terms.is_over:
             break
         rows *= GROWTH
     table = [row for number, heat in enumerate(heats) for row in _rows(number, heat, metric)]

@@ -89,6 +89,7 @@ def auto(
     always = _always(profiled.request, metric, seed)
     left = max(LEAST_SECONDS, end - time.monotonic())
     search = [*_search(profiled.profile.rows, folds), f"budget: {left:.0f}s", *always, "explain: {rows: none}"]
+    root = root or profiled.request.artifacts.root
     run = run_spec(_loaded(profiled.propose(Path.cwd(), search)), root=root, listener=listener)
     return Found(run, profiled.propose(beside or Path.cwd(), [*_winner(run, folds), *always]))
 
@@ -137,7 +138,7 @@ def _always(request: JobSpec, metric: str | None, seed: int | None) -> list[str]
 def _loaded(text: str) -> JobSpec:
     with tempfile.TemporaryDirectory(prefix="treadle-auto-") as folder:
         path = Path(folder) / "search.yaml"
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         return load_spec(path)
 
 

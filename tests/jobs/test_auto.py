@@ -101,7 +101,8 @@ def test_large_inputs_are_raced(houses: Path, tmp_path: Path, scheduler: str) ->
     path = tmp_path / "many.parquet"
     frame.to_parquet(path)
     overrides = ["cluster.profile=address", f"cluster.address={scheduler}", f"artifacts.root={tmp_path}"]
-    found = auto(str(path), "price", "1s", metric="mae", seed=5, root=str(tmp_path), overrides=overrides)
+    found = auto(str(path), "price", "1s", metric="mae", seed=5, overrides=overrides)
+    assert found.run.table("race").path.startswith(str(tmp_path))
     assert found.run.table("race").rows > 0
     assert "metric: mae\nseed: 5\n" in found.spec
     assert found.run.manifest["seed"] == 5
