@@ -10,7 +10,7 @@ import typer
 
 from treadle.errors import RequestError
 from treadle.jobs.bench import bench
-from treadle.jobs.options import Debug, Fresh, Json, Quiet, Root, Set, Spec, messages, whole
+from treadle.jobs.options import Debug, Format, Fresh, Json, Paths, Quiet, Root, Set, Spec, Workers, messages, whole
 from treadle.signals import held
 
 app = typer.Typer(
@@ -99,7 +99,7 @@ def predict(
     format_: Annotated[
         str, typer.Option("--format", help="parquet, or delta for a new version of a Delta table.")
     ] = "parquet",
-    workers: Annotated[int | None, typer.Option(min=1, help="Local worker processes.")] = None,
+    workers: Workers = None,
     root: Root = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -129,10 +129,8 @@ def predict(
 
 @app.command()
 def profile(
-    path: Annotated[list[str], typer.Argument(help="File, folder, glob or URL; or several.", show_default=False)],
-    format_: Annotated[
-        str | None, typer.Option("--format", help="As data.format of a spec; else guessed from the names.")
-    ] = None,
+    path: Paths,
+    format_: Format = None,
     target: Annotated[str | None, typer.Option(help="The column to predict: what tells it, and models for it.")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE.json", help="Write the profile as JSON.", show_default=False)
@@ -141,7 +139,7 @@ def profile(
         Path | None,
         typer.Option("--spec", metavar="FILE.yaml", help="Write a spec to start from.", show_default=False),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Local worker processes.")] = None,
+    workers: Workers = None,
     set_: Set = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -178,7 +176,7 @@ def profile(
 
 @app.command()
 def auto(
-    path: Annotated[list[str], typer.Argument(help="File, folder, glob or URL; or several.", show_default=False)],
+    path: Paths,
     target: Annotated[str, typer.Option(help="The column to predict.", show_default=False)],
     budget: Annotated[str, typer.Option(help="Wall clock of all of it, e.g. 90s or 10m.")] = "10m",
     metric: Annotated[
@@ -195,10 +193,8 @@ def auto(
             show_default=False,
         ),
     ] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="As data.format of a spec; else guessed from the names.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Local worker processes.")] = None,
+    format_: Format = None,
+    workers: Workers = None,
     root: Root = None,
     set_: Set = None,
     as_json: Json = False,

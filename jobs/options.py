@@ -17,6 +17,9 @@ from treadle.errors import RequestError, TreadleError
 from treadle.signals import terminable
 
 Spec = Annotated[Path, typer.Argument(help="Job spec: a YAML or JSON file.", show_default=False)]
+Paths = Annotated[list[str], typer.Argument(help="File, folder, glob or URL; or several.", show_default=False)]
+Format = Annotated[str | None, typer.Option("--format", help="As data.format of a spec; else guessed from the names.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Local worker processes.")]
 Root = Annotated[
     str | None,
     typer.Option("--root", help="Artifacts root; else the spec's, else TREADLE_ROOT, else 'artifacts'."),
