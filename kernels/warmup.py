@@ -15,6 +15,7 @@ from treadle.kernels.forest import Forest, Tree, build_forest
 from treadle.kernels.gaussian import contributions, margins
 from treadle.kernels.logistic import curve
 from treadle.kernels.matrix import Numbers, Ones, fill
+from treadle.kernels.neighbours import nearest
 from treadle.kernels.network import affine
 from treadle.kernels.predict import predict_margin
 from treadle.kernels.scatter import scatter
@@ -30,6 +31,7 @@ def warm_up() -> float:
     started = time.perf_counter()
     _make_features()
     affine(np.zeros((1, 2)), np.zeros((2, 1)), np.zeros(1))
+    nearest(np.zeros((1, 2)), np.zeros((1, 2), dtype=np.float32), 1, 2.0)
     _sum_up()
     for features, thresholds in itertools.product((2, 12, 20), (4, 300)):
         forest = _chain(features, thresholds)

@@ -189,7 +189,7 @@ CATALOGUE: Mapping[str, Entry] = {
         "neighbors",
         "KNeighborsClassifier",
         "KNeighborsRegressor",
-        defaults={"algorithm": "kd_tree"},
+        defaults={"algorithm": "brute"},
         weights=False,
     ),
     "lda": _sklearn("linear", "discriminant_analysis", "LinearDiscriminantAnalysis", None),

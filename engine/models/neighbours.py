@@ -1,8 +1,9 @@
-"""k nearest neighbours: the training rows as arrays, searched by a k-d tree; sampled Shapley values."""
+"""k nearest neighbours: the training rows as arrays, in a k-d tree or compared one by one; sampled Shapley values."""
 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,11 +14,16 @@ from treadle.engine.models.base import Task
 from treadle.engine.models.sampled import MOST_EVALUATIONS, Background, SampledModel, draw_background, in_threads
 from treadle.engine.store import Store
 from treadle.errors import DataError
+from treadle.kernels.neighbours import nearest
 
 ROWS = 1024
 DIFFERENCES = 2**27
 """Differences of values, of all training rows, that explaining a row may take; fewer evaluations follow from it."""
 FEWEST_EVALUATIONS = 256
+MOST_IN_TREE = 15
+"""Features up to which a k-d tree is searched: with more it visits most of its leaves (scikit-learn's limit as well)."""
+
+POWERS = {"manhattan": 1.0, "euclidean": 2.0, "chebyshev": math.inf}
 
 
 @dataclass(frozen=True)
@@ -26,18 +32,22 @@ class Search:
 
     neighbours: int
     metric: str
-    """As scikit-learn's k-d tree names it."""
+    """minkowski, euclidean, manhattan or chebyshev."""
     p: float
     """The exponent of the Minkowski distance."""
     leaf_size: int
     weights: Literal["uniform", "distance"]
 
+    @property
+    def power(self) -> float:
+        """The metric as the exponent of a Minkowski distance."""
+        return POWERS.get(self.metric, self.p)
+
 
 class NeighboursModel(SampledModel):
     """margin = the share of a class among the neighbours, weighted, or the mean of their values.
 
-    Every row is searched for by itself, so that its neighbours, ties included, do not depend on the rows beside it:
-    a search by brute force multiplies matrices, which rounds by their size.
+    Every row is searched for by itself, so that its neighbours, ties included, do not depend on the rows beside it.
     """
 
     format: ClassVar[str] = "neighbours"
@@ -83,14 +93,19 @@ class NeighboursModel(SampledModel):
         """Built once in a process: `load_model` keeps the model."""
         from sklearn.neighbors import KDTree
 
-        power = {"p": self.search.p} if self.search.metric in ("minkowski", "p") else {}
-        return KDTree(self.rows, leaf_size=self.search.leaf_size, metric=self.search.metric, **power)
+        return KDTree(self.rows, leaf_size=self.search.leaf_size, metric="minkowski", p=self.search.power)
+
+    def _nearest(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.features <= MOST_IN_TREE:
+            distance, place = self._tree.query(rows, self.search.neighbours)
+            return distance, place
+        return nearest(rows, self.rows, self.search.neighbours, self.search.power)
 
     def _raw(self, matrix: np.ndarray) -> np.ndarray:
         return in_threads(self._near, matrix, self.outputs, ROWS)
 
     def _near(self, rows: np.ndarray) -> np.ndarray:
-        distance, index = self._tree.query(rows, self.search.neighbours)
+        distance, place = self._nearest(rows)
         weights = np.ones_like(distance)
         if self.search.weights == "distance":
             # A neighbour at the same place is all that counts, as in scikit-learn.
@@ -98,7 +113,7 @@ class NeighboursModel(SampledModel):
             with np.errstate(divide="ignore"):
                 weights = np.where(same.any(axis=1, keepdims=True), same, 1.0 / distance)
         total = weights.sum(axis=1)
-        near = self.target[index]
+        near = self.target[place]
         if self.task == "regression":
             return ((near * weights).sum(axis=1) / total)[:, None]
         codes = range(self.outputs) if self.task == "multiclass" else [1]

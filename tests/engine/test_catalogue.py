@@ -255,6 +255,18 @@ def test_contributions_of_boosted_trees_are_those_of_shap(name: str, task: Task)
     np.testing.assert_allclose(bias, np.squeeze(explainer.expected_value), atol=2e-6)
 
 
+@pytest.mark.parametrize("params", [{}, {"metric": "manhattan", "weights": "distance"}, {"metric": "chebyshev"}])
+def test_neighbours_among_many_features_are_those_of_scikit_learn(params: dict[str, Any]) -> None:
+    """Beyond 15 features no tree is searched."""
+    random = np.random.default_rng(6)
+    rows, new = random.normal(size=(ROWS, 21)).astype(np.float32), random.normal(size=(50, 21)).astype(np.float32)
+    values = rows[:, 0] + rows[:, 1] ** 2
+    oracle = neighbors.KNeighborsRegressor(algorithm="kd_tree", **params).fit(rows.astype(np.float64), values)
+    config = ModelConfig(name="k_neighbours", params=params)
+    model, _, _ = fit_estimator([(rows, values)], config, rule("regression"), SEED)
+    np.testing.assert_allclose(model.margin(new).ravel(), oracle.predict(new.astype(np.float64)), rtol=1e-12)
+
+
 def test_more_neighbours_than_rows_are_refused_when_training() -> None:
     assert np.unique(trained("k_neighbours", "binary", n_neighbors=ROWS)[0].margin(matrix(2))).size == 1
     with pytest.raises(DataError, match="n_neighbors is 161, and there are 160 training rows; ask for fewer"):
