@@ -1,0 +1,1 @@
+"""The job service: takes, queues, runs, watches and remembers jobs beside a Dask cluster."""
