@@ -44,8 +44,6 @@ LIBRARIES = (
     "tornado.platform.asyncio",
     "treadle.jobs.explaining",
     "treadle.jobs.service.driver",
-    "treadle.kernels.matrix",
-    "treadle.kernels.neighbours",
 )
 TASKS = {
     "drive": "treadle.jobs.service.driver:drive",
@@ -91,14 +89,11 @@ def prepare() -> None:
     """Loads what drivers need, and has it remember what it finds out once in a process."""
     for name in LIBRARIES:
         importlib.import_module(name)
-    import numpy as np
-
     from treadle.cluster.agreement import installed
-    from treadle.kernels.network import affine
+    from treadle.engine.warmup import set_up
 
     installed()
-    # The first kernel of a process has Numba set itself up, for a quarter of a second.
-    affine(*(np.zeros(shape) for shape in ((1, 1), (1, 1), (1,))))
+    set_up()
 
 
 def _reap(connection: socket.socket) -> None:
