@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
+from treadle.jobs import service_commands
 from treadle.jobs.bench import bench
 from treadle.jobs.options import Debug, Format, Fresh, Json, Paths, Quiet, Root, Set, Spec, Workers, messages, whole
 from treadle.signals import held
@@ -359,3 +360,6 @@ def make_data(
         made: dict[str, Any] = maker.make_transactions(out, whole(rows), partitions, seed=seed)
         if not quiet:
             print(json.dumps(made, default=str))
+
+
+service_commands.register(app)

@@ -42,8 +42,18 @@ COMMANDS = (
     "warmup",
     "make-data",
     "bench",
+    "submit",
+    "status",
+    "list",
+    "logs",
+    "wait",
+    "cancel",
+    "retry",
+    "result",
+    "schedule",
 )
-BENCHMARKS = ("bench treeshap", "bench predict", "bench fraud")
+GROUPS = ("bench", "schedule")
+OF_GROUPS = ("bench treeshap", "bench predict", "bench fraud", "schedule put", "schedule list", "schedule remove")
 HEAVY = ("pandas", "numpy", "pyarrow", "dask", "distributed", "xgboost", "sklearn", "numba", "deltalake", "pydantic")
 
 
@@ -101,7 +111,7 @@ def test_help_lists_the_commands_at_once() -> None:
     assert seconds < 0.5, f"{seconds:.2f} s of CPU"
 
 
-@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name != "bench"), *BENCHMARKS])
+@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name not in GROUPS), *OF_GROUPS])
 def test_every_command_has_help(command: str) -> None:
     said = treadle_says(*command.split(), "--help").stdout
     assert f"Usage: treadle {command}" in said
