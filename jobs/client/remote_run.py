@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from treadle.errors import RequestError, TreadleError
+from treadle.errors import RequestError, StorageError, TreadleError
 from treadle.jobs.run import Run, Table
 
 if TYPE_CHECKING:
@@ -40,8 +40,14 @@ class RemoteTable(Table):
         """The rows, in the order of the partitions."""
         import pyarrow as pa
 
-        with pa.ipc.open_stream(self._fetch(self.name, columns)) as reader:
-            return reader.read_all()
+        try:
+            with pa.ipc.open_stream(self._fetch(self.name, columns)) as reader:
+                found = reader.read_all()
+        except pa.ArrowInvalid as error:
+            raise StorageError(f"Table '{self.name}' came damaged from the service ({error}); ask again.") from error
+        if found.num_rows != self.rows:
+            raise StorageError(f"Of table '{self.name}' {found.num_rows} of {self.rows} rows came; ask again.")
+        return found
 
 
 class RemoteRun(Run):

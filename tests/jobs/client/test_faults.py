@@ -226,6 +226,17 @@ def test_a_log_that_is_cut_goes_on_where_it_was_cut(server: Faulty, client: Clie
     assert f"offset={at}&" in reopened.path
 
 
+@pytest.mark.parametrize("last", [b"c", b""])
+def test_a_log_that_comes_in_parts_is_put_together(server: Faulty, client: Client, last: bytes) -> None:
+    server.script = [answer(200, details("running"))]
+    job = client.job(JOB_ID)
+    server.script = [answer(200, b"aa"), answer(200, b"\nb"), answer(200, last), answer(200, b"not asked for")]
+    assert job.logs() == f"aa\nb{last.decode()}"
+    assert [asked.path.partition("?")[2] for asked in server.asked[1:]] == [
+        f"offset={offset}&follow=false" for offset in (0, 2, 4)
+    ]
+
+
 def test_a_log_stream_that_a_stopping_service_closes_is_not_the_end(server: Faulty, client: Client) -> None:
     server.script = [answer(200, details("running"))]
     job = client.job(JOB_ID)
@@ -235,6 +246,7 @@ def test_a_log_stream_that_a_stopping_service_closes_is_not_the_end(server: Faul
         stream(b"two\n"),
         answer(200, details("succeeded")),
         answer(200, b"three\n"),
+        answer(200, b""),
     ]
     assert list(job.logs(follow=True)) == ["one", "two", "three"]
 
@@ -274,7 +286,7 @@ def test_asynchronous_clients_do_the_same(server: Faulty, spec: dict[str, Any]) 
             server.script = [cut(b"one\ntw"), answer(200, details("running")), stream(b"o\n"),
                              answer(200, details("succeeded")), answer(200, b"")]  # fmt: skip
             assert [line async for line in job.logs(follow=True)] == ["one", "two"]
-            server.script = [answer(200, b"one\ntwo\n")]
+            server.script = [answer(200, b"one\ntwo\n"), answer(200, b"")]
             assert await job.logs() == "one\ntwo\n"
             server.script = [cut(sse(1, "state", {"after": "running"})), stream(sse(2, "end", view("failed")))]
             assert [event.kind async for event in job.events()] == ["state", "end"]

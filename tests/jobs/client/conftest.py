@@ -1,0 +1,54 @@
+"""A service for the tests of a module, and what they submit to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import people_spec, write_people
+from tests.jobs.client.serving import Serving, serving
+from treadle import Client
+from treadle.jobs.client import Job
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Iterator[Serving]:
+    with serving(tmp_path_factory.mktemp("service"), scheduler) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def spec(service: Serving, scheduler: str) -> dict[str, Any]:
+    people = write_people(service.folder / "people.parquet")
+    return people_spec(people, service.folder / "artifacts", scheduler)
+
+
+@pytest.fixture(scope="module")
+def long(spec: dict[str, Any]) -> dict[str, Any]:
+    """A job that takes minutes."""
+    return {**spec, "name": "long", "models": [{"name": "xgboost", "params": {"n_estimators": 200_000}}]}
+
+
+@pytest.fixture(scope="module")
+def broken(service: Serving, spec: dict[str, Any]) -> dict[str, Any]:
+    """A job that fails until its input, `rows.csv` in the service's folder, is mended."""
+    path: Path = service.folder / "rows.csv"
+    path.write_text("a,b\n1,2\n3\n")
+    kept = {key: spec[key] for key in ("apiVersion", "artifacts", "cluster")}
+    return {**kept, "name": "broken", "data": {"path": str(path)}}
+
+
+@pytest.fixture(scope="module")
+def client(service: Serving) -> Iterator[Client]:
+    with Client(service.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def done(client: Client, spec: dict[str, Any]) -> Job:
+    job = client.submit(spec, submission_id="people-1", priority=5)
+    job.wait(timeout=120)
+    return job
