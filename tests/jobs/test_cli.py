@@ -51,9 +51,17 @@ COMMANDS = (
     "retry",
     "result",
     "schedule",
+    "up",
+    "down",
+    "tokens",
+    "certs",
 )
-GROUPS = ("bench", "schedule")
-OF_GROUPS = ("bench treeshap", "bench predict", "bench fraud", "schedule put", "schedule list", "schedule remove")
+GROUPS = ("bench", "schedule", "tokens")
+IN_GROUPS = (
+    *("bench treeshap", "bench predict", "bench fraud"),
+    *("schedule put", "schedule list", "schedule remove"),
+    *("tokens add", "tokens list", "tokens remove"),
+)
 HEAVY = ("pandas", "numpy", "pyarrow", "dask", "distributed", "xgboost", "sklearn", "numba", "deltalake", "pydantic")
 
 
@@ -111,7 +119,7 @@ def test_help_lists_the_commands_at_once() -> None:
     assert seconds < 0.5, f"{seconds:.2f} s of CPU"
 
 
-@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name not in GROUPS), *OF_GROUPS])
+@pytest.mark.parametrize("command", [*(name for name in COMMANDS if name not in GROUPS), *IN_GROUPS])
 def test_every_command_has_help(command: str) -> None:
     said = treadle_says(*command.split(), "--help").stdout
     assert f"Usage: treadle {command}" in said
