@@ -155,8 +155,8 @@ class Api:
             view = parsed(JobView, response, self.target)
             if view.state.is_terminal:
                 return view
-            if timeout is not None and deadline is not None and time.monotonic() >= deadline:
-                raise StillRunning(view, timeout)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise StillRunning(view)
             if time.monotonic() - asked < seconds / 2:
                 yield Pause(BREATH)
 

@@ -64,8 +64,8 @@ class JobFailed(TreadleError):
 class StillRunning(TreadleError, TimeoutError):
     """The time to wait is up. The job goes on: wait again, or cancel it."""
 
-    def __init__(self, view: JobView, seconds: float) -> None:
-        super().__init__(f"Job {view.id} is still {view.state.value} after {seconds:g} s; it goes on.")
+    def __init__(self, view: JobView) -> None:
+        super().__init__(f"Job {view.id} is still {view.state.value}, and the time to wait is up; it goes on.")
         self.view = view
 
 

@@ -139,7 +139,7 @@ class LocalJob:
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise StillRunning(self.view(), timeout or 0.0) from None
+            raise StillRunning(self.view()) from None
         view = self.view()
         if check and view.state is not State.SUCCEEDED:
             raise JobFailed(view)

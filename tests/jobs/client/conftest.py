@@ -23,7 +23,9 @@ def service(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Iterato
 @pytest.fixture(scope="module")
 def spec(service: Serving, scheduler: str) -> dict[str, Any]:
     people = write_people(service.folder / "people.parquet")
-    return people_spec(people, service.folder / "artifacts", scheduler)
+    made = people_spec(people, service.folder / "artifacts", scheduler)
+    del made["cluster"]  # it is the service's
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def broken(service: Serving, spec: dict[str, Any]) -> dict[str, Any]:
     """A job that fails until its input, `rows.csv` in the service's folder, is mended."""
     path: Path = service.folder / "rows.csv"
     path.write_text("a,b\n1,2\n3\n")
-    kept = {key: spec[key] for key in ("apiVersion", "artifacts", "cluster")}
+    kept = {key: spec[key] for key in ("apiVersion", "artifacts")}
     return {**kept, "name": "broken", "data": {"path": str(path)}}
 
 

@@ -90,7 +90,7 @@ def test_a_job_that_failed_is_exit_status_1(service: Serving, broken: dict[str, 
     assert "rows.csv" in treadle_says("result", job_id, status=1).stderr
     assert "failed: " in treadle_says("wait", job_id, status=1).stdout
     assert document("wait", job_id, status=1)[0]["reason"] == failed["reason"]
-    assert failed["reason"] in treadle_says("status", job_id).stdout.replace("\n", " ")
+    assert f"{job_id}  failed: {failed['reason']}" in treadle_says("status", job_id).stdout
     assert document("list", "--state", "failed", "--name", "broken")[0]["id"] == job_id
     (service.folder / "rows.csv").write_text("a,b\n1,2\n3,4\n")
     assert document("retry", job_id, "--fresh")["state"] in ("queued", "running")
@@ -157,15 +157,14 @@ def test_schedules_by_commands(path: Path) -> None:
 
 def test_ctrl_c_ends_the_waiting_and_not_the_job(service: Serving, long_path: Path, client: Client) -> None:
     command = [sys.executable, "-m", "treadle", "submit", str(long_path), "--wait", "--set", "seed=61"]
-    waiting = subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env={**os.environ, "TREADLE_URL": service.url}
-    )
-    assert waiting.stderr is not None
-    job = client.job(waiting.stderr.readline().strip())
-    time.sleep(0.3)
-    waiting.send_signal(signal.SIGINT)
-    said = waiting.stderr.read()
-    assert waiting.wait(20) == 130
+    environment = {**os.environ, "TREADLE_URL": service.url}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as waiting:
+        assert waiting.stderr is not None
+        job = client.job(waiting.stderr.readline().strip())
+        time.sleep(0.3)
+        waiting.send_signal(signal.SIGINT)
+        said = waiting.stderr.read()
+        assert waiting.wait(20) == 130
     assert f"treadle cancel {job.id}" in said
     assert not job.status().is_terminal
     job.cancel()

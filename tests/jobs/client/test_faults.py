@@ -197,7 +197,7 @@ def test_waiting_ends_in_time_whatever_the_service_does(server: Faulty, client: 
     job = client.job(JOB_ID)
     server.script = [answer(200, view("running")) for _ in range(50)]
     before = time.monotonic()
-    with pytest.raises(StillRunning, match="still running after 0.5 s") as caught:
+    with pytest.raises(StillRunning, match="still running") as caught:
         job.wait(timeout=0.5)
     assert isinstance(caught.value, TimeoutError)
     server.script = [reset for _ in range(50)]
