@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
-from treadle.errors import RequestError
+from treadle.errors import RequestError, listed
 from treadle.jobs.client.errors import Conflict, NotFound
 from treadle.jobs.client.local_job import LocalJob
 from treadle.jobs.client.requests import AnySpec, document_of, submission_of, wanted_of
@@ -84,7 +84,12 @@ class LocalClient:
             raise NotFound(f"There is no job '{job_id}' of this client.", 404)
         return self._jobs[job_id]
 
-    find = job
+    def find(self, start: str) -> LocalJob:
+        """A job of this client by the start of its id that no other has."""
+        found = [job_id for job_id in self._jobs if job_id.startswith(start)]
+        if len(found) > 1 and start not in found:
+            raise RequestError(f"{len(found)} jobs start with '{start}': [{listed(found)}]. Give more of the id.")
+        return self.job(found[0] if len(found) == 1 else start)
 
     def jobs(
         self,
@@ -127,7 +132,19 @@ class LocalClient:
         """There is no clock that outlives the program."""
         self._needs_a_service("schedules")
 
-    def schedule(self, name: str, cron: str, spec: AnySpec, **options: Any) -> ScheduleView:
+    def schedule(
+        self,
+        name: str,
+        cron: str,
+        spec: AnySpec,
+        *,
+        timezone: str | None = None,
+        catch_up: Literal["none", "last", "all"] | None = None,
+        priority: int = 0,
+        timeout: float | None = None,
+        retries: int | None = None,
+        overrides: Sequence[str] = (),
+    ) -> ScheduleView:
         """There is no clock that outlives the program."""
         self._needs_a_service("schedule")
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from treadle.errors import RequestError, did_you_mean
 from treadle.jobs.client.answers import made
 from treadle.jobs.client.target import Target
 from treadle.jobs.service.states import State
 from treadle.jobs.service.views import Schedule, Submission
-from treadle.jobs.spec import JobSpec, load_spec
+
+if TYPE_CHECKING:
+    from treadle.jobs.spec import JobSpec
 
 type AnySpec = str | os.PathLike[str] | Mapping[str, Any] | JobSpec
 
@@ -28,6 +31,8 @@ def document_of(spec: AnySpec, target: Target, overrides: Sequence[str] = ()) ->
     RequestError
         The spec has mistakes: all of them are named at once.
     """
+    from treadle.jobs.spec import load_spec  # commands that send no spec do without its libraries
+
     loaded = load_spec(spec, overrides, elsewhere=not target.is_here)
     root = loaded.artifacts.root
     if target.is_here and root and "://" not in root:
@@ -68,8 +73,6 @@ def schedule_of(name: str, cron: str, spec: dict[str, Any], **options: Any) -> S
 
 def wanted_of(state: str | Sequence[str] | None, name: str | None, user: str | None) -> dict[str, Any]:
     """What jobs are asked for; RequestError for a state that there is not."""
-    from treadle.errors import RequestError, did_you_mean
-
     states = [state] if isinstance(state, str) else list(state or ())
     for one in states:
         if one not in (known := [str(each) for each in State]):

@@ -1,4 +1,4 @@
-"""A service for the tests of a module, and what they submit to it."""
+"""A service, and what the tests submit to it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from treadle import Client
 from treadle.jobs.client import Job
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Iterator[Serving]:
     with serving(tmp_path_factory.mktemp("service"), scheduler) as service:
         yield service
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def spec(service: Serving, scheduler: str) -> dict[str, Any]:
     people = write_people(service.folder / "people.parquet")
     made = people_spec(people, service.folder / "artifacts", scheduler)
@@ -28,13 +28,13 @@ def spec(service: Serving, scheduler: str) -> dict[str, Any]:
     return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def long(spec: dict[str, Any]) -> dict[str, Any]:
     """A job that takes minutes."""
     return {**spec, "name": "long", "models": [{"name": "xgboost", "params": {"n_estimators": 200_000}}]}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def broken(service: Serving, spec: dict[str, Any]) -> dict[str, Any]:
     """A job that fails until its input, `rows.csv` in the service's folder, is mended."""
     path: Path = service.folder / "rows.csv"
@@ -43,13 +43,13 @@ def broken(service: Serving, spec: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "name": "broken", "data": {"path": str(path)}}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def client(service: Serving) -> Iterator[Client]:
     with Client(service.url) as client:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def done(client: Client, spec: dict[str, Any]) -> Job:
     job = client.submit(spec, submission_id="people-1", priority=5)
     job.wait(timeout=120)

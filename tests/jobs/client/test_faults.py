@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
-import os
 import random
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +35,9 @@ from tests.jobs.client.faulty import (
 from treadle import AsyncClient, Client
 from treadle.errors import RequestError, TreadleError
 from treadle.jobs.client import (
+    AsyncJob,
     Conflict,
+    Job,
     JobFailed,
     NotFound,
     Refused,
@@ -42,6 +46,8 @@ from treadle.jobs.client import (
     SpecRefused,
     StillRunning,
 )
+from treadle.jobs.client.local import LocalClient
+from treadle.jobs.client.local_job import LocalJob
 from treadle.jobs.client.policy import LONGEST, LONGEST_ASKED, Policy, retry_after
 from treadle.jobs.client.streams import Lines, ServerSentEvents
 
@@ -366,7 +372,7 @@ def test_paths_are_absolute_for_a_service_here_and_stand_as_they_are_for_files_e
         ({"url": "http://a:port"}, "no address"),
         ({"token": "a\nb"}, "copy it again"),
         ({"timeout": 0}, "timeout"),
-        ({"ca": "/no/such.pem"}, "/no/such.pem"),
+        ({"url": "https://a", "ca": "/no/such.pem"}, "/no/such.pem"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_at_once(options: dict[str, Any], words: str) -> None:
@@ -439,9 +445,28 @@ def test_retry_after_is_a_number_or_a_date(value: str | None, seconds: float | N
     assert retry_after(value) == seconds
 
 
-def test_importing_the_names_is_lazy() -> None:
-    import subprocess
-    import sys
+def test_libraries_are_loaded_only_when_they_are_needed() -> None:
+    code = (
+        "import sys, treadle; assert 'httpx' not in sys.modules; treadle.Client(); assert 'httpx' in sys.modules;"
+        "assert not {'numpy', 'pandas', 'pyarrow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
-    code = "import sys, treadle; assert 'httpx' not in sys.modules; treadle.Client; assert 'httpx' in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
+
+def public(kind: type) -> dict[str, list[tuple[str, Any]]]:
+    """The methods of a class with names and defaults of their parameters."""
+    return {
+        name: [(one.name, one.default) for one in inspect.signature(method).parameters.values()]
+        for name, method in inspect.getmembers(kind, callable)
+        if not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [(Client, AsyncClient), (Job, AsyncJob), (Client, LocalClient), (Job, LocalJob)]
+)
+def test_clients_have_the_same_methods_with_the_same_parameters(one: type, other: type) -> None:
+    wanted, found = public(one), public(other)
+    for only_there in ("local",):
+        wanted.pop(only_there, None)
+    assert found == wanted

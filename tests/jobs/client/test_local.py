@@ -153,6 +153,7 @@ def test_jobs_are_listed_the_newest_first(client: LocalClient, done: LocalJob, s
     assert done.id in [job.id for job in client.jobs(state="succeeded", name="people")]
     assert list(client.jobs(limit=1, state="queued")) == []
     assert client.job(done.id) is done
+    assert client.find(done.id[:-1]) is done
     with pytest.raises(NotFound, match="nothing"):
         client.job("nothing")
     assert {stage["status"] for stage in client.plan(spec)["stages"] if stage["stage"] != "publish"} == {"cached"}
