@@ -9,19 +9,21 @@ from typing import Any
 import pytest
 
 from tests.conftest import people_spec, write_people
-from tests.jobs.client.serving import Serving, serving
+from tests.jobs.service.served import Served, served
 from treadle import Client
 from treadle.jobs.client import Job
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Iterator[Serving]:
-    with serving(tmp_path_factory.mktemp("service"), scheduler) as service:
+def service(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("service")
+    roots = ("--root", str(folder / "artifacts"), "--allow-root", str(folder))
+    with served(folder, "--scheduler", scheduler, *roots) as service:
         yield service
 
 
 @pytest.fixture(scope="session")
-def spec(service: Serving, scheduler: str) -> dict[str, Any]:
+def spec(service: Served, scheduler: str) -> dict[str, Any]:
     people = write_people(service.folder / "people.parquet")
     made = people_spec(people, service.folder / "artifacts", scheduler)
     del made["cluster"]  # it is the service's
@@ -35,7 +37,7 @@ def long(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def broken(service: Serving, spec: dict[str, Any]) -> dict[str, Any]:
+def broken(service: Served, spec: dict[str, Any]) -> dict[str, Any]:
     """A job that fails until its input, `rows.csv` in the service's folder, is mended."""
     path: Path = service.folder / "rows.csv"
     path.write_text("a,b\n1,2\n3\n")
@@ -44,7 +46,7 @@ def broken(service: Serving, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def client(service: Serving) -> Iterator[Client]:
+def client(service: Served) -> Iterator[Client]:
     with Client(service.url) as client:
         yield client
 

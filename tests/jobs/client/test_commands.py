@@ -14,26 +14,26 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.jobs.client.serving import Serving
+from tests.jobs.service.served import Served
 from treadle import Client
 from treadle.jobs.cli import app
 from treadle.jobs.client import Job
 
 
 @pytest.fixture(autouse=True)
-def _environment(service: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def _environment(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TREADLE_URL", service.url)
 
 
 @pytest.fixture(scope="module")
-def path(service: Serving, spec: dict[str, Any]) -> Path:
+def path(service: Served, spec: dict[str, Any]) -> Path:
     path = service.folder / "people.json"
     path.write_text(json.dumps(spec))
     return path
 
 
 @pytest.fixture(scope="module")
-def long_path(service: Serving, long: dict[str, Any]) -> Path:
+def long_path(service: Served, long: dict[str, Any]) -> Path:
     path = service.folder / "long.json"
     path.write_text(json.dumps(long))
     return path
@@ -81,7 +81,7 @@ def test_submit_and_wait_shows_progress_and_what_was_made(path: Path) -> None:
     assert document("submit", path, "--wait", "--set", "seed=45")["state"] == "succeeded"
 
 
-def test_a_job_that_failed_is_exit_status_1(service: Serving, broken: dict[str, Any]) -> None:
+def test_a_job_that_failed_is_exit_status_1(service: Served, broken: dict[str, Any]) -> None:
     (service.folder / "broken.json").write_text(json.dumps(broken))
     (service.folder / "rows.csv").write_text("a,b\n1,2\n3\n")
     failed = document("submit", service.folder / "broken.json", "--wait", status=1)
@@ -155,7 +155,7 @@ def test_schedules_by_commands(path: Path) -> None:
     assert "catch_up" in treadle_says("schedule", "put", "x", "0 6 * * *", path, "--catch-up", "some", status=2).stderr
 
 
-def test_ctrl_c_ends_the_waiting_and_not_the_job(service: Serving, long_path: Path, client: Client) -> None:
+def test_ctrl_c_ends_the_waiting_and_not_the_job(service: Served, long_path: Path, client: Client) -> None:
     command = [sys.executable, "-m", "treadle", "submit", str(long_path), "--wait", "--set", "seed=61"]
     environment = {**os.environ, "TREADLE_URL": service.url}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as waiting:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.jobs.client.serving import Serving
+from tests.jobs.service.served import Served
 from tests.test_docs import blocks
 from treadle import Client
 from treadle.jobs.client import Job
@@ -38,13 +38,13 @@ def recipe(name: str) -> str:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, service: Serving, spec: dict[str, Any]) -> Path:
+def folder(tmp_path: Path, service: Served, spec: dict[str, Any]) -> Path:
     """A working folder with the spec that recipes submit."""
     (tmp_path / "spec.yaml").write_text(json.dumps(spec))
     return tmp_path
 
 
-def ran(name: str, folder: Path, service: Serving, code: str) -> str:
+def ran(name: str, folder: Path, service: Served, code: str) -> str:
     """What a program says, run by the interpreter that has the scheduler."""
     python = os.environ.get(f"TREADLE_{name.upper()}_PYTHON", sys.executable)
     environment = {
@@ -77,7 +77,7 @@ def ran(name: str, folder: Path, service: Serving, code: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_a_recipe_makes_one_job_and_sees_it_succeed(name: str, folder: Path, service: Serving, client: Client) -> None:
+def test_a_recipe_makes_one_job_and_sees_it_succeed(name: str, folder: Path, service: Served, client: Client) -> None:
     before = {job.id for job in client.jobs()}
     said = ran(name, folder, service, RUNS[name])
     (job,) = [job for job in client.jobs() if job.id not in before]
@@ -88,7 +88,7 @@ def test_a_recipe_makes_one_job_and_sees_it_succeed(name: str, folder: Path, ser
 
 
 @pytest.mark.slow
-def test_a_notebook_shows_the_job_with_its_leaderboard(folder: Path, service: Serving, client: Client) -> None:
+def test_a_notebook_shows_the_job_with_its_leaderboard(folder: Path, service: Served, client: Client) -> None:
     cells = [
         {"cell_type": "code", "metadata": {}, "source": recipe("notebook"), "outputs": [], "execution_count": None}
     ]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import shutil
-import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -15,11 +14,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pandas as pd
 import pytest
 
 import treadle
-from tests.jobs.client.serving import Serving, serving
+from tests.jobs.service.served import Served, served
 from treadle import AsyncClient, Client
 from treadle.errors import RequestError
 from treadle.jobs.client import Conflict, Job, JobFailed, NotFound, Refused, SpecRefused, StillRunning
@@ -84,7 +84,7 @@ print(json.dumps([type(run).__name__, run.leaderboard.to_csv(), run.table("predi
 """
 
 
-def test_where_the_artifacts_root_cannot_be_read_results_come_over_http(done: Job, service: Serving) -> None:
+def test_where_the_artifacts_root_cannot_be_read_results_come_over_http(done: Job, service: Served) -> None:
     """In a process that sees another, empty folder in the place of the root, as on another machine."""
     hide = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', done.seen.root]
     if shutil.which("unshare") is None or subprocess.run([*hide, "true"], capture_output=True).returncode:
@@ -132,7 +132,7 @@ def test_events_and_logs_are_the_same_whether_followed_or_not(client: Client, sp
 
 
 def test_a_failed_job_says_why_and_is_done_after_a_retry(
-    client: Client, service: Serving, broken: dict[str, Any]
+    client: Client, service: Served, broken: dict[str, Any]
 ) -> None:
     job = client.submit(broken, submission_id="broken-1")
     with pytest.raises(JobFailed, match="rows.csv") as caught:
@@ -253,7 +253,7 @@ def test_a_schedule_submits_when_its_time_comes(client: Client, spec: dict[str, 
 
 
 def test_waiting_and_following_outlive_a_restart_of_the_service(
-    client: Client, service: Serving, long: dict[str, Any]
+    client: Client, service: Served, long: dict[str, Any]
 ) -> None:
     job = client.submit({**long, "seed": 5})
     training(job)
@@ -266,9 +266,10 @@ def test_waiting_and_following_outlive_a_restart_of_the_service(
     for thread in watching:
         thread.start()
     time.sleep(0.5)
-    service.stop()
+    assert service.process is not None
+    service.process.terminate()
+    service.process.wait(60)
     service.start()
-    service.ready()
     job.cancel()
     for thread in watching:
         thread.join(100)
@@ -283,7 +284,7 @@ def test_notebooks_show_the_job_and_its_leaderboard(done: Job) -> None:
     assert "<td>train:xgboost</td><td>" in shown
 
 
-def test_asynchronous_jobs_run_beside_each_other(service: Serving, spec: dict[str, Any], long: dict[str, Any]) -> None:
+def test_asynchronous_jobs_run_beside_each_other(service: Served, spec: dict[str, Any], long: dict[str, Any]) -> None:
     async def script() -> None:
         async with AsyncClient(service.url) as client:
             first, second = await asyncio.gather(*(client.submit({**spec, "seed": seed}) for seed in (31, 32)))
@@ -325,7 +326,11 @@ def test_tokens_and_certificates_are_asked_for_and_taken(
     (token,) = commanded(tmp_path, "tokens", "add", "reader", "--scope", "read")
     https = ("--certificate", made["service.pem"], "--key", made["service.key"])
     ca = made["ca.pem"]
-    with serving(tmp_path, scheduler, *https, scheme="https", ca=ca) as service:
+    service = Served(tmp_path, "--scheduler", scheduler, *https)
+    service.url = f"https://127.0.0.1:{service.port}"
+    service.http = httpx.Client(base_url=service.url, verify=ssl.create_default_context(cafile=ca))
+    try:
+        service.start()
         before = time.monotonic()
         with Client(service.url) as client, pytest.raises(RequestError, match="not trusted.*TREADLE_CA"):
             client.health()
@@ -340,15 +345,13 @@ def test_tokens_and_certificates_are_asked_for_and_taken(
             assert list(client.jobs()) == []
             with pytest.raises(Refused, match="submit"):
                 client.unschedule("daily")
+    finally:
+        service.end()
 
 
 def test_a_service_that_was_killed_is_said_to_be_gone(tmp_path: Path, scheduler: str) -> None:
-    with serving(tmp_path, scheduler) as service:
-        with Client(service.url, retries=1) as client:
-            assert client.health().status == "ready"
-            assert service.process is not None
-            service.stop(signal.SIGKILL)
-            with pytest.raises(RequestError, match="treadle up"):
-                client.health()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(service.process.pid, signal.SIGKILL)
+    with served(tmp_path, "--scheduler", scheduler) as service, Client(service.url, retries=1) as client:
+        assert client.health().status == "ready"
+        service.kill()
+        with pytest.raises(RequestError, match="treadle up"):
+            client.health()
