@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
-
-import anyio.to_thread
 
 from treadle.jobs.client.api import Api
 from treadle.jobs.client.async_connection import AsyncConnection
@@ -138,7 +137,7 @@ class AsyncClient:
 
     async def _document(self, spec: AnySpec, overrides: Sequence[str]) -> dict[str, Any]:
         """The spec, read in a thread: libraries are loaded and files looked for."""
-        return await anyio.to_thread.run_sync(document_of, spec, self.target, overrides)
+        return await asyncio.to_thread(document_of, spec, self.target, overrides)
 
     def _job(self, view: JobView) -> AsyncJob:
         return AsyncJob(self._connection, self._api, view)
@@ -203,7 +202,7 @@ class AsyncJob:
 
         view = await self.wait(timeout)
         manifest = await self._connection.run(self._api.manifest(self.id))
-        return await anyio.to_thread.run_sync(run_of, view, manifest, self._table)
+        return await asyncio.to_thread(run_of, view, manifest, self._table)
 
     def _table(self, name: str, columns: list[str] | None) -> bytes:
         connection = Connection(self._api.target)

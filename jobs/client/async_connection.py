@@ -1,11 +1,11 @@
-"""As `connection.py`, for programs that use asyncio (or trio)."""
+"""As `connection.py`, for programs that use asyncio."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
-import anyio
 import httpx
 
 from treadle.jobs.client.connection import request_of
@@ -65,7 +65,7 @@ class _Walk:
                 case Read():
                     return await anext(self._chunks, b"") if self._chunks else b"", None
                 case Pause():
-                    await anyio.sleep(step.seconds)
+                    await asyncio.sleep(step.seconds)
         except httpx.TransportError as fault:
             return None, fault
         return None, None
