@@ -1,9 +1,9 @@
 """The states of a job, and the only ways from one to another.
 
-    queued -> running -> succeeded | failed | cancelled | timed_out | lost
-    queued -> cancelled | failed        (it never started)
-    running -> queued                   (a fault of the machine, and another attempt is due)
-    failed, cancelled, timed_out, lost -> queued        (somebody asked to retry)
+queued -> running -> succeeded | failed | cancelled | timed_out | lost
+queued -> cancelled | failed        (it never started)
+running -> queued                   (a fault of the machine, and another attempt is due)
+failed, cancelled, timed_out, lost -> queued        (somebody asked to retry)
 """
 
 from __future__ import annotations

@@ -70,9 +70,13 @@ export function plural(number, one, many) {
 
 const RESERVED = /^(true|false|null|yes|no|on|off|y|n|~)$/i;
 
+// What YAML has no place for, ends a line, or turns the direction of what follows.
+const UNSEEN = /[\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff]/g;
+
 function scalar(value) {
   if (typeof value !== "string") return JSON.stringify(value);
-  return /^[A-Za-z_][A-Za-z0-9_./-]*$/.test(value) && !RESERVED.test(value) ? value : JSON.stringify(value);
+  if (/^[A-Za-z_][A-Za-z0-9_./-]*$/.test(value) && !RESERVED.test(value)) return value;
+  return JSON.stringify(value).replace(UNSEEN, (part) => `\\u${part.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 const nested = (value) => typeof value === "object" && value !== null;

@@ -1,0 +1,470 @@
+"""The live page in a real browser, and the files that it is made of."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import re
+import time
+import tomllib
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from tests.jobs.service.browser import Page, chromium, served
+from tests.jobs.service.canned import Canned, app_of
+from treadle.jobs.service.page import KINDS, assets
+from treadle.jobs.service.states import State
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+ROOT = Path(__file__).resolve().parents[3]
+MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>&amp;"
+BOARD = {
+    "metric": "auc",
+    "best": "logistic_regression",
+    "rows": [
+        {"model": "logistic_regression", "auc": 0.9957600169, "f1": None, "train_seconds": 7.4, "error": None},
+        {"model": "xgboost", "auc": 0.9900360398, "f1": 0.95, "train_seconds": 6.94, "error": None},
+        {"model": "knn", "auc": None, "f1": None, "train_seconds": None, "error": f"no memory {MARKUP}"},
+    ],
+}
+MANIFEST = {"results": {"evaluate": BOARD, "explain": {"importance": {"age": 0.5, MARKUP: 0.25}}}, "warnings": [MARKUP]}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    with chromium(str(tmp_path_factory.mktemp("chromium"))) as driver:
+        yield driver
+
+
+@pytest.fixture
+def service() -> Canned:
+    return Canned()
+
+
+@pytest.fixture
+def origin(service: Canned) -> Iterator[str]:
+    with served(app_of(service)) as address:
+        yield address
+
+
+@pytest.fixture
+def page(browser: Chrome, origin: str) -> Iterator[Page]:
+    """A fresh tab. At the end nothing may have been complained about, and nothing asked of anybody else."""
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    tab = Page(browser, origin)
+    yield tab
+    tab.collect()
+    browser.close()
+    browser.switch_to.window(first)
+    asked = [address for address in tab.addresses if not address.startswith(("about:", "blob:", "chrome:", "data:"))]
+    assert asked
+    assert [address for address in asked if not address.startswith(f"{origin}/")] == []
+    assert tab.complaints == []
+
+
+def test_jobs_appear_and_change_state_without_a_reload(page: Page, service: Canned) -> None:
+    page.open()
+    page.shows("main", "There is no job yet.")
+    page.browser.execute_script("window.loaded = 'once'")
+    job = service.add("adult")
+    page.shows("tbody tr", "adult")
+    assert page.text("td.c-state") == "queued"
+    service.move(job, State.RUNNING, "its driver is at work")
+    page.shows("td.c-state", "running")
+    page.shows("td.c-reason", "its driver is at work")
+    page.shows("#announcer", "adult: running")
+    service.move(job, State.SUCCEEDED, "all stages are done")
+    page.shows("td.c-state", "succeeded")
+    assert page.browser.execute_script("return window.loaded") == "once"
+
+
+def test_a_row_keeps_the_focus_while_the_list_changes(page: Page, service: Canned) -> None:
+    service.add("older")
+    page.open()
+    page.shows("td.c-name", "older")
+    page.browser.execute_script("document.querySelector('td.c-name a').focus()")
+    service.add("newer")
+    page.shows("td.c-name", "newer")
+    assert page.browser.switch_to.active_element.text == "older"
+
+
+def test_the_list_is_filtered_by_state_and_name_and_a_reload_keeps_the_filter(page: Page, service: Canned) -> None:
+    for name in ("adult", "fraud"):
+        service.add(name)
+        service.add(name, State.FAILED, "no")
+    page.open()
+    page.until(lambda: len(page.all("tbody tr")) == 4, "four jobs")
+    next(chip for chip in page.all("label.chip") if chip.text == "failed").click()
+    page.until(lambda: page.text("td.c-state") == "failed\nfailed", "only those that failed")
+    page.all("#filter-name")[0].send_keys("fraud")
+    page.until(lambda: page.text("td.c-name") == "fraud", "only the one of that name")
+    page.browser.refresh()
+    page.until(lambda: page.text("td.c-name") == "fraud", "the same after a reload")
+    assert page.browser.current_url.endswith("#/jobs?state=failed&name=fraud")
+
+
+def test_older_jobs_are_on_further_pages(page: Page, service: Canned) -> None:
+    for number in range(120):
+        service.add(f"n{number}")
+    page.open()
+    page.until(lambda: page.text("td.c-name").startswith("n119\n"), "the newest first")
+    assert len(page.all("tbody tr")) == 50
+    page.button("Older").click()
+    page.until(lambda: page.text("td.c-name").startswith("n69\n"), "the second page")
+    page.button("Older").click()
+    page.until(lambda: page.text("td.c-name").endswith("\nn0"), "the last page")
+    assert not page.button("Older").is_enabled()
+    page.button("Newer").click()
+    page.until(lambda: page.text("td.c-name").startswith("n69\n"), "the second page again")
+
+
+def test_a_job_shows_its_stages_its_log_and_at_its_end_its_leaderboard(page: Page, service: Canned) -> None:
+    job = service.add("adult", spec={"name": "adult", "metric": "auc"})
+    service.move(job, State.RUNNING, "its driver is at work")
+    service.say(job, "read", "started")
+    service.say(job, "read", "finished", wall_seconds=2.5, peak_bytes=3 << 30)
+    service.say(job, "features", "started")
+    service.say(job, "features", "progress", done=3, total=8, rows=1234)
+    service.jobs[job].log = b"first line\n"
+    page.open()
+    page.shows("td.c-name", "adult")
+    page.all("td.c-name a")[0].click()
+    page.shows(".stage", "finishedreadpeak 3.00 GiB2.5 s")
+    page.shows(".stage", "3 of 8 partitions, 1,234 rows")
+    assert [bar.get_attribute("value") for bar in page.all("progress") if bar.is_displayed()] == ["3"]
+    page.shows(".log", "first line\n")
+    service.jobs[job].log += "second line, \x1b[31mred\x1b[0m und süß\n".encode()
+    page.shows(".log", "first line\nsecond line, red und süß\n")
+    service.say(job, "features", "failed", error="KilledWorker: no memory")
+    page.shows(".stage-failed", "KilledWorker: no memory")
+    service.jobs[job].artifacts = {"manifest.json": json.dumps(MANIFEST).encode()}
+    service.move(job, State.SUCCEEDED, "all stages are done")
+    page.shows(".standing", "succeeded")
+    page.shows(".results .best", "logistic_regression0.99587.4")
+    page.shows(".results tr", "xgboost0.99000.95006.9")
+    page.shows(".features", "age0.5000")
+    assert page.text(".life .state").split() == ["queued", "running", "succeeded"]
+    assert page.text(".spec") == "name: adult\nmetric: auc\n"
+    page.shows("#cluster", "2 workers, 4 threads, 8.00 GiB")
+    assert page.all("#cluster a")[0].get_attribute("href") == "http://127.0.0.1:1/status"
+
+
+def test_what_jobs_say_is_shown_as_text_and_never_run(page: Page, service: Canned) -> None:
+    service.add(
+        MARKUP, State.FAILED, MARKUP, user=MARKUP, schedule=MARKUP, root=MARKUP, spec={MARKUP: MARKUP}, after=(MARKUP,)
+    )
+    held = service.jobs["job-000000"]
+    held.log = f"{MARKUP}\n".encode()
+    service.say("job-000000", MARKUP, "failed", error=MARKUP)
+    held.artifacts = {"manifest.json": json.dumps(MANIFEST).encode(), MARKUP.replace("/", ""): b"x"}
+    page.open()
+    page.shows("td.c-name", MARKUP)
+    page.shows("td.c-reason", MARKUP)
+    page.all("td.c-name a")[0].click()
+    for place in (
+        "h1",
+        ".standing",
+        ".stage-name",
+        ".stage-note",
+        ".log",
+        ".facts",
+        ".features",
+        ".row-error",
+        ".notes",
+    ):
+        page.shows(place, MARKUP)
+    page.shows(".spec", json.dumps(MARKUP))
+    page.shows(".results td", MARKUP.replace("/", ""))
+    time.sleep(0.5)
+    assert page.all("main img, main script") == []
+    assert page.browser.title == f"{MARKUP} - Treadle"
+
+
+def test_links_to_the_dashboard_are_addresses_of_the_web_only(page: Page) -> None:
+    page.open()
+    script = """
+        const [address, done] = arguments;
+        import("/page/dom.js").then(({ outward }) => done(outward(address, "text").nodeName));
+    """
+    kinds = [
+        page.browser.execute_async_script(script, address)
+        for address in ("http://a/", "https://a/", "javascript:alert(1)", " javascript:alert(1)", "data:text/html,x")
+    ]
+    assert kinds == ["A", "A", "#text", "#text", "#text"]
+
+
+def test_a_job_is_cancelled_from_the_page_once_that_is_confirmed(page: Page, service: Canned) -> None:
+    job = service.add("adult")
+    service.move(job, State.RUNNING, "its driver is at work")
+    page.open(f"#/jobs/{job}")
+    page.shows(".standing", "running")
+    page.button("Cancel").click()
+    page.button("Let it go on").click()
+    page.until(lambda: not page.all("dialog"), "no dialog")
+    assert service.jobs[job].details.state == State.RUNNING
+    page.button("Cancel").click()
+    page.button("Cancel the job").click()
+    page.shows(".standing", "cancelledcancelled by mara")
+    assert service.jobs[job].details.state == State.CANCELLED
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_job_is_tried_again_from_the_page_and_its_new_attempt_is_followed(
+    page: Page, service: Canned, fresh: bool
+) -> None:
+    job = service.add("adult", State.FAILED, "the disk is full")
+    service.say(job, "read", "failed", error="no space")
+    page.open(f"#/jobs/{job}")
+    page.shows(".stage-failed", "no space")
+    page.button("Retry").click()
+    if fresh:
+        page.all("dialog input")[0].click()
+    page.button("Try again").click()
+    page.shows(".standing", "queuedretried by mara")
+    assert service.bodies == [{"fresh": fresh}]
+    service.move(job, State.RUNNING, "its driver is at work")
+    service.say(job, "read", "started")
+    page.until(lambda: page.text("#attempt option").split() == ["1", "2"], "both attempts")
+    page.shows(".stage-running", "read")
+    service.jobs[job].log += b"once more\n"
+    page.shows(".log", "once more")
+
+
+def test_a_refusal_of_the_service_is_said(page: Page, service: Canned) -> None:
+    job = service.add("adult")
+    page.open(f"#/jobs/{job}")
+    page.shows(".standing", "queued")
+    page.button("Cancel").click()
+    service.move(job, State.SUCCEEDED, "all stages are done")
+    page.button("Cancel the job").click()
+    page.shows("#notice", "the job has ended")
+    page.shows(".standing", "succeeded")
+    page.collect()
+    page.complaints = [text for text in page.complaints if "409" not in text]
+
+
+def test_streams_that_break_off_are_resumed_without_a_gap_or_a_repeat(page: Page, service: Canned) -> None:
+    job = service.add("adult")
+    service.move(job, State.RUNNING, "its driver is at work")
+    service.say(job, "read", "finished", wall_seconds=1)
+    service.jobs[job].log = "one ü".encode()[:-1]
+    page.open(f"#/jobs/{job}")
+    page.shows(".stage", "read")
+    page.shows(".log", "one ")
+    service.cut.set()
+    asked = len(service.paths("/logs"))
+    page.until(lambda: len(service.paths("/logs")) > asked, "the log is asked for again")
+    service.cut.clear()
+    service.jobs[job].log += "ü".encode()[-1:] + b" two\n"
+    service.say(job, "split", "finished", wall_seconds=1)
+    page.shows(".stage-name", "split")
+    page.shows(".log", "one ü two\n")
+    assert page.text(".log") == "one ü two\n"
+    resumed = [headers.get("last-event-id") for _, path, headers in service.asked if path.endswith("/events")]
+    assert resumed[0] is None
+    assert set(resumed[1:]) == {"1"}
+
+
+def test_only_the_end_of_a_long_log_is_kept(page: Page, service: Canned) -> None:
+    job = service.add("adult", State.SUCCEEDED, "all stages are done")
+    service.jobs[job].log = b"".join(b"line %06d\n" % number for number in range(100_000))
+    page.open(f"#/jobs/{job}")
+    page.shows(".log", "line 099999\n")
+    page.shows("main", "Only the end is shown.")
+    shown = page.text(".log")
+    assert 300_000 < len(shown) <= 400_000
+    assert re.match(r"line \d{6}\n", shown)
+
+
+def test_a_token_is_asked_for_and_kept_in_the_tab_only(page: Page, service: Canned) -> None:
+    service.token = "s3cret"
+    job = service.add("adult", State.SUCCEEDED, "all stages are done")
+    service.jobs[job].artifacts = {"notes.txt": b"hello"}
+    page.open()
+    page.until(lambda: page.all("#token")[0].is_displayed(), "the form")
+    page.all("#token-value")[0].send_keys("wrong\n")
+    page.shows("#token-why", "this token is not known")
+    page.all("#token-value")[0].send_keys("s3cret\n")
+    page.shows("td.c-name", "adult")
+    page.browser.refresh()
+    page.shows("td.c-name", "adult")
+    page.all("td.c-name a")[0].click()
+    page.shows(".results", "notes.txt")
+    asked = [headers.get("authorization") for _, path, headers in service.asked if path.startswith("/v1/jobs/")]
+    assert set(asked) == {"Bearer s3cret"}
+    page.collect()
+    assert not [address for address in page.addresses if "s3cret" in address]
+    assert page.browser.execute_script("return [localStorage.length, document.cookie]") == [0, ""]
+    page.all(".results a")[0].click()
+    page.until(lambda: "/v1/jobs/job-000000/artifacts/notes.txt" in service.paths("notes.txt"), "the file is fetched")
+    page.button("Forget the token").click()
+    page.until(lambda: page.all("#token")[0].is_displayed(), "the form again")
+    page.collect()
+    page.complaints = [text for text in page.complaints if "401" not in text]
+
+
+def test_a_service_that_went_away_is_said_and_found_again(browser: Chrome, page: Page, service: Canned) -> None:
+    service.add("adult")
+    page.open()
+    page.shows("td.c-name", "adult")
+    offline = {"offline": True, "latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    page.shows("#notice", "The service does not answer. Trying again.")
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", {**offline, "offline": False})
+    service.add("fraud")
+    page.shows("td.c-name", "fraud")
+    assert not page.all("#notice")[0].is_displayed()
+    page.collect()
+    page.complaints = [text for text in page.complaints if "ERR_INTERNET_DISCONNECTED" not in text]
+
+
+def test_nothing_is_asked_while_nobody_looks(page: Page, service: Canned) -> None:
+    job = service.add("adult")
+    page.open(f"#/jobs/{job}")
+    page.shows(".standing", "queued")
+    hide = "Object.defineProperty(document, 'hidden', {value: arguments[0], configurable: true});"
+    page.browser.execute_script(f"{hide} document.dispatchEvent(new Event('visibilitychange'))", True)
+    time.sleep(0.5)
+    asked = len(service.asked)
+    service.move(job, State.RUNNING, "its driver is at work")
+    time.sleep(4.5)
+    assert len(service.asked) == asked
+    page.browser.execute_script(f"{hide} document.dispatchEvent(new Event('visibilitychange'))", False)
+    page.shows(".standing", "running")
+
+
+def test_the_page_can_be_used_by_keyboard_and_says_what_each_control_is(page: Page, service: Canned) -> None:
+    from selenium.webdriver import Keys
+
+    job = service.add("adult")
+    page.open()
+    page.shows("td.c-name", "adult")
+    for _ in range(20):
+        page.browser.switch_to.active_element.send_keys(Keys.TAB)
+        if page.browser.switch_to.active_element.text == "adult":
+            break
+    page.browser.switch_to.active_element.send_keys(Keys.ENTER)
+    page.shows(".standing", "queued")
+    for route in ("#/jobs", f"#/jobs/{job}"):
+        page.open(route)
+        page.shows("main", "adult")
+        tree = page.browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+        controls = [node for node in tree if not node["ignored"] and focusable(node)]
+        assert len(controls) > 5
+        assert [node["role"]["value"] for node in controls if not node.get("name", {}).get("value")] == []
+
+
+def focusable(node: dict[str, Any]) -> bool:
+    named = {"RootWebArea", "main"}
+    held = {part["name"]: part["value"].get("value") for part in node.get("properties", [])}
+    return bool(held.get("focusable")) and node["role"]["value"] not in named
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_the_page_fits_every_width(page: Page, service: Canned, width: int) -> None:
+    job = service.add("a" * 128, State.FAILED, "b" * 400, spec={"name": "c" * 300})
+    service.jobs[job].artifacts = {"manifest.json": json.dumps(MANIFEST).encode(), "d" * 200: b""}
+    service.say(job, "e" * 100, "failed", error="f" * 300)
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.open()
+    page.shows("td.c-name", "a" * 128)
+    assert page.browser.execute_script("return document.documentElement.scrollWidth") <= width
+    page.open(f"#/jobs/{job}")
+    page.shows(".results", "knn")
+    page.shows(".stage-note", "f" * 300)
+    assert page.browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
+SCALARS = st.none() | st.booleans() | st.integers(-(10**12), 10**12) | st.floats(allow_nan=False, width=16) | TEXTS
+AWKWARD = st.sampled_from(["yes", "null", "0x1f", "1e3", "- a", "a: b", "#", "", " ", "~", "1_000", "=", "2024-01-01"])
+SPECS = st.dictionaries(
+    TEXTS | AWKWARD,
+    st.recursive(
+        SCALARS | AWKWARD, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4)
+    ),
+    max_size=5,
+)
+
+
+def test_a_spec_is_shown_as_yaml_that_means_the_same(page: Page) -> None:
+    page.open()
+    script = """
+        const [specs, done] = arguments;
+        import("/page/format.js").then(({ yaml }) => done(specs.map((spec) => yaml(spec))));
+    """
+
+    @settings(max_examples=25)
+    @given(st.lists(SPECS, min_size=1, max_size=10))
+    def means_the_same(specs: list[dict[str, Any]]) -> None:
+        plain = json.loads(json.dumps(specs).replace("Infinity", "1e9"))
+        shown = page.browser.execute_async_script(script, plain)
+        assert [YAML(typ="safe", pure=True).load(StringIO(text)) for text in shown] == plain
+
+    means_the_same()
+
+
+def test_durations_have_at_most_two_units_and_are_never_off_by_more_than_the_smaller(page: Page) -> None:
+    page.open()
+    script = """
+        const [values, done] = arguments;
+        import("/page/format.js").then(({ duration }) => done(values.map((value) => duration(value))));
+    """
+    values = [0, 0.002, 0.4, 4.24, 9.96, 59.6, 60, 61, 3599.7, 3600, 3660, 86399, 86400, 90000, 200000]
+    shown = page.browser.execute_async_script(script, values)
+    assert shown == [
+        "0 ms", "2 ms", "0.4 s", "4.2 s", "10 s", "1 min", "1 min", "1 min 1 s", "1 h", "1 h", "1 h 1 min",
+        "23 h 59 min", "1 d", "1 d 1 h", "2 d 7 h",
+    ]  # fmt: skip
+
+
+def test_files_are_served_with_strict_headers_and_only_once_while_they_stay_the_same(origin: str) -> None:
+    import httpx
+
+    first = httpx.get(f"{origin}/")
+    assert first.status_code == 200
+    assert "<title>Treadle</title>" in first.text
+    names = {name for name in assets() if name != "index.html"}
+    assert {"app.js", "page.css", "icon.svg"} <= names
+    for path in ("", *(f"page/{name}" for name in names)):
+        answer = httpx.get(f"{origin}/{path}")
+        policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
+        assert policy["default-src"] == "'self'"
+        assert not {"script-src", "style-src", "connect-src"} & set(policy)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        tag = answer.headers["etag"]
+        again = httpx.get(f"{origin}/{path}", headers={"If-None-Match": f'"other", W/{tag}'})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert httpx.get(f"{origin}/{path}", headers={"If-None-Match": '"other"'}).content == answer.content
+
+
+@pytest.mark.parametrize("name", ["__init__.py", "index.html", "..%2f__init__.py", "%2e%2e/states.py", "nothing.js"])
+def test_only_the_files_of_the_page_are_served(origin: str, name: str) -> None:
+    import httpx
+
+    assert httpx.get(f"{origin}/page/{name}").status_code == 404
+
+
+def test_every_file_that_the_page_asks_for_is_there_and_is_packed() -> None:
+    held = assets()
+    named = re.findall(r'(?:src|href)="page/([^"]+)"', held["index.html"].content.decode())
+    for name, asset in held.items():
+        if name.endswith(".js"):
+            named += re.findall(r'from "\./([^"]+)"', asset.content.decode())
+    assert {"app.js", "page.css", "icon.svg", "api.js"} <= set(named) <= set(held)
+    packed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    patterns = packed["treadle.jobs.service.page"]
+    assert [name for name in held if not any(fnmatch.fnmatch(name, pattern) for pattern in patterns)] == []
+    assert {Path(name).suffix for name in held} == set(KINDS)
