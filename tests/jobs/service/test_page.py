@@ -403,14 +403,14 @@ def test_a_spec_is_shown_as_yaml_that_means_the_same(page: Page) -> None:
     page.open()
     script = """
         const [specs, done] = arguments;
-        import("/page/format.js").then(({ yaml }) => done(specs.map((spec) => yaml(spec))));
+        import("/page/format.js").then(({ yaml }) => done(JSON.parse(specs).map((spec) => yaml(spec))));
     """
 
     @settings(max_examples=25)
     @given(st.lists(SPECS, min_size=1, max_size=10))
     def means_the_same(specs: list[dict[str, Any]]) -> None:
         plain = json.loads(json.dumps(specs).replace("Infinity", "1e9"))
-        shown = page.browser.execute_async_script(script, plain)
+        shown = page.browser.execute_async_script(script, json.dumps(plain))
         assert [YAML(typ="safe", pure=True).load(StringIO(text)) for text in shown] == plain
 
     means_the_same()
