@@ -43,16 +43,16 @@ function refused(error) {
 
 function askForToken(why) {
   view?.pause();
+  // Several answers may say it at once.
+  if (!form.hidden) return;
   main.hidden = true;
   tell("");
   say(byId("token-why"), token.get() ? why : "It is kept in this tab until you close it, and sent only to this service.");
   byId("token-value").setAttribute("aria-invalid", String(Boolean(token.get())));
   token.forget();
   byId("forget").hidden = true;
-  if (form.hidden) {
-    form.hidden = false;
-    byId("token-value").focus();
-  }
+  form.hidden = false;
+  byId("token-value").focus();
 }
 
 form.addEventListener("submit", (event) => {

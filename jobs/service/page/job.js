@@ -90,8 +90,11 @@ export class JobPage {
     this.element.hidden = false;
     this.#draw();
     if (before && before.state !== job.state) this.#announce(`${job.name}: ${job.state.replace("_", " ")}. ${job.reason}`);
-    if (this.#live) this.start();
-    else if (this.#resultsOf !== job.attempt) this.#loadResults(job).catch((error) => this.onrefusal(error));
+    if (this.#live) {
+      this.#resultsOf = null;
+      show(this.results);
+      this.start();
+    } else if (this.#resultsOf !== job.attempt) this.#loadResults(job).catch((error) => this.onrefusal(error));
   }
 
   async #readEvents(signal, alive) {
