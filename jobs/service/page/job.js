@@ -17,6 +17,7 @@ export class JobPage {
   #announce;
   #job = null;
   #last = null;
+  #stopping = false;
   #drawing = null;
   #resultsOf = null;
   #stages = new Stages();
@@ -94,7 +95,7 @@ export class JobPage {
       this.#resultsOf = null;
       show(this.results);
       this.start();
-    } else if (this.#resultsOf !== job.attempt) this.#loadResults(job).catch((error) => this.onrefusal(error));
+    } else if (job.attempt > 0 && this.#resultsOf !== job.attempt) this.#loadResults(job).catch((error) => this.onrefusal(error));
   }
 
   async #readEvents(signal, alive) {
@@ -130,7 +131,10 @@ export class JobPage {
     say(this.heading, job.name);
     setState(this.state, job.state);
     say(this.reason, job.reason);
+    this.#stopping &&= job.state === "running";
     this.cancel.hidden = !this.#live;
+    this.cancel.disabled = this.#stopping;
+    say(this.cancel, this.#stopping ? "Stopping" : "Cancel");
     this.retry.hidden = !RETRIABLE.includes(job.state);
     this.#stages.ended = !this.#live;
     arrange(this.facts, factsOf(job), ([name]) => name, makeFact, updateFact);
@@ -152,7 +156,10 @@ export class JobPage {
       text: "What it has not published is lost; stages that are done are kept for another attempt.",
       action: "Cancel the job", keep: "Let it go on",
     });
-    if (answer !== null) await this.#change("cancel");
+    if (answer === null) return;
+    // It is stopped a little later when it runs.
+    this.#stopping = true;
+    await this.#change("cancel");
   }
 
   async #retry() {
@@ -168,6 +175,7 @@ export class JobPage {
     try {
       await ask(jobPath(this.#id, action), { method: "POST", body });
     } catch (error) {
+      this.#stopping = false;
       this.onrefusal(error);
     }
     await this.tick().catch((error) => this.onrefusal(error));
@@ -182,7 +190,8 @@ function factsOf(job) {
     ["Id", job.id],
     ["User", job.user],
     ["Priority", String(job.priority)],
-    ["Attempt", `${job.attempt} of ${job.retries + 1}`],
+    ["Attempt", job.attempt ? String(job.attempt) : null],
+    ["Retries", String(job.retries)],
     ["Submitted", { time: job.created }],
     ["Started", job.started && { time: job.started }],
     ["Finished", job.finished && { time: job.finished }],

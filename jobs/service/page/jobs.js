@@ -1,6 +1,6 @@
 // The list of jobs: filters, a table that is kept up to date, and pages of it.
 
-import { json, now } from "./api.js";
+import { ask, json, now } from "./api.js";
 import { arrange, h, head, moment, say, setState, show, stateMark } from "./dom.js";
 import { clock, count, duration, instant, plural, whole } from "./format.js";
 
@@ -42,6 +42,7 @@ export class JobsPage {
   #newer = [];
   #next = null;
   #jobs = [];
+  #names = new Set();
   #seen = new Map();
   #asked = 0;
 
@@ -53,9 +54,13 @@ export class JobsPage {
 
   #build() {
     this.boxes = STATES.map((state) => h("input", { type: "checkbox", value: state, onchange: () => this.#changed() }));
-    const chips = this.boxes.map((box) => h("label", { class: "chip" }, box, stateMark(box.value)));
+    this.tallies = new Map(STATES.map((state) => [state, h("span", { class: "tally" })]));
+    const chips = this.boxes.map((box) =>
+      h("label", { class: "chip" }, box, stateMark(box.value), this.tallies.get(box.value)));
+    this.known = h("datalist", { id: "names" });
     this.name = h("input", {
-      type: "search", id: "filter-name", autocomplete: "off", spellcheck: "false", placeholder: "all names",
+      type: "search", id: "filter-name", list: "names", autocomplete: "off", spellcheck: "false",
+      placeholder: "all names",
       oninput: () => { clearTimeout(this.waiting); this.waiting = setTimeout(() => this.#changed(), 250); },
     });
     this.counts = h("p", { class: "counts" });
@@ -69,7 +74,7 @@ export class JobsPage {
       h("div", { class: "bar" }, h("h1", { id: "jobs-title" }, "Jobs"), this.counts),
       h("form", { class: "filters", onsubmit: (event) => event.preventDefault() },
         h("fieldset", {}, h("legend", { class: "unseen" }, "State"), ...chips),
-        h("label", { class: "unseen", for: "filter-name" }, "Name"), this.name),
+        h("label", { class: "unseen", for: "filter-name" }, "Name"), this.name, this.known),
       this.table, this.empty, this.pager);
   }
 
@@ -126,21 +131,23 @@ export class JobsPage {
     const asked = this.#asked;
     const query = this.#query();
     query.set("limit", LIMIT);
-    const [page, health] = await Promise.all([json(`v1/jobs?${query}`), json("health").catch(() => null)]);
+    const [page, tallies] = await Promise.all([json(`v1/jobs?${query}`), inEachState()]);
     // An answer to an older question comes too late.
     if (asked !== this.#asked) return;
     this.#jobs = page.jobs;
     this.#next = page.next;
     this.#report();
-    this.#draw(health);
+    this.#draw(tallies);
   }
 
-  #draw(health) {
+  #draw(tallies) {
     arrange(this.body, this.#jobs, (job) => job.id, makeRow, updateRow);
-    const shown = plural(this.#jobs.length, "job", "jobs");
-    const all = health ? `${count(health.running)} running, ${count(health.queued)} queued; ` : "";
-    say(this.counts, `${all}${shown} shown`);
     const filtered = this.#filter.states.size > 0 || this.#filter.name !== "";
+    for (const [state, element] of this.tallies) say(element, count(tallies.get(state)));
+    const all = [...tallies.values()].reduce((sum, tally) => sum + tally, 0);
+    say(this.counts, `${plural(all, "job", "jobs")}, ${count(this.#jobs.length)} shown`);
+    for (const { name } of this.#jobs) this.#names.add(name);
+    arrange(this.known, [...this.#names].sort(), String, (name) => h("option", { value: name }), () => {});
     this.table.hidden = this.#jobs.length === 0;
     this.empty.hidden = this.#jobs.length > 0;
     say(this.empty, filtered ? "No job fits the filter." : "There is no job yet.");
@@ -165,6 +172,13 @@ export class JobsPage {
   }
 }
 
+/** How many jobs are in each state, by the service's metrics. */
+async function inEachState() {
+  const text = await (await ask("metrics")).text();
+  const lines = text.matchAll(/^treadle_jobs\{state="([a-z_]+)"\} (\S+)$/gm);
+  return new Map([...lines].map(([, state, tally]) => [state, Number(tally)]));
+}
+
 function makeRow(job) {
   const cells = COLUMNS.map(({ kind }) => h("td", { role: "cell", class: kind }));
   show(cells[0], stateMark(job.state));
@@ -179,7 +193,7 @@ function updateRow(row, job) {
   say(id, job.id);
   say(user, job.user);
   say(priority, String(job.priority));
-  say(attempt, job.attempt ? `${job.attempt} of ${job.retries + 1}` : "");
+  say(attempt, job.attempt ? String(job.attempt) : "");
   say(reason, job.reason);
   if (reason.title !== job.reason) reason.title = job.reason;
   updateTimes(row, job);
