@@ -146,6 +146,21 @@ def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Ta
         RequestError: a column is not in this version of the table.
         StorageError: a file of this version is gone or unreadable.
     """
+    with _ordered(table, columns) as rows:
+        return rows.to_table(columns=None if columns is None else list(columns))
+
+
+def read_batches(table: DeltaTable, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows as `read_arrow` has them, in batches, so that they need not fit the memory; its errors as well."""
+    with _ordered(table, columns) as rows:
+        chosen = rows.schema if columns is None else pa.schema([rows.schema.field(name) for name in columns])
+        yield pa.RecordBatch.from_pylist([], chosen)  # a table without rows has columns, too
+        yield from rows.to_batches(columns=None if columns is None else list(columns))
+
+
+@contextlib.contextmanager
+def _ordered(table: DeltaTable, columns: Sequence[str] | None) -> Iterator[dataset.Dataset]:
+    """The rows of a table in the order of their files, for a block that reads them."""
     local = _is_local(table)
     path = (unquote(table.table_uri.removeprefix("file://")) if local else table.table_uri).rstrip("/")
     label = f"version {table.version()} of table {path}"
@@ -160,7 +175,7 @@ def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Ta
         fragments = sorted(whole.get_fragments(), key=lambda fragment: order_of(fragment.path))
         ordered = dataset.FileSystemDataset(fragments, whole.schema, whole.format, whole.filesystem)
         try:
-            return ordered.to_table(columns=None if columns is None else list(columns))
+            yield ordered
         except (FileNotFoundError, pa.ArrowException) as error:
             raise StorageError(f"A file of {label} is gone or damaged ({error}).") from error
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
+from treadle.jobs import operator_commands
 from treadle.jobs.bench import bench
 from treadle.jobs.options import Debug, Format, Fresh, Json, Paths, Quiet, Root, Set, Spec, Workers, messages, whole
 from treadle.signals import held
@@ -23,6 +24,9 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
+app.add_typer(operator_commands.tokens, name="tokens")
+for command in (operator_commands.up, operator_commands.down, operator_commands.certs):
+    app.command()(command)
 
 
 @app.command()

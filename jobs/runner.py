@@ -101,10 +101,13 @@ def run(
     return execute(make_plan(loaded, loaded.root(root), fresh), fresh=fresh, listener=listener)
 
 
-def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None) -> Run:
-    """Runs a plan. The manifest is written last, also for a run that failed or was cancelled."""
+def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None, run_id: str | None = None) -> Run:
+    """Runs a plan. The manifest is written last, also for a run that failed or was cancelled.
+
+    `run_id` is the run's, when it has been promised to somebody; an earlier attempt at it is written over.
+    """
     started = time.perf_counter()
-    run_id = f"{plan.spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    run_id = run_id or f"{plan.spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     store = Store(plan.root, run_id)
     events = Events(store, run_id, listener)
     manifest: dict[str, Any] = {

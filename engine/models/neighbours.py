@@ -21,7 +21,7 @@ DIFFERENCES = 2**27
 """Differences of values, of all training rows, that explaining a row may take; fewer evaluations follow from it."""
 FEWEST_EVALUATIONS = 256
 MOST_IN_TREE = 15
-"""Features up to which a k-d tree is searched: with more it visits most of its leaves (scikit-learn's limit as well)."""
+"""Features up to which a k-d tree is searched: with more it visits most leaves (scikit-learn's limit as well)."""
 
 POWERS = {"manhattan": 1.0, "euclidean": 2.0, "chebyshev": math.inf}
 

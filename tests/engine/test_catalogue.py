@@ -260,7 +260,7 @@ def test_neighbours_among_many_features_are_those_of_scikit_learn(params: dict[s
     """Beyond 15 features no tree is searched."""
     random = np.random.default_rng(6)
     rows, new = random.normal(size=(ROWS, 21)).astype(np.float32), random.normal(size=(50, 21)).astype(np.float32)
-    values = rows[:, 0] + rows[:, 1] ** 2
+    values = target(rows, "regression").astype(np.float64)
     oracle = neighbors.KNeighborsRegressor(algorithm="kd_tree", **params).fit(rows.astype(np.float64), values)
     config = ModelConfig(name="k_neighbours", params=params)
     model, _, _ = fit_estimator([(rows, values)], config, rule("regression"), SEED)

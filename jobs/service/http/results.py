@@ -1,0 +1,143 @@
+"""What a job made: its manifest, files, and tables."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from typing import IO, Annotated, Any
+
+from fastapi import APIRouter, Path, Query
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import FileResponse, Response, StreamingResponse
+
+from treadle.engine.store import Store
+from treadle.errors import RequestError, TreadleError, did_you_mean, listed
+from treadle.jobs.service.http.callers import Here, Reader
+from treadle.jobs.service.http.jobs import JobId
+from treadle.jobs.service.http.problems import RESPONSES, Refused
+from treadle.jobs.service.service import Service
+from treadle.jobs.service.views import Artifact, Document
+
+router = APIRouter(prefix="/v1", tags=["results"], responses=RESPONSES)
+
+ARROW = "application/vnd.apache.arrow.stream"
+CHUNK = 2**18
+
+
+class Artifacts(Document):
+    """Everything that a run left."""
+
+    artifacts: tuple[Artifact, ...]
+
+
+@router.get("/jobs/{job}/manifest")
+def manifest(job: JobId, service: Here, _caller: Reader) -> dict[str, Any]:
+    """The manifest of the job's run: spec, plan, versions, timings, results."""
+    return _manifest(service, job)[1]
+
+
+def _manifest(service: Service, job: str) -> tuple[Store, dict[str, Any]]:
+    view = service.store.view(job)
+    store = Store(view.root)
+    path = f"runs/{job}/manifest.json"
+    if not store.fs.exists(store.path(path)):
+        raise Refused(404, f"Job {job} is {view.state}, and has no manifest; its first attempt that ends writes one.")
+    return store, store.read_json(path)
+
+
+@router.get("/jobs/{job}/artifacts")
+def artifacts(job: JobId, service: Here, _caller: Reader) -> Artifacts:
+    """Files, tables and the model of the job's run."""
+    store, found = _manifest(service, job)
+    folder = store.path(f"runs/{job}")
+    files = store.fs.find(folder, detail=True)
+    made = [
+        Artifact(kind="file", name=path.removeprefix(f"{folder}/"), bytes=about["size"], path=path)
+        for path, about in sorted(files.items())
+    ]
+    for table in found["tables"]:
+        path = store.path(table["path"])
+        made.append(Artifact(kind="table", name=table["name"], rows=table["rows"], version=table["version"], path=path))
+    if found["model"]:
+        path = store.path(f"models/{found['model'].replace(':', '/')}")
+        made.append(Artifact(kind="model", name=found["model"], path=path))
+    return Artifacts(artifacts=tuple(made))
+
+
+@router.get(
+    "/jobs/{job}/artifacts/{name:path}",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+def artifact(job: JobId, name: Annotated[str, Path(max_length=1000)], service: Here, _caller: Reader) -> Response:
+    """A file of the job's run, by its name."""
+    found = {one.name: one for one in artifacts(job, service, _caller).artifacts if one.kind == "file"}
+    if name not in found:
+        raise Refused(404, f"Job {job} has no file '{name[:80]}'. Files: [{listed(found)}].{did_you_mean(name, found)}")
+    store = Store(service.store.view(job).root)
+    headers = {"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
+    if "file" in store.fs.protocol:
+        return FileResponse(found[name].path, media_type="application/octet-stream", headers=headers)
+    return StreamingResponse(
+        _chunks(store.fs.open(found[name].path, "rb")), media_type="application/octet-stream", headers=headers
+    )
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while text := file.read(CHUNK):
+            yield text
+
+
+@router.get("/jobs/{job}/tables/{name}", response_class=Response, responses={200: {"content": {ARROW: {}}}})
+async def table(
+    job: JobId,
+    name: Annotated[str, Path(max_length=200)],
+    service: Here,
+    _caller: Reader,
+    columns: Annotated[list[str] | None, Query(max_length=2000)] = None,
+    limit: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+) -> StreamingResponse:
+    """Rows of a table, at the version that the job's run made, as an Arrow stream."""
+    store, found = await run_in_threadpool(_manifest, service, job)
+    tables = {one["name"]: one for one in found["tables"]}
+    if name not in tables:
+        raise Refused(
+            404, f"Run {job} has no table '{name[:80]}'. Tables: [{listed(tables)}].{did_you_mean(name, tables)}"
+        )
+    output = await run_in_threadpool(
+        _started, service, store.path(tables[name]["path"]), store.url, tables[name]["version"], columns, limit
+    )
+    try:
+        first = await run_in_threadpool(output.readline)
+        said = json.loads(first or b'{"error": "The table was not read; the service\'s log may say why."}')
+        if "error" in said:
+            raise (RequestError if said.get("fault") == "spec" else TreadleError)(said["error"])
+    except BaseException:
+        output.close()
+        raise
+    return StreamingResponse(_sent(output), media_type=ARROW)
+
+
+def _started(
+    service: Service, path: str, url: str, version: int, columns: list[str] | None, limit: int | None
+) -> IO[bytes]:
+    """The output of a copy of the nursery that reads a table."""
+    reading, writing = os.pipe()
+    try:
+        service.dispatcher.nursery.start(
+            "rows", url, path, version, json.dumps(columns), limit, log=service.home / "nursery.log", output=writing
+        )
+    except BaseException:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)
+    return open(reading, "rb", buffering=CHUNK)
+
+
+async def _sent(output: IO[bytes]) -> AsyncIterator[bytes]:
+    with output:
+        while text := await run_in_threadpool(output.read1, CHUNK):  # type: ignore[attr-defined]
+            yield text

@@ -1,0 +1,160 @@
+"""Serves: binds the port, runs the app, and ends in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from treadle.errors import RequestError, TreadleError
+from treadle.jobs.service.http.app import app_of
+from treadle.jobs.service.schedules import Schedules
+from treadle.jobs.service.service import Service, opened, running
+from treadle.jobs.service.settings import Settings
+
+HEAD_SECONDS = 15.0
+"""That a request's head may take to come."""
+CONNECTIONS = 512
+DOWN_SECONDS = 90.0
+CLOSING_SECONDS = 5
+
+log = logging.getLogger("treadle.service")
+
+
+class Impatient(HttpToolsProtocol):
+    """Hangs up on clients that connect and then do not say what they want."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._hang_up)
+
+    def on_headers_complete(self) -> None:
+        self._head_timer.cancel()
+        super().on_headers_complete()
+
+    def on_message_begin(self) -> None:
+        self._head_timer.cancel()
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._hang_up)
+        super().on_message_begin()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def _hang_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+
+def serve(settings: Settings, home: Path) -> None:
+    """Serves until SIGTERM or SIGINT, and then stops what was started; jobs that ran are queued again.
+
+    Raises
+    ------
+    RequestError
+        The port is taken, another service has the folder, or the settings cannot be kept.
+    """
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    log.setLevel(logging.INFO)
+    bound = _bound(settings)
+    settings = settings.model_copy(update={"port": bound.getsockname()[1]})
+    with contextlib.closing(bound), opened(settings, home) as service:
+        Schedules(service).start()
+        server = Server(uvicorn.Config(app_of(service), **_options(settings)))
+        server.service = service
+        print(f"treadle serves {settings.url}, with {home}; Ctrl-C or `treadle down` ends it", flush=True)
+        server.run(sockets=[bound])
+        service.closing.set()
+        print("stopping the jobs that run; they go on when the service starts again", flush=True)
+        service.dispatcher.drain()
+        service.beside.stop()
+
+
+class Server(uvicorn.Server):
+    """Has streams end when the service is told to."""
+
+    service: Service
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.service.closing.set()
+        # On another thread: this one may hold the bell.
+        threading.Thread(target=self.service.bell.ring).start()
+        super().handle_exit(sig, frame)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        """As uvicorn's, but the signal is not raised again at the end: there is more to do."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    tls = {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.key} if settings.certificate else {}
+    return {
+        "http": Impatient,
+        "loop": "asyncio",
+        "log_level": "warning",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "limit_concurrency": CONNECTIONS,
+        "timeout_keep_alive": int(HEAD_SECONDS),
+        "timeout_graceful_shutdown": CLOSING_SECONDS,
+        **tls,
+    }
+
+
+def _bound(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    bound = socket.socket(family)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((settings.host, settings.port))
+    except OSError as error:
+        bound.close()
+        raise RequestError(
+            f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}. Is a service running there "
+            "already? --port names another."
+        ) from error
+    return bound
+
+
+def down(home: Path) -> bool:
+    """Ends the service that has the folder, with its cluster and jobs; whether there was one.
+
+    Raises
+    ------
+    TreadleError
+        It does not end.
+    """
+    from treadle.cluster.standing import StandingCluster
+
+    found = running(home)
+    deadline = time.monotonic() + DOWN_SECONDS
+    if found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found["pid"], signal.SIGTERM)
+        while running(home) is not None:
+            if time.monotonic() > deadline:
+                raise TreadleError(f"The service (process {found['pid']}) does not end; its output may say why.")
+            time.sleep(0.1)
+    # Of a service that was killed, it may still be there.
+    cluster = StandingCluster(home / "cluster")
+    left = cluster.found() is not None or cluster.is_starting()
+    cluster.stop()
+    return found is not None or left
