@@ -104,7 +104,7 @@ async function look(first = false) {
   const asked = view;
   try {
     await asked.tick();
-    if (asked !== view) return;
+    if (asked !== view || document.hidden) return;
     if (first) asked.start();
     document.title = `${asked.title} - Treadle`;
     tell("");
@@ -113,8 +113,8 @@ async function look(first = false) {
   } catch (error) {
     if (asked !== view) return;
     refused(error);
-    // What is not there will hardly come.
-    if (error.status === 404) waitUntil = Date.now() + 30_000;
+    // The same will hardly be answered otherwise soon.
+    if ([403, 404, 422].includes(error.status)) waitUntil = Date.now() + 30_000;
   } finally {
     looking = false;
   }

@@ -66,6 +66,8 @@ export class JobPage {
   onrefusal() {}
 
   start() {
+    // What was asked before nobody looked any more may be answered only now.
+    if (document.hidden) return;
     for (const feed of this.feeds) feed.start();
   }
 
