@@ -124,16 +124,13 @@ export async function* events(id, last, signal) {
   }
 }
 
-/** Saves what lies at a path as a file. With a token the page has to fetch it, for a link sends none. */
-export function download(path, name) {
-  return async (click) => {
-    if (!token.get()) return;
-    click.preventDefault();
-    const content = URL.createObjectURL(await (await ask(path)).blob());
-    const link = document.createElement("a");
-    link.href = content;
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(content), 60_000);
-  };
+/** For clicks on links to files. With a token the page has to fetch the file, for a link sends none. */
+export async function download(click) {
+  if (!token.get()) return;
+  click.preventDefault();
+  const link = document.createElement("a");
+  link.download = click.currentTarget.download;
+  link.href = URL.createObjectURL(await (await ask(click.currentTarget.href)).blob());
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
 }

@@ -138,7 +138,7 @@ export class JobPage {
     this.cancel.disabled = this.#stopping;
     say(this.cancel, this.#stopping ? "Stopping" : "Cancel");
     this.retry.hidden = !RETRIABLE.includes(job.state);
-    this.#stages.ended = !this.#live;
+    this.#stages.ended = this.#log.ended = !this.#live;
     arrange(this.facts, factsOf(job), ([name]) => name, makeFact, updateFact);
     arrange(this.life, job.transitions, (step) => `${step.time} ${step.after}`, makeStep, updateStep);
     say(this.spec, yaml(job.spec));

@@ -15,7 +15,7 @@ export class Log {
 
   constructor(id) {
     this.#id = id;
-    const path = jobPath(id, "logs");
+    this.link = h("a", { href: jobPath(id, "logs"), download: `${id}.log`, onclick: download }, "Download");
     this.follow = h("input", { type: "checkbox", checked: true, onchange: () => this.#bottom() });
     this.cut = h("p", { class: "hint", hidden: true }, "Only the end is shown.");
     this.empty = h("p", { class: "empty" }, "Nothing has been written.");
@@ -24,12 +24,17 @@ export class Log {
       const { scrollTop, scrollHeight, clientHeight } = this.text;
       this.follow.checked = scrollHeight - scrollTop - clientHeight < 24;
     });
-    this.element = h("section", { class: "wide", "aria-labelledby": "log-title" },
+    this.element = h("section", { "aria-labelledby": "log-title" },
       h("div", { class: "bar" },
         h("h2", { id: "log-title" }, "Log"),
         h("label", { class: "option" }, this.follow, " Follow"),
-        h("a", { href: path, download: `${id}.log`, onclick: download(path, `${id}.log`) }, "Download")),
+        this.link),
       this.cut, this.empty, this.text);
+  }
+
+  /** Whether nothing more is written. Only then is a log sent whole, however long it is; else its first part is. */
+  set ended(value) {
+    this.link.href = jobPath(this.#id, "logs") + (value ? "?follow=true" : "");
   }
 
   /** Reads from where it came to, until the log ends. */

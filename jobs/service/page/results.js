@@ -102,5 +102,5 @@ function link(id, { kind, name }) {
   const path = kind === "table" ? jobPath(id, "tables", encodeURIComponent(name))
     : jobPath(id, "artifacts", ...parts.map(encodeURIComponent));
   const file = kind === "table" ? `${name}.arrows` : parts.at(-1);
-  return h("a", { href: path, download: file, onclick: download(path, file) }, name);
+  return h("a", { href: path, download: file, onclick: download }, name);
 }

@@ -368,7 +368,8 @@ def test_streams_that_break_off_are_resumed_without_a_gap_or_a_repeat(page: Page
     assert None not in resumed[1:]
 
 
-def test_only_the_end_of_a_long_log_is_kept(page: Page, service: ByHand) -> None:
+@pytest.mark.parametrize("service", [{"max_body": 4096}], indirect=True)
+def test_of_a_long_log_the_end_is_shown_and_all_can_be_saved(page: Page, service: ByHand, downloads: Path) -> None:
     job = service.add("adult", (State.SUCCEEDED, "all stages are done"))
     service.log(job, b"".join(b"line %06d\n" % number for number in range(100_000)))
     page.open(f"#/jobs/{job}")
@@ -377,6 +378,9 @@ def test_only_the_end_of_a_long_log_is_kept(page: Page, service: ByHand) -> None
     shown = page.text(".log")
     assert 300_000 < len(shown) <= 400_000
     assert re.match(r"line \d{6}\n", shown)
+    page.all("a[download$='.log']")[0].click()
+    page.until(lambda: (downloads / f"{job}.log").exists(), "the file")
+    assert (downloads / f"{job}.log").stat().st_size == 100_000 * len("line 000000\n")
 
 
 @pytest.mark.parametrize("service", [{"tokens": True}], indirect=True)
