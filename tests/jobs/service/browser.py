@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import threading
@@ -113,3 +114,25 @@ class Page:
             message: dict[str, Any] = json.loads(entry["message"])["message"]
             if message["method"] == "Network.requestWillBeSent":
                 self.addresses.append(message["params"]["request"]["url"])
+
+
+@contextlib.contextmanager
+def tab(browser: Chrome, origin: str) -> Iterator[Page]:
+    """A fresh tab. At the end nothing may have been complained about, and nothing asked of anybody else."""
+    first = browser.current_window_handle
+    browser.switch_to.new_window("tab")
+    opened = Page(browser, origin)
+    opened.collect()  # What is there is the last tab's.
+    opened.addresses.clear()
+    opened.complaints.clear()
+    yield opened
+    browser.get("about:blank")
+    opened.collect()
+    browser.close()
+    browser.switch_to.window(first)
+    # Whether a job that ended has a manifest is known by asking for it; the browser notes that there was none.
+    complaints = [text for text in opened.complaints if not re.search(r"/artifacts - .* 404 ", text)]
+    asked = [address for address in opened.addresses if not address.startswith(("about:", "blob:", "chrome:", "data:"))]
+    assert asked
+    assert [address for address in asked if not address.startswith(f"{origin}/")] == []
+    assert complaints == []
