@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import platform
 import secrets
@@ -31,6 +30,7 @@ from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.run import Run
 from treadle.jobs.spec import JobSpec, load_spec
 from treadle.signals import held, terminable
+from treadle.versions import version_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -133,7 +133,7 @@ def execute(
         "plan": plan.describe(),
         "inputs": _inputs(plan),
         "seed": plan.spec.seed,
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "libraries": {name: version_of(name) for name in LIBRARIES},
         "hardware": {
             "machine": platform.machine(), "system": platform.system(), "python": platform.python_version(),
             "cores": cores(), "memory_bytes": memory_bytes(),
