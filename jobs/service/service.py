@@ -85,15 +85,16 @@ class Service:
     def cancel(self, job: str, user: str) -> JobView:
         """Has a job stopped. Raises Conflict when it ended in another way, NoSuchJob."""
         reason = f"cancelled by {user}"
-        with contextlib.suppress(StateChanged):
-            self.store.move(job, State.QUEUED, State.CANCELLED, reason)
-        view = self.store.view(job)
-        if view.state is State.RUNNING:
-            self.store.ask_to_cancel(job, reason)
-        elif view.state is not State.CANCELLED:
-            raise Conflict(f"Job {job} has {view.state} already; there is nothing to cancel.")
-        self.bell.ring()
-        return view
+        while True:
+            with contextlib.suppress(StateChanged):
+                self.store.move(job, State.QUEUED, State.CANCELLED, reason)
+            view = self.store.view(job)
+            if view.state is State.CANCELLED or (view.state is State.RUNNING and self.store.ask_to_cancel(job, reason)):
+                self.bell.ring()
+                return view
+            if view.state.is_terminal:
+                raise Conflict(f"Job {job} has {view.state} already; there is nothing to cancel.")
+            # It changed in between: an attempt began, or ended and another is due.
 
     def retry(self, job: str, user: str, fresh: bool) -> JobView:
         """Queues a job again that did not succeed. Raises Conflict when it cannot be, NoSuchJob."""

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from treadle.errors import RequestError, TreadleError
-from treadle.jobs.service.database import told, writing
+from treadle.jobs.service.database import kept, told, writing
 from treadle.jobs.service.states import MOVES, State
 from treadle.jobs.service.tables import dependencies, jobs, transitions
 from treadle.jobs.service.views import JobDetails, JobPage, JobView, Submission, Transition
@@ -108,8 +108,7 @@ class JobStore:
         if needed:
             connection.execute(dependencies.insert(), [{"job": number, "needs": row.number} for row in needed])
         self._note(connection, number, None, State.QUEUED, "submitted", now)
-        row = connection.execute(sa.select(jobs).where(jobs.c.number == number)).mappings().one()
-        return _view(row, tuple(after))
+        return self._viewed(connection, [self._row(connection, values["id"])])[0]
 
     def _known(self, user: str, submission_id: str | None, digest: str) -> JobView | None:
         if submission_id is None:
@@ -164,11 +163,11 @@ class JobStore:
         if states:
             query = query.where(jobs.c.state.in_(states))
         if name is not None:
-            query = query.where(jobs.c.name == name)
+            query = query.where(jobs.c.name == kept(name))
         if user is not None:
-            query = query.where(jobs.c.user == user)
+            query = query.where(jobs.c.user == kept(user))
         if cursor is not None:
-            if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+            if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
                 raise RequestError("cursor: it is not one that a page gave as `next`.")
             query = query.where(jobs.c.number < int(cursor))
         with told(), self.engine.connect() as connection:
@@ -260,7 +259,7 @@ class JobStore:
         """
         if after not in MOVES[before]:
             raise ValueError(f"a job cannot get from {before} to {after}")
-        now = time.time()
+        now, reason = time.time(), kept(reason)
         if after.is_terminal:
             changes |= {"finished": now, "cancel": None, "not_before": None}
         with told(), self._writer.begin() as connection:
@@ -274,12 +273,13 @@ class JobStore:
                 raise StateChanged(f"job {job} is no more {before}")
             self._note(connection, number, before, after, reason, now)
 
-    def ask_to_cancel(self, job: str, reason: str) -> None:
-        """Has a running job stopped, at the dispatcher's next step."""
+    def ask_to_cancel(self, job: str, reason: str) -> bool:
+        """Has a running job stopped, at the dispatcher's next step; False when it does not run."""
         with told(), self._writer.begin() as connection:
-            connection.execute(
-                jobs.update().where(jobs.c.id == job, jobs.c.state == State.RUNNING).values(cancel=reason)
+            asked = connection.execute(
+                jobs.update().where(jobs.c.id == job, jobs.c.state == State.RUNNING).values(cancel=kept(reason))
             )
+        return asked.rowcount == 1
 
     @staticmethod
     def _note(
@@ -289,7 +289,7 @@ class JobStore:
 
     @staticmethod
     def _row(connection: sa.Connection, job: str) -> Row:
-        found = connection.execute(sa.select(jobs).where(jobs.c.id == job)).mappings().one_or_none()
+        found = connection.execute(sa.select(jobs).where(jobs.c.id == kept(job))).mappings().one_or_none()
         if found is None:
             raise NoSuchJob(f"There is no job '{job}'. `treadle list` shows those that there are.")
         return found
