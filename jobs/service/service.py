@@ -153,7 +153,7 @@ def _alone(home: Path) -> Iterator[IO[str]]:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = open(home / LOCK, "a+")  # noqa: SIM115  (as long as the block)
     except OSError as error:
-        raise StorageError(f"{home} cannot be used (TREADLE_HOME): {error}.") from error
+        raise _unusable(home, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -166,6 +166,10 @@ def _alone(home: Path) -> Iterator[IO[str]]:
         yield lock
 
 
+def _unusable(home: Path, error: OSError) -> StorageError:
+    return StorageError(f"{home} cannot be used (TREADLE_HOME): {error.strerror}. --home names another folder.")
+
+
 def _describe(lock: IO[str], settings: Settings) -> None:
     """For `treadle down`, and for clients on this machine."""
     json.dump({"pid": os.getpid(), "url": settings.url}, lock)
@@ -173,7 +177,7 @@ def _describe(lock: IO[str], settings: Settings) -> None:
 
 
 def running(home: Path) -> dict[str, Any] | None:
-    """Process id and address of the service that has the folder, if one runs."""
+    """Process id and address of the service that has the folder, if one runs; StorageError when that is not to see."""
     try:
         with open(home / LOCK) as lock:
             try:
@@ -181,14 +185,19 @@ def running(home: Path) -> dict[str, Any] | None:
             except BlockingIOError:
                 return dict(json.loads(lock.read() or "{}"))
     except (FileNotFoundError, ValueError):
-        pass
+        return None
+    except OSError as error:
+        raise _unusable(home, error) from error
     return None
 
 
 @contextlib.contextmanager
 def access_to(settings: Settings, home: Path) -> Iterator[Access]:
     """The tokens of a service, whether it runs or not."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _unusable(home, error) from error
     engine = open_database(database_of(settings, home))
     try:
         migrate(engine)
