@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -215,13 +216,8 @@ class JobStore:
         with told(), self.engine.connect() as connection:
             if per_user is None:
                 return list(connection.execute(query.limit(limit)).mappings().all())
-            running: dict[str, int] = dict(
-                connection.execute(
-                    sa.select(jobs.c.user, sa.func.count()).where(jobs.c.state == State.RUNNING).group_by(jobs.c.user)
-                )
-                .tuples()
-                .all()
-            )
+            now_running = sa.select(jobs.c.user).where(jobs.c.state == State.RUNNING)
+            running = Counter(connection.scalars(now_running))
             found: list[Row] = []
             while len(found) < limit:
                 full = [user for user, count in running.items() if count >= per_user]
@@ -230,7 +226,7 @@ class JobStore:
                 if row is None:
                     break
                 found.append(row)
-                running[row["user"]] = running.get(row["user"], 0) + 1
+                running[row["user"]] += 1
             return found
 
     def doomed(self) -> list[tuple[Row, str, State]]:
@@ -304,7 +300,7 @@ class JobStore:
             .order_by(needs.c.number)
         )
         after: dict[int, list[str]] = {}
-        for job, needed in connection.execute(query).tuples() if rows else ():
+        for job, needed in connection.execute(query) if rows else ():
             after.setdefault(job, []).append(needed)
         return [_view(row, tuple(after.get(row["number"], ()))) for row in rows]
 
