@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from treadle.cluster.profiles import AnyProfile, Attached, Local, is_loopback
 from treadle.jobs import loading
+from treadle.jobs.documents import read
 
 PORT = 8844
 FILE = "service.yaml"
@@ -105,7 +106,6 @@ def load_settings(folder: Path, given: Mapping[str, Any]) -> Settings:
         The file, or what was given, has mistakes: all of them are named at once.
     """
     path = folder / FILE
-    document: dict[str, Any] = {}
-    if path.exists():
-        document = loading.load(path, Settings).model_dump(mode="json", exclude_unset=True)
-    return loading.load({**document, **given}, Settings)
+    if os.path.exists(path) and read(path).data is not None:
+        return loading.load(path, Settings, instead=given)
+    return loading.load(given, Settings)
