@@ -67,7 +67,7 @@ def _run(order: Order, listener: Callable[[dict[str, Any]], None]) -> None:
             return
     spec = load_spec({**order.spec, "cluster": dict(order.cluster)})
     # Once more: what links lead to may be something else than when it was submitted.
-    confine(spec, order.root, order.allowed)
+    confine(spec, order.root, order.allowed, order.closed)
     assert isinstance(spec.cluster, Attached)
     runner.execute(make_plan(spec, order.root, order.fresh), fresh=order.fresh, listener=listener, run_id=order.job)
 

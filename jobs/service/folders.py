@@ -38,6 +38,13 @@ class Order:
     fresh: bool
     cluster: Mapping[str, Any]
     """The profile of a running scheduler."""
+    closed: tuple[str, ...] = ()
+    """Files and folders in `allowed` that the job may not use all the same."""
+
+
+def order_of(found: Mapping[str, Any]) -> Order:
+    """An order that was written as JSON."""
+    return Order(**{**found, "allowed": tuple(found["allowed"]), "closed": tuple(found.get("closed", ()))})
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class JobFolder:
     def order(self) -> Order:
         """What `prepare` wrote."""
         found = json.loads((self.path / "order.json").read_text())
-        return Order(**{**found, "allowed": tuple(found["allowed"])})
+        return order_of(found)
 
     def attempt(self) -> int:
         """The attempt that may run; 0 when none may."""

@@ -67,9 +67,10 @@ class Service:
                 f"cluster.profile: '{parsed.cluster.profile}', but jobs of a service run on the service's cluster; "
                 "leave the section out."
             )
+        root = root_of(parsed.artifacts.root or self.settings.root)
+        # First of all: what is said of a file that is not there tells what else is.
+        confine(parsed, root, self.settings.allowed, self.settings.closed(self.home))
         spec = load_spec(parsed)
-        root = spec.root() if spec.artifacts.root else root_of(self.settings.root)
-        confine(spec, root, self.settings.allowed)
         written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
         written.pop("cluster", None)
         return written, spec.name, root
@@ -80,7 +81,8 @@ class Service:
         profile = self.beside.seen
         if profile is None:
             raise TreadleError(f"The cluster is {' because '.join(self.beside.state)}; try again.")
-        return json.dumps(asdict(Order("plan", written, root, self.settings.allowed, False, profile)))
+        closed = self.settings.closed(self.home)
+        return json.dumps(asdict(Order("plan", written, root, self.settings.allowed, False, profile, closed)))
 
     def cancel(self, job: str, user: str) -> JobView:
         """Has a job stopped. Raises Conflict when it ended in another way, NoSuchJob."""
