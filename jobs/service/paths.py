@@ -11,7 +11,6 @@ from treadle.errors import RequestError, listed, shortened
 from treadle.jobs.example_data import SCHEME
 from treadle.jobs.spec import JobSpec
 
-
 ROOT = "artifacts.root"
 
 
