@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from treadle.errors import RequestError, did_you_mean, listed
-from treadle.jobs.service.database import told, writing
+from treadle.jobs.service.database import plain, told, writing
 from treadle.jobs.service.tables import audit, tokens
 
 PREFIX = "treadle_"
@@ -99,7 +99,8 @@ class Access:
 
     def note(self, user: str, action: str, subject: str, outcome: str) -> None:
         """Records that somebody did something."""
-        row = {"time": time.time(), "user": user, "action": action, "subject": subject, "outcome": outcome}
+        told_of = {"user": user, "action": action, "subject": subject, "outcome": outcome}
+        row = {"time": time.time(), **{name: plain(text) for name, text in told_of.items()}}
         with told(), self._writer.begin() as connection:
             connection.execute(audit.insert().values(row))
 

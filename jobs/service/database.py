@@ -26,12 +26,16 @@ def open_database(url: str) -> sa.Engine:
     """
     try:
         parsed = sa.make_url(url)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ValueError):  # whose words may have the password in them
         raise RequestError(
             "database: the address cannot be read; e.g. sqlite:////var/lib/treadle/jobs.db or postgresql://host/treadle"
-        ) from error
+        ) from None
     kind = parsed.get_backend_name()
     if kind == "sqlite":
+        if parsed.database and parsed.database != ":memory:":
+            with contextlib.suppress(OSError):  # connecting says what is wrong
+                Path(parsed.database).touch(mode=0o600)
+                Path(parsed.database).chmod(0o600)
         engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
         sa.event.listen(engine, "connect", _durable)
         sa.event.listen(engine, "begin", _begin)
@@ -39,6 +43,11 @@ def open_database(url: str) -> sa.Engine:
     if kind == "postgresql":
         return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     raise RequestError(f"database: '{kind}' is not served. Allowed: [sqlite, postgresql].")
+
+
+def plain(text: str) -> str:
+    """A text as every database takes it: half a surrogate pair, as file names may have, and NUL are spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def writing(engine: sa.Engine) -> sa.Engine:

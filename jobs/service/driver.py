@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from treadle.cluster.private import private
 from treadle.cluster.profiles import Attached
 from treadle.errors import StorageError
 from treadle.jobs.service.faults import fault_of
@@ -74,7 +75,7 @@ def _run(order: Order, listener: Callable[[dict[str, Any]], None]) -> None:
 
 def _listener(folder: JobFolder, attempt: int) -> Callable[[dict[str, Any]], None]:
     """Writes events down for those who watch, and in words into the log."""
-    file = open(folder.events, "ab", buffering=0)  # noqa: SIM115  (as long as the process)
+    file = open(folder.events, "ab", buffering=0, opener=private)  # noqa: SIM115  (as long as the process)
 
     def listen(event: dict[str, Any]) -> None:
         # Watching must not end the job: a full disk will say so where it matters.

@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from treadle.errors import RequestError, TreadleError
-from treadle.jobs.service.database import told, writing
+from treadle.jobs.service.database import plain, told, writing
 from treadle.jobs.service.states import MOVES, State
 from treadle.jobs.service.tables import dependencies, jobs, transitions
 from treadle.jobs.service.views import JobDetails, JobPage, JobView, Submission, Transition
@@ -164,9 +164,9 @@ class JobStore:
         if states:
             query = query.where(jobs.c.state.in_(states))
         if name is not None:
-            query = query.where(jobs.c.name == name)
+            query = query.where(jobs.c.name == plain(name))
         if user is not None:
-            query = query.where(jobs.c.user == user)
+            query = query.where(jobs.c.user == plain(user))
         if cursor is not None:
             if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
                 raise RequestError("cursor: it is not one that a page gave as `next`.")
@@ -260,7 +260,7 @@ class JobStore:
         """
         if after not in MOVES[before]:
             raise ValueError(f"a job cannot get from {before} to {after}")
-        now = time.time()
+        now, reason = time.time(), plain(reason)
         if after.is_terminal:
             changes |= {"finished": now, "cancel": None, "not_before": None}
         with told(), self._writer.begin() as connection:
@@ -278,7 +278,7 @@ class JobStore:
         """Has a running job stopped, at the dispatcher's next step."""
         with told(), self._writer.begin() as connection:
             connection.execute(
-                jobs.update().where(jobs.c.id == job, jobs.c.state == State.RUNNING).values(cancel=reason)
+                jobs.update().where(jobs.c.id == job, jobs.c.state == State.RUNNING).values(cancel=plain(reason))
             )
 
     @staticmethod
