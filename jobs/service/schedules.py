@@ -12,10 +12,10 @@ from datetime import UTC, datetime, tzinfo
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
-from croniter import croniter
+from croniter import CroniterError, croniter
 
 from treadle.errors import RequestError, TreadleError, did_you_mean, listed
-from treadle.jobs.service.database import told, writing
+from treadle.jobs.service.database import plain, told, writing
 from treadle.jobs.service.service import Service
 from treadle.jobs.service.tables import schedules
 from treadle.jobs.service.views import Schedule, ScheduleView, Submission
@@ -28,15 +28,22 @@ log = logging.getLogger("treadle.service")
 
 def check_times(schedule: Schedule) -> tzinfo:
     """The time zone of a schedule; raises RequestError when it or the cron expression cannot be read."""
-    if not croniter.is_valid(schedule.cron) or len(schedule.cron.split()) != 5:
+    # Fields that croniter draws by chance (R, H) would be drawn anew at every look.
+    drawn = any(part[:1] in "RrHh" for field in schedule.cron.split() for part in field.split(","))
+    if drawn or not croniter.is_valid(schedule.cron) or len(schedule.cron.split()) != 5:
         raise RequestError(
             f"cron: '{schedule.cron}' cannot be read; it is minute, hour, day of the month, month and day of the "
             "week, e.g. 0 6 * * mon-fri."
         )
     try:
-        return ZoneInfo(schedule.timezone)
+        zone = ZoneInfo(schedule.timezone)
     except (KeyError, ValueError, OSError):
         raise RequestError(f"timezone: '{schedule.timezone}' is not known; e.g. UTC or Europe/Zurich.") from None
+    try:
+        croniter(schedule.cron, datetime.now(zone)).get_next()
+    except (CroniterError, ValueError, OverflowError):
+        raise RequestError(f"cron: '{schedule.cron}' never comes; look at the day and the month.") from None
+    return zone
 
 
 def times(schedule: Schedule, after: float, until: float) -> list[float]:
@@ -76,7 +83,7 @@ class Schedules:
     def remove(self, name: str) -> None:
         """Jobs that it has submitted stay. Raises RequestError when there is none."""
         with told(), self._writer.begin() as connection:
-            if connection.execute(schedules.delete().where(schedules.c.name == name)).rowcount == 0:
+            if connection.execute(schedules.delete().where(schedules.c.name == plain(name))).rowcount == 0:
                 names = connection.scalars(sa.select(schedules.c.name)).all()
                 raise NoSuchSchedule(
                     f"There is no schedule '{name}'. Schedules: [{listed(names)}].{did_you_mean(name, names)}"
@@ -125,8 +132,8 @@ class Schedules:
         while not self._service.closing.wait(LOOK_SECONDS):
             try:
                 self.step(time.time())
-            except TreadleError as error:
-                log.error("schedules: %s", error)
+            except Exception as error:  # the next look may do better
+                log.error("schedules: %s", error, exc_info=not isinstance(error, TreadleError))
 
 
 class NoSuchSchedule(RequestError):
