@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from treadle.cluster.private import private, private_folder
 from treadle.errors import RequestError, StorageError, TreadleError
 from treadle.jobs import loading
 from treadle.jobs.service.access import Access
@@ -61,6 +62,7 @@ class Service:
 
     def check(self, document: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
         """A spec with absolute paths, its name, and its artifacts root; raises as `submit`."""
+        _check_numbers(document)
         parsed = loading.load(document, JobSpec)
         if parsed.cluster.profile != "local":
             raise RequestError(
@@ -119,6 +121,16 @@ class Service:
         return self.store.view(job)
 
 
+def _check_numbers(document: dict[str, Any]) -> None:
+    """Refuses what Python takes for JSON and nobody else: clients could not read the job's spec again."""
+    try:
+        json.dumps(document, allow_nan=False)
+    except ValueError:
+        raise RequestError("The spec has NaN or an infinite number, which JSON has not; leave it out.") from None
+    except RecursionError:
+        raise RequestError("The spec is nested too deep.") from None
+
+
 @contextlib.contextmanager
 def opened(settings: Settings, home: Path) -> Iterator[Service]:
     """A service whose dispatcher runs during the block.
@@ -151,8 +163,8 @@ def opened(settings: Settings, home: Path) -> Iterator[Service]:
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[IO[str]]:
     try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = open(home / LOCK, "a+")  # noqa: SIM115  (as long as the block)
+        private_folder(home)
+        lock = open(home / LOCK, "a+", opener=private)  # noqa: SIM115  (as long as the block)
     except OSError as error:
         raise StorageError(f"{home} cannot be used (TREADLE_HOME): {error}.") from error
     with lock:
@@ -189,7 +201,7 @@ def running(home: Path) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def access_to(settings: Settings, home: Path) -> Iterator[Access]:
     """The tokens of a service, whether it runs or not."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(home)
     engine = open_database(database_of(settings, home))
     try:
         migrate(engine)
