@@ -6,7 +6,8 @@ are leaders of their own sessions, and live on when the nursery or the service d
 forkserver is not used, because a process that has started some waits for all of them before it ends.)
 
 Each request is one message on a socket, with the descriptor of a file in memory that holds the arguments, which may be
-longer than a message, and that of what gets the copy's output when it is to go elsewhere than into the log. Answers are {"request": n, "pid": p}, and {"pid": p, "status": s} when a copy has ended.
+longer than a message, and that of what gets the copy's output when it is to go elsewhere than into the log. Answers
+are {"request": n, "pid": p}, and {"pid": p, "status": s} when a copy has ended.
 """
 
 from __future__ import annotations
