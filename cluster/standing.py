@@ -21,6 +21,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from treadle.cluster.private import private, private_folder
 from treadle.cluster.profiles import AnyProfile, Profile
 from treadle.errors import TreadleError
 
@@ -60,8 +61,8 @@ class StandingCluster:
 
     def start(self, profile: Profile) -> None:
         """Begins to start it, in a session of its own; `found` tells when it is up. Nothing happens when it lives."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(self.log, "ab") as log:
+        private_folder(self.folder)
+        with open(self.log, "ab", opener=private) as log:
             subprocess.Popen(
                 [sys.executable, "-m", __name__, str(self.folder), profile.model_dump_json()],
                 stdin=subprocess.DEVNULL,
@@ -103,7 +104,7 @@ class StandingCluster:
         """Is the cluster, until a signal comes; what the process of `start` does."""
         from treadle.cluster.launch import open_cluster
 
-        with open(self._lock, "a+") as lock:
+        with open(self._lock, "a+", opener=private) as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -114,11 +115,14 @@ class StandingCluster:
             self._state.unlink(missing_ok=True)
             wanted = _until_signal()
             try:
-                with open_cluster(profile, str(self.folder / "workers.log")) as client:
+                workers = self.folder / "workers.log"
+                workers.touch(mode=0o600)
+                with open_cluster(profile, str(workers)) as client:
                     address = client.scheduler_info(n_workers=0)["address"]
                     up = Standing(address, client.dashboard_link, os.getpid())
                     new = self._state.with_suffix(".new")
-                    new.write_text(json.dumps(asdict(up)))
+                    with open(new, "w", opener=private) as file:
+                        json.dump(asdict(up), file)
                     new.rename(self._state)
                     wanted()
             finally:

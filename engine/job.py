@@ -6,6 +6,7 @@ is frozen and refuses unknown keys; nothing here imports pandas, so a spec is ch
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, JsonValue, field_validator, model_validator
@@ -24,7 +25,8 @@ from treadle.errors import RequestError, did_you_mean, listed
 Kind = Literal["int", "float", "bool", "text", "timestamp"]
 MAX_FOLDS = 100
 Preset = Literal["all", "fast"]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$")]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$"
+Name = Annotated[str, Field(pattern=NAME)]
 
 
 class BadRows(Section):
@@ -237,12 +239,14 @@ class Model(Section):
     @classmethod
     def _is_a_version(cls, value: str | None) -> str | None:
         name, _, version = (value or "").partition(":")
-        if value is not None and not (name and version.isascii() and version.isdigit()):
+        # The name becomes a folder under the artifacts root, and is not to lead out of there.
+        named = re.fullmatch(NAME, name) is not None
+        if value is not None and not (named and version.isascii() and version.isdigit()):
             raise PydanticCustomError(
                 "model_version",
                 "'{value}' is no version of a model; it is name:version, as a run and `treadle runs` name it, "
                 "e.g. {name}:1",
-                {"value": value, "name": name or "fraud"},
+                {"value": value, "name": name if named else "fraud"},
             )
         return value
 

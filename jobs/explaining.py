@@ -21,6 +21,8 @@ from treadle.jobs.problems import KeyPath, Problem, described
 _ABSENT = object()
 # Enough for every catalogue of names; only a list of hundreds is cut.
 _LISTED = 40
+MOST_ERRORS = 2000
+"""That are told; the words for a hundred thousand of them would take minutes."""
 
 # What was expected, by the type of pydantic's finding: the value is of another kind altogether.
 _KINDS = {
@@ -102,7 +104,8 @@ class _Finding:
 def explain(error: ValidationError, model: type[BaseModel], document: Document) -> list[Problem]:
     """One problem for each mistake in the data; the members of a union share one."""
     findings = []
-    for entry in error.errors(include_url=False):
+    entries = error.errors(include_url=False)
+    for entry in entries[:MOST_ERRORS]:
         place = _locate(model, document.data, entry["loc"], entry["type"])
         value = entry["input"] if place.value is _ABSENT else place.value
         findings.append(_Finding(entry["type"], entry["msg"], entry.get("ctx", {}), value, place))
@@ -110,7 +113,9 @@ def explain(error: ValidationError, model: type[BaseModel], document: Document) 
     for group in _settled(findings, 0):
         problem = document.report(*_worded(group))
         problems.setdefault((problem.path, problem.message), problem)
-    return list(problems.values())
+    left = len(entries) - MOST_ERRORS
+    more = [document.report((), None, f"{left} more mistakes, which are not named")] if left > 0 else []
+    return [*problems.values(), *more]
 
 
 def _settled(findings: list[_Finding], depth: int) -> Iterator[list[_Finding]]:

@@ -140,8 +140,10 @@ def _is_glob(path: str) -> bool:
 def _near(folder: Path, path: str) -> str:
     from treadle.errors import did_you_mean
 
-    parent = (folder / path).parent
-    return did_you_mean(Path(path).name, (p.name for p in parent.iterdir())) if parent.is_dir() else ""
+    try:
+        return did_you_mean(Path(path).name, os.listdir((folder / path).parent))
+    except (OSError, ValueError):
+        return ""  # no folder, none that may be looked at, or a name that none can have
 
 
 def json_schema() -> dict[str, Any]:

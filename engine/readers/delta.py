@@ -16,7 +16,7 @@ from treadle.engine.inputs import Inspected, filesystem
 from treadle.engine.readers.hive import typed_values
 from treadle.engine.readers.parquet import check_given, column_kinds, read_footers
 from treadle.engine.readers.schemas import Rules, unify
-from treadle.errors import DataError
+from treadle.errors import DataError, shortened
 
 HARMLESS = frozenset(
     {"columnMapping", "deletionVectors", "timestampNtz", "typeWidening", "v2Checkpoint", "vacuumProtocolCheck"}
@@ -43,7 +43,7 @@ def inspect(path: str, version: int | None, types: Mapping[str, str]) -> Inspect
     _check_features(table, place)
     kinds = column_kinds(pa.schema(table.schema().to_arrow()))
     unified = unify({place: {name: {kind: place} for name, kind in kinds.items()}}, types, Rules())
-    values = _partition_values(table, path.rstrip("/"))
+    values = _partition_values(table, path.rstrip("/"), place)
     of_partitions = {name: kinds[name] for name in table.metadata().partition_columns if name in unified.kinds}
     _, written = typed_values(values, {**of_partitions, **{n: t for n, t in types.items() if n in of_partitions}})
     files = []
@@ -62,14 +62,18 @@ def inspect(path: str, version: int | None, types: Mapping[str, str]) -> Inspect
     )
 
 
-def _partition_values(table: DeltaTable, root: str) -> dict[str, dict[str, str | None]]:
-    """Paths of the version's files, in the order of their rows, with the values of their partition columns."""
+def _partition_values(table: DeltaTable, root: str, place: str) -> dict[str, dict[str, str | None]]:
+    """Paths of the version's files, in the order of their rows, with the values of their partition columns.
+
+    A log may name any file of the machine. Whoever lets a job read a folder has not allowed that.
+    """
     names = table.metadata().partition_columns
     found = {}
     for action in pa.table(table.get_add_actions(flatten=True)).to_pylist():
         path = unquote(action["path"])
-        where = path if "://" in path or path.startswith("/") else f"{root}/{path}"
-        found[where] = {name: _text(action[f"partition.{name}"]) for name in names}
+        if "::" in path or "://" in path or path.startswith("/") or ".." in path.split("/"):
+            raise DataError(f"{place} has files outside of the table's folder ('{shortened(path)}'); {REMEDY}.")
+        found[f"{root}/{path}"] = {name: _text(action[f"partition.{name}"]) for name in names}
     return dict(sorted(found.items(), key=lambda item: (delta.order_of(item[0]), item[0])))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from treadle.cluster.private import private_folder
 from treadle.cluster.profiles import Attached, Profile
 from treadle.cluster.standing import StandingCluster
 
@@ -29,7 +30,7 @@ class Beside:
         self._profile = profile
         self._own = None if isinstance(profile, Attached) else StandingCluster(folder)
         self.log = folder / "cluster.log"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
         self._looked = -CHECK_SECONDS
         self._started = -START_SECONDS
         self._seen: dict[str, Any] | None = None

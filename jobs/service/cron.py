@@ -25,14 +25,16 @@ OUT_OF_ORDER = 2 * int(SET_BACK.total_seconds()) // 60
 
 def check_times(schedule: Schedule) -> tzinfo:
     """The time zone of a schedule; raises RequestError when it or the cron expression cannot be read."""
-    if not croniter.is_valid(schedule.cron) or len(schedule.cron.split()) != 5:
+    # Fields that croniter draws by chance (R, H) would be drawn anew at every look.
+    drawn = any(part[:1] in "RrHh" for field in schedule.cron.split() for part in field.split(","))
+    if drawn or not croniter.is_valid(schedule.cron) or len(schedule.cron.split()) != 5:
         raise RequestError(
             f"cron: '{schedule.cron}' cannot be read; it is minute, hour, day of the month, month and day of the "
             "week, e.g. 0 6 * * mon-fri."
         )
     try:
         croniter(schedule.cron).get_next()
-    except CroniterError:
+    except (CroniterError, ValueError, OverflowError):
         raise RequestError(f"cron: '{schedule.cron}' is a day that never comes.") from None
     try:
         return ZoneInfo(schedule.timezone)

@@ -10,6 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from treadle.cluster.private import private
 from treadle.errors import RequestError, StorageError
 
 BUSY_SECONDS = 30
@@ -39,8 +40,10 @@ def open_database(url: str) -> sa.Engine:
 def _engine(url: sa.URL) -> sa.Engine:
     kind = url.get_backend_name()
     if kind == "sqlite":
-        if url.database in (None, "", ":memory:"):
+        if not url.database or url.database == ":memory:":
             raise RequestError("database: jobs have to be kept in a file; e.g. sqlite:////var/lib/treadle/jobs.db.")
+        with contextlib.suppress(OSError), open(url.database, "ab", opener=private):
+            pass  # connecting says what is wrong with it, if anything is
         engine = sa.create_engine(url.set(drivername="sqlite"), connect_args={"timeout": BUSY_SECONDS})
         sa.event.listen(engine, "connect", _durable)
         sa.event.listen(engine, "begin", _begin)
@@ -110,7 +113,7 @@ def held_alone(engine: sa.Engine) -> Iterator[None]:
     if engine.dialect.name == "sqlite":
         path = f"{engine.url.database}.lock"
         try:
-            lock = open(path, "a")  # noqa: SIM115  (as long as the block)
+            lock = open(path, "a", opener=private)  # noqa: SIM115  (as long as the block)
         except OSError as error:
             raise StorageError(f"The job store cannot be used: {error}.") from error
         with lock:

@@ -154,6 +154,7 @@ class Dispatcher:
             self._settings.allowed,
             row["fresh"] and row["tries"] == 0,  # what the first attempt did is not done again by the next
             profile,
+            self._settings.closed(self._jobs.parent),
         )
         folder.prepare(order, number)
         started = {"attempt": number, "tries": row["tries"] + 1, "started": time.time(), "not_before": None}

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from treadle.cluster.private import private
 from treadle.errors import StorageError
 from treadle.jobs.service.faults import fault_of
 from treadle.jobs.service.folders import JobFolder, Order, Outcome
@@ -68,7 +69,7 @@ def _run(order: Order, listener: Callable[[dict[str, Any]], None]) -> None:
             return
     spec = load_spec({**order.spec, "cluster": dict(order.cluster)})
     # Once more: what links lead to may be something else than when it was submitted.
-    confine(spec, order.root, order.allowed)
+    confine(spec, order.root, order.allowed, order.closed)
     with open_cluster(spec.cluster) as client:
         plan = make_plan(spec, order.root, order.fresh, Workers.of(client))
         runner.execute(plan, fresh=order.fresh, listener=listener, run_id=order.job, client=client)
@@ -76,7 +77,7 @@ def _run(order: Order, listener: Callable[[dict[str, Any]], None]) -> None:
 
 def _listener(folder: JobFolder, attempt: int) -> Callable[[dict[str, Any]], None]:
     """Writes events down for those who watch, and in words into the log."""
-    file = open(folder.events, "ab", buffering=0)  # noqa: SIM115  (as long as the process)
+    file = open(folder.events, "ab", buffering=0, opener=private)  # noqa: SIM115  (as long as the process)
 
     def listen(event: dict[str, Any]) -> None:
         # Watching must not end the job: a full disk will say so where it matters.

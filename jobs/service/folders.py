@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from treadle.cluster.private import private, private_folder
+
 Fault = Literal["none", "spec", "machine", "unknown"]
 """Who is to blame: nobody, what was asked for, the machine (then another attempt may help), or a bug."""
 
@@ -38,6 +40,13 @@ class Order:
     fresh: bool
     cluster: Mapping[str, Any]
     """The profile of a running scheduler."""
+    closed: tuple[str, ...] = ()
+    """Files and folders in `allowed` that the job may not use all the same."""
+
+
+def order_of(found: Mapping[str, Any]) -> Order:
+    """An order that was written as JSON."""
+    return Order(**{**found, "allowed": tuple(found["allowed"]), "closed": tuple(found.get("closed", ()))})
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class JobFolder:
 
     def prepare(self, order: Order, attempt: int) -> None:
         """Makes way for an attempt; what is written is on disk."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self.path)
         for name in ("heartbeat", "driver.json", "outcome.json", "publishing"):
             (self.path / name).unlink(missing_ok=True)
         self._write("order.json", asdict(order))
@@ -75,7 +84,7 @@ class JobFolder:
     def order(self) -> Order:
         """What `prepare` wrote."""
         found = json.loads((self.path / "order.json").read_text())
-        return Order(**{**found, "allowed": tuple(found["allowed"])})
+        return order_of(found)
 
     def attempt(self) -> int:
         """The attempt that may run; 0 when none may."""
@@ -87,7 +96,7 @@ class JobFolder:
     @contextlib.contextmanager
     def living(self, attempt: int) -> Iterator[bool]:
         """Holds the lock during the block, which is the driver's life; whether the attempt may still run."""
-        with open(self._lock, "a") as lock:
+        with open(self._lock, "a", opener=private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             allowed = self.attempt() == attempt and self.outcome(attempt) is None
             if allowed:
@@ -107,7 +116,7 @@ class JobFolder:
 
     def close(self, attempt: int) -> Outcome | None:
         """Keeps the attempt from running from now on, and tells its outcome when it has one after all."""
-        with open(self._lock, "a") as lock:
+        with open(self._lock, "a", opener=private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             outcome = self.outcome(attempt)
             self._write("attempt", 0)
@@ -129,12 +138,12 @@ class JobFolder:
 
     def beat(self, elapsed: float) -> None:
         """A sign of life; a full disk does not stop it, since the file stays as long as it is."""
-        with open(self.heartbeat, "r+b" if self.heartbeat.exists() else "wb", buffering=0) as file:
+        with open(self.heartbeat, "r+b" if self.heartbeat.exists() else "wb", buffering=0, opener=private) as file:
             file.write(f"{elapsed:20.3f}".encode())
 
     def publish(self) -> None:
         """Notes that what follows is not to be cut in two."""
-        (self.path / "publishing").touch()
+        (self.path / "publishing").touch(mode=0o600)
 
     def is_publishing(self) -> bool:
         return (self.path / "publishing").exists()
@@ -155,7 +164,7 @@ class JobFolder:
     def _write(self, name: str, value: Any) -> None:
         """A file that is whole whenever it is there, also after a power cut."""
         temporary = self.path / f"{name}.new"
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", opener=private) as file:
             json.dump(value, file)
             file.flush()
             os.fsync(file.fileno())

@@ -5,8 +5,9 @@ else: it runs one thread, opens no connection and touches no GPU, so that a copy
 are leaders of their own sessions, and live on when the nursery or the service dies. (The standard library's
 forkserver is not used, because a process that has started some waits for all of them before it ends.)
 
-Each request is one message on a socket, with the descriptor that gets the copy's output when it is to go elsewhere
-than into the log. Answers are {"request": n, "pid": p}, and {"pid": p, "status": s} when a copy has ended.
+Each request is one message on a socket, with the descriptor of a file in memory that holds the arguments, which may be
+longer than a message, and that of what gets the copy's output when it is to go elsewhere than into the log. Answers
+are {"request": n, "pid": p}, and {"pid": p, "status": s} when a copy has ended.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from treadle.cluster.private import private
 from treadle.errors import TreadleError
 
 LIBRARIES = (
@@ -75,7 +77,7 @@ def main(descriptor: int) -> None:
                 os.read(wakes, 4096)
             _reap(connection)
         if connection.fileno() in readable:
-            text, descriptors, _, _ = socket.recv_fds(connection, MESSAGE, 1)
+            text, descriptors, _, _ = socket.recv_fds(connection, MESSAGE, 2)
             if not text:
                 return
             request = json.loads(text)
@@ -127,12 +129,14 @@ def _live(request: Mapping[str, Any], descriptors: Sequence[int], ours: Sequence
             Path("/proc/self/oom_score_adj").write_text(MORE_LIKELY_KILLED)
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(descriptors[0] if descriptors else log, 1)
+        os.dup2(descriptors[1] if len(descriptors) > 1 else log, 1)
         os.dup2(log, 2)
         for descriptor in ours:
             os.close(descriptor)
+        with open(descriptors[0], "rb") as file:
+            arguments = json.load(file)
         module, _, name = TASKS[request["task"]].partition(":")
-        status = getattr(importlib.import_module(module), name)(*request["arguments"])
+        status = getattr(importlib.import_module(module), name)(*arguments)
         sys.stdout.flush()
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -168,9 +172,13 @@ class Nursery:
             connection = self._living()
             self._requests += 1
             number = self._requests
-            request = {"request": number, "task": task, "arguments": arguments, "log": str(log)}
+            request = {"request": number, "task": task, "log": str(log)}
             try:
-                socket.send_fds(connection, [json.dumps(request).encode()], [] if output is None else [output])
+                with open(os.memfd_create("arguments"), "r+b") as file:
+                    file.write(json.dumps(arguments).encode())
+                    file.seek(0)
+                    descriptors = [file.fileno(), *([] if output is None else [output])]
+                    socket.send_fds(connection, [json.dumps(request).encode()], descriptors)
             except OSError as error:
                 raise TreadleError(f"The parent of the drivers died ({error}); {self._log} may say why.") from error
         with self._answered:
@@ -194,7 +202,7 @@ class Nursery:
         if self._connection is not None and self._process is not None and self._process.poll() is None:
             return self._connection
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, open(self._log, "ab") as log:
+        with theirs, open(self._log, "ab", opener=private) as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", f"from {__name__} import main; main({theirs.fileno()})"],
                 pass_fds=[theirs.fileno()],

@@ -9,7 +9,8 @@ from typing import Any
 
 from treadle.errors import TreadleError
 from treadle.jobs.service.faults import fault_of
-from treadle.jobs.service.folders import Order
+from treadle.jobs.service.folders import order_of
+from treadle.jobs.service.paths import confine
 
 
 def plan(order: str) -> int:
@@ -19,9 +20,10 @@ def plan(order: str) -> int:
     from treadle.jobs.plan import make_plan
     from treadle.jobs.spec import load_spec
 
-    found = Order(**json.loads(order))
+    found = order_of(json.loads(order))
     try:
         spec = load_spec({**found.spec, "cluster": dict(found.cluster)})
+        confine(spec, found.root, found.allowed, found.closed)
         with open_cluster(spec.cluster) as client:
             planned = make_plan(spec, found.root, workers=Workers.of(client))
         said: Mapping[str, Any] = {"plan": planned.describe()}

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from treadle.errors import RequestError, TreadleError, did_you_mean, listed
 from treadle.jobs.service.cron import check_times, following, times
-from treadle.jobs.service.database import told, writing
+from treadle.jobs.service.database import kept, told, writing
 from treadle.jobs.service.service import Service
 from treadle.jobs.service.tables import schedules
 from treadle.jobs.service.views import Schedule, ScheduleView, Submission
@@ -51,7 +51,7 @@ class Schedules:
     def remove(self, name: str) -> None:
         """Jobs that it has submitted stay. Raises RequestError when there is none."""
         with told(), self._writer.begin() as connection:
-            if connection.execute(schedules.delete().where(schedules.c.name == name)).rowcount == 0:
+            if connection.execute(schedules.delete().where(schedules.c.name == kept(name))).rowcount == 0:
                 names = connection.scalars(sa.select(schedules.c.name)).all()
                 raise NoSuchSchedule(
                     f"There is no schedule '{name}'. Schedules: [{listed(names)}].{did_you_mean(name, names)}"

@@ -26,7 +26,10 @@ from treadle.jobs.service.settings import Settings
 
 HEAD_SECONDS = 15.0
 """That a request's head may take to come."""
+HEAD_BYTES = 2**18
+"""That a request's head may have, about."""
 CONNECTIONS = 512
+"""From which on clients that keep the service waiting have to go."""
 DOWN_SECONDS = 90.0
 CLOSING_SECONDS = 5
 
@@ -34,24 +37,73 @@ log = logging.getLogger("treadle.service")
 
 
 class Impatient(HttpToolsProtocol):
-    """Hangs up on clients that connect and then do not say what they want."""
+    """Hangs up on clients that connect and then do not say what they want, or say far too much.
+
+    Of many that keep the service waiting the one that does so the longest has to go when another one comes: whoever
+    opens connections without end does not keep others out.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._hang_up)
+        self._head_bytes = 0
+        self._waits_since: float | None = None
+        """Since when the client is to say something: a request's head, or the rest of its body."""
+        self._has_body_left = False
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._expect_head()
+        if len(self.connections) > CONNECTIONS:
+            self._make_room()
 
-    def on_headers_complete(self) -> None:
-        self._head_timer.cancel()
-        super().on_headers_complete()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_timer is not None and not self._has_body_left:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._hang_up()
 
     def on_message_begin(self) -> None:
-        self._head_timer.cancel()
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._hang_up)
+        self._expect_head()
         super().on_message_begin()
 
+    def on_headers_complete(self) -> None:
+        self._stop_timer()
+        self._has_body_left = True
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._has_body_left = False
+        if self._head_timer is None:  # else it was answered before all of it had come
+            self._waits_since = None
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self.transport.is_closing() and not self.pipeline:
+            self._expect_head()
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._head_timer.cancel()
+        self._stop_timer()
         super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._stop_timer()
+        self._head_bytes = 0
+        self._waits_since = self.loop.time()
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._hang_up)
+
+    def _stop_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _make_room(self) -> None:
+        waiting = [
+            (one._waits_since, id(one), one)
+            for one in self.connections
+            if isinstance(one, Impatient) and one._waits_since is not None and not one.transport.is_closing()
+        ]
+        if waiting:
+            min(waiting)[2].transport.abort()
 
     def _hang_up(self) -> None:
         if not self.transport.is_closing():
@@ -109,13 +161,14 @@ def _options(settings: Settings) -> dict[str, Any]:
     tls = {"ssl_certfile": settings.certificate, "ssl_keyfile": settings.key} if settings.certificate else {}
     return {
         "http": Impatient,
+        "ws": "none",
         "loop": "asyncio",
         "log_level": "warning",
         "log_config": None,
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
-        "limit_concurrency": CONNECTIONS,
+        "limit_concurrency": 2 * CONNECTIONS,
         "timeout_keep_alive": int(HEAD_SECONDS),
         "timeout_graceful_shutdown": CLOSING_SECONDS,
         **tls,

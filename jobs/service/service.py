@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+from treadle.cluster.private import private, private_folder
 from treadle.errors import RequestError, StorageError, TreadleError
 from treadle.jobs import loading
 from treadle.jobs.service.access import Access
@@ -61,15 +62,17 @@ class Service:
 
     def check(self, document: dict[str, Any]) -> tuple[dict[str, Any], str, str]:
         """A spec with absolute paths, its name, and its artifacts root; raises as `submit`."""
+        _check_numbers(document)
         parsed = loading.load(document, JobSpec)
         if parsed.cluster.profile != "local":
             raise RequestError(
                 f"cluster.profile: '{parsed.cluster.profile}', but jobs of a service run on the service's cluster; "
                 "leave the section out."
             )
+        root = root_of(parsed.artifacts.root or self.settings.root)
+        # First of all: what is said of a file that is not there tells what else is.
+        confine(parsed, root, self.settings.allowed, self.settings.closed(self.home))
         spec = load_spec(parsed)
-        root = spec.root() if spec.artifacts.root else root_of(self.settings.root)
-        confine(spec, root, self.settings.allowed)
         written = spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
         written.pop("cluster", None)
         return written, spec.name, root
@@ -80,7 +83,8 @@ class Service:
         profile = self.beside.seen
         if profile is None:
             raise TreadleError(f"The cluster is {' because '.join(self.beside.state)}; try again.")
-        return json.dumps(asdict(Order("plan", written, root, self.settings.allowed, False, profile)))
+        closed = self.settings.closed(self.home)
+        return json.dumps(asdict(Order("plan", written, root, self.settings.allowed, False, profile, closed)))
 
     def cancel(self, job: str, user: str) -> JobView:
         """Has a job stopped. Raises Conflict when it ended in another way, NoSuchJob."""
@@ -118,6 +122,16 @@ class Service:
         return self.store.view(job)
 
 
+def _check_numbers(document: dict[str, Any]) -> None:
+    """Refuses what Python takes for JSON and nobody else: clients could not read the job's spec again."""
+    try:
+        json.dumps(document, allow_nan=False)
+    except ValueError:
+        raise RequestError("The spec has NaN or an infinite number, which JSON has not; leave it out.") from None
+    except RecursionError:
+        raise RequestError("The spec is nested too deep.") from None
+
+
 @contextlib.contextmanager
 def opened(settings: Settings, home: Path) -> Iterator[Service]:
     """A service whose dispatcher runs during the block.
@@ -150,8 +164,8 @@ def opened(settings: Settings, home: Path) -> Iterator[Service]:
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[IO[str]]:
     try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = open(home / LOCK, "a+")  # noqa: SIM115  (as long as the block)
+        private_folder(home)
+        lock = open(home / LOCK, "a+", opener=private)  # noqa: SIM115  (as long as the block)
     except OSError as error:
         raise _unusable(home, error) from error
     with lock:
@@ -195,7 +209,7 @@ def running(home: Path) -> dict[str, Any] | None:
 def access_to(settings: Settings, home: Path) -> Iterator[Access]:
     """The tokens of a service, whether it runs or not."""
     try:
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(home)
     except OSError as error:
         raise _unusable(home, error) from error
     engine = open_database(database_of(settings, home))

@@ -81,6 +81,10 @@ class Settings(BaseModel):
         """Where jobs may read and write."""
         return self.allow_roots or (os.getcwd(),)
 
+    def closed(self, home: Path) -> tuple[str, ...]:
+        """Where they may not, although it may lie in an allowed folder: the service's state and its private key."""
+        return (str(home), *([self.key] if self.key else []))
+
     @property
     def url(self) -> str:
         """Where clients on this machine find it."""

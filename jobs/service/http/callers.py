@@ -31,6 +31,7 @@ def _may(scope: Scope) -> Callable[..., Caller]:
     ) -> Caller:
         service = service_of(request)
         if credentials is None and not service.settings.needs_tokens:
+            request.state.caller = LOCAL
             return LOCAL
         if credentials is None:
             raise Refused(401, "A token is needed: header Authorization: Bearer TOKEN, or --token.")
@@ -44,6 +45,7 @@ def _may(scope: Scope) -> Callable[..., Caller]:
                 403,
                 f"The token '{found.name}' is good for {found.scope.name.lower()}; this needs {scope.name.lower()}.",
             )
+        request.state.caller = found
         return found
 
     return caller

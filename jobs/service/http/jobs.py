@@ -31,7 +31,7 @@ class PlanRequest(Document):
     spec: dict[str, Any]
 
 
-@router.post("/jobs", status_code=201)
+@router.post("/jobs", status_code=201, responses={200: {"model": JobView, "description": "It was known"}})
 def submit(submission: Submission, service: Here, caller: Submitter, response: Response) -> JobView:
     """Queues a job. It is on disk when this is answered; 200 instead of 201 when the submission was known."""
     view, new = service.submit(submission, caller.name)
@@ -65,7 +65,10 @@ def job(job: JobId, service: Here, _caller: Reader) -> JobDetails:
 
 @router.get("/jobs/{job}/wait")
 async def wait(
-    job: JobId, service: Here, _caller: Reader, timeout: Annotated[float, Query(ge=0, le=60)] = 30.0
+    job: JobId,
+    service: Here,
+    _caller: Reader,
+    timeout: Annotated[float, Query(ge=0, le=60, allow_inf_nan=False)] = 30.0,
 ) -> JobView:
     """The job as soon as it has ended, or when the seconds are up."""
     deadline = time.monotonic() + timeout

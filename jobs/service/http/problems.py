@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from treadle.errors import DataError, RequestError, StorageError, TreadleError
 from treadle.jobs.problems import SpecError
+from treadle.jobs.service.access import Caller
 from treadle.jobs.service.paths import PathRefused
 from treadle.jobs.service.schedules import NoSuchSchedule
 from treadle.jobs.service.store import Conflict, NoSuchJob, StateChanged
@@ -19,6 +22,9 @@ from treadle.jobs.service.views import Problem
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = "2"
+MOST_ERRORS = 100
+LONGEST_ERROR = 1000
+LONGEST_DETAIL = 10_000
 STATUSES: tuple[tuple[type[TreadleError], int], ...] = (
     (NoSuchJob, 404),
     (NoSuchSchedule, 404),
@@ -31,22 +37,25 @@ STATUSES: tuple[tuple[type[TreadleError], int], ...] = (
     (TreadleError, 503),
 )
 """The first that fits."""
+_PROBLEM: dict[str, Any] = {"content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}}
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "What is wrong with the request",
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
+    **{status: {"description": HTTPStatus(status).phrase, **_PROBLEM} for status in (401, 403, 404, 422, 503)},
+    "default": {"description": "What is wrong with the request", **_PROBLEM},
 }
+"""Of every route."""
 
 
 class Refused(HTTPException):
     """A request that is not served, for a reason that is no error of the engine's."""
 
 
-def response(status: int, detail: str, errors: tuple[dict[str, Any], ...] = ()) -> JSONResponse:
-    """A problem."""
-    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=detail, errors=errors)
-    headers = {}
+def response(
+    status: int, detail: str, errors: tuple[dict[str, str], ...] = (), headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """A problem; of very many errors and of long texts only the beginning."""
+    told = tuple({name: _told(text, LONGEST_ERROR) for name, text in one.items()} for one in errors[:MOST_ERRORS])
+    problem = Problem(title=HTTPStatus(status).phrase, status=status, detail=_told(detail, LONGEST_DETAIL), errors=told)
+    headers = dict(headers or {})
     if status in (429, 503):
         headers["Retry-After"] = RETRY_SECONDS
     if status == 401:
@@ -54,20 +63,35 @@ def response(status: int, detail: str, errors: tuple[dict[str, Any], ...] = ()) 
     return JSONResponse(problem.model_dump(), status, headers, MEDIA_TYPE)
 
 
+def _note_refusal(request: Request, error: PathRefused) -> None:
+    """A path out of the allowed roots is worth an entry in the audit log."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    service = request.app.state.service
+    service.access.note(caller.name if caller else "", "refused", request.url.path[:200], str(error))
+
+
+def _told(text: str, most: int) -> str:
+    """What JSON can carry of a text: half a surrogate pair, which a request can spell, is not among it."""
+    text = text if len(text) <= most else f"{text[:most]}..."
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def install(app: FastAPI) -> None:
     """Has the app answer with problems."""
 
     @app.exception_handler(TreadleError)
-    async def _treadle(_request: Request, error: TreadleError) -> JSONResponse:
+    async def _treadle(request: Request, error: TreadleError) -> JSONResponse:
         status = next(status for kind, status in STATUSES if isinstance(error, kind))
-        errors: tuple[dict[str, Any], ...] = ()
+        if isinstance(error, PathRefused):
+            await run_in_threadpool(_note_refusal, request, error)
+        errors: tuple[dict[str, str], ...] = ()
         if isinstance(error, SpecError):
             errors = tuple({"path": one.path, "message": one.message} for one in error.problems)
         return response(status, str(error), errors)
 
     @app.exception_handler(StarletteHTTPException)
     async def _http(_request: Request, error: StarletteHTTPException) -> JSONResponse:
-        return response(error.status_code, str(error.detail))
+        return response(error.status_code, str(error.detail), headers=error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:

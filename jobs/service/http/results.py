@@ -76,7 +76,7 @@ def artifact(job: JobId, name: Annotated[str, Path(max_length=1000)], service: H
     if name not in found:
         raise Refused(404, f"Job {job} has no file '{name[:80]}'. Files: [{listed(found)}].{did_you_mean(name, found)}")
     store = Store(service.store.view(job).root)
-    headers = {"X-Content-Type-Options": "nosniff", "Content-Disposition": "attachment"}
+    headers = {"Content-Disposition": "attachment"}
     if "file" in store.fs.protocol:
         return FileResponse(found[name].path, media_type="application/octet-stream", headers=headers)
     return StreamingResponse(
