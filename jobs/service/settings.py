@@ -1,4 +1,4 @@
-"""How a service is set up: TREADLE_HOME/service.yaml, and what the command line says instead."""
+"""How a service is set up: TREADLE_HOME/service.yaml, and what the environment and the command line say instead."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from treadle.jobs import loading
 
 PORT = 8844
 FILE = "service.yaml"
+DATABASE = "TREADLE_DATABASE"
+"""Of the environment: an address with a password is not for command lines, which every user of a machine can read."""
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -34,7 +36,7 @@ class Settings(BaseModel):
     tokens: bool = False
     """Whether loopback needs tokens, too."""
     database: str | None = None
-    """sqlite:///... or postgresql://...; a file in TREADLE_HOME when absent."""
+    """sqlite:///... or postgresql://...; a file in TREADLE_HOME when absent. TREADLE_DATABASE says it instead."""
     root: str = "artifacts"
     """Artifacts root of jobs whose spec has none: a folder or an fsspec URL."""
     allow_roots: tuple[str, ...] = ()
@@ -99,6 +101,8 @@ def home(given: str | os.PathLike[str] | None = None) -> Path:
 def load_settings(folder: Path, given: Mapping[str, Any]) -> Settings:
     """The settings of TREADLE_HOME/service.yaml, where it is there, with those that are given instead.
 
+    The database of the environment goes before the file's, and after one that is given.
+
     Raises
     ------
     RequestError
@@ -108,4 +112,6 @@ def load_settings(folder: Path, given: Mapping[str, Any]) -> Settings:
     document: dict[str, Any] = {}
     if path.exists():
         document = loading.load(path, Settings).model_dump(mode="json", exclude_unset=True)
+    if database := os.environ.get(DATABASE):
+        document["database"] = database
     return loading.load({**document, **given}, Settings)
