@@ -54,7 +54,7 @@ from treadle.engine.sql.functions import FUNCTIONS
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
 from treadle.jobs.plan import WORKER_OWN
-from treadle.jobs.service import dispatcher, schedules
+from treadle.jobs.service import dispatcher
 from treadle.jobs.service.settings import Settings, load_settings
 from treadle.jobs.spec import JobSpec
 from treadle.kernels.sketch import DEFAULT_LIMIT
@@ -449,8 +449,6 @@ LIMITS = [
         f"killed after {dispatcher.STOP_SECONDS:g} seconds, {dispatcher.PUBLISH_SECONDS:g} while it publishes",
     ),
     ("service.md", f"up to {dispatcher.LONGEST_BACK_OFF / 60:g} minutes"),
-    ("service.md", f"(`all`, {schedules.MOST_CAUGHT_UP} at most)"),
-    ("service.md", f"counts as missed after {schedules.LATE_SECONDS:g} seconds"),
 ]
 
 

@@ -22,8 +22,6 @@ from treadle.jobs.service.views import Schedule, ScheduleView, Submission
 
 MOST_CAUGHT_UP = 100
 LOOK_SECONDS = 5.0
-LATE_SECONDS = 2 * LOOK_SECONDS + 60
-"""After which a time counts as missed."""
 
 log = logging.getLogger("treadle.service")
 
@@ -101,7 +99,7 @@ class Schedules:
         due = times(schedule, row["last"], now)
         if not due:
             return 0
-        late = [moment for moment in due if now - moment > LATE_SECONDS]
+        late = [moment for moment in due if now - moment > 2 * LOOK_SECONDS + 60]
         wanted = {"none": [m for m in due if m not in late], "last": due[-1:], "all": due}[schedule.catch_up]
         for moment in wanted:
             submission = Submission(
