@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from treadle.cluster.probe import ProbeFailed, ask
 from treadle.errors import RequestError, TreadleError, listed
+from treadle.versions import version_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -59,7 +60,7 @@ def installed() -> dict[str, str]:
 
 def _version(library: str) -> str:
     try:
-        return importlib.metadata.version(library)
+        return version_of(library)
     except importlib.metadata.PackageNotFoundError:
         return NOT_INSTALLED
 

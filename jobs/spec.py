@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import field_validator
-
 from treadle.cluster.profiles import AnyProfile, Local
 from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Artifacts as Kept
@@ -33,12 +31,6 @@ class JobSpec(Job):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     artifacts: Artifacts = Artifacts()
     cluster: AnyProfile = Local()
-
-    @field_validator("cluster", mode="before")
-    @classmethod
-    def _clusters_are_local(cls, value: Any) -> Any:
-        """Without a profile `local` is meant."""
-        return {"profile": "local", **value} if isinstance(value, Mapping) else value
 
     @property
     def job(self) -> Job:

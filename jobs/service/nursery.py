@@ -39,6 +39,13 @@ LIBRARIES = (
     "xgboost",
     "sklearn.linear_model",
     "sklearn.ensemble",
+    "sklearn.neural_network",
+    "distributed.protocol.arrow",
+    "tornado.platform.asyncio",
+    "treadle.jobs.explaining",
+    "treadle.jobs.service.driver",
+    "treadle.kernels.matrix",
+    "treadle.kernels.neighbours",
 )
 TASKS = {
     "drive": "treadle.jobs.service.driver:drive",
@@ -60,8 +67,7 @@ def main(descriptor: int) -> None:
     wakes, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    prepare()
     connection = socket.socket(fileno=descriptor)
     connection.send(json.dumps({"ready": True}).encode())
     while True:
@@ -79,6 +85,20 @@ def main(descriptor: int) -> None:
             for received in descriptors:
                 os.close(received)
             connection.send(json.dumps({"request": request["request"], "pid": pid}).encode())
+
+
+def prepare() -> None:
+    """Loads what drivers need, and has it remember what it finds out once in a process."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    import numpy as np
+
+    from treadle.cluster.agreement import installed
+    from treadle.kernels.network import affine
+
+    installed()
+    # The first kernel of a process has Numba set itself up, for a quarter of a second.
+    affine(*(np.zeros(shape) for shape in ((1, 1), (1, 1), (1,))))
 
 
 def _reap(connection: socket.socket) -> None:

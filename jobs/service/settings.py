@@ -56,7 +56,7 @@ class Settings(BaseModel):
     """Seconds without a sign of life after which a driver is killed."""
     max_body: Annotated[int, Field(ge=1024)] = 4 * 2**20
     """Bytes of a request."""
-    requests_a_minute: Count = 6000
+    requests_a_minute: Count = 30_000
     """Of one client address; more are refused for a while."""
 
     @model_validator(mode="after")

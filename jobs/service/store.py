@@ -25,6 +25,8 @@ from treadle.jobs.service.tables import dependencies, jobs, transitions
 from treadle.jobs.service.views import JobDetails, JobPage, JobView, Submission, Transition
 
 Row = sa.RowMapping
+LONGEST_BACK_OFF = 600.0
+"""Seconds between two attempts at most."""
 
 
 class NoSuchJob(RequestError):
@@ -207,10 +209,12 @@ class JobStore:
             dependencies.c.needs == needs.c.number,
             needs.c.state != State.SUCCEEDED,
         )
+        # Nothing is put off for longer than that: the clock was set back meanwhile.
+        too_far = jobs.c.not_before > now + LONGEST_BACK_OFF
         query = (
             sa.select(jobs)
             .where(jobs.c.state == State.QUEUED, ~waits)
-            .where(sa.or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+            .where(sa.or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now, too_far))
             .order_by(jobs.c.priority.desc(), jobs.c.number)
         )
         with told(), self.engine.connect() as connection:
