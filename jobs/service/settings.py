@@ -108,10 +108,10 @@ def load_settings(folder: Path, given: Mapping[str, Any]) -> Settings:
     RequestError
         The file, or what was given, has mistakes: all of them are named at once.
     """
+    if database := os.environ.get(DATABASE):
+        given = {"database": database, **given}
     path = folder / FILE
     document: dict[str, Any] = {}
     if path.exists():
         document = loading.load(path, Settings).model_dump(mode="json", exclude_unset=True)
-    if database := os.environ.get(DATABASE):
-        document["database"] = database
     return loading.load({**document, **given}, Settings)
