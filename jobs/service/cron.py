@@ -6,6 +6,7 @@ run in every hour run in both of these hours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
@@ -21,6 +22,8 @@ SET_BACK = timedelta(hours=3)
 """More than clocks are set back by."""
 OUT_OF_ORDER = 2 * int(SET_BACK.total_seconds()) // 60
 """Times that may come out of order for that."""
+_LONE = re.compile(r"(?<![\w-])(\w+)-\1(?:/\d+)?(?![\w-])")
+"""A range of one, such as 6-6, which croniter takes for all."""
 
 
 def check_times(schedule: Schedule) -> tzinfo:
@@ -75,8 +78,9 @@ def _shown(moment: float, zone: tzinfo) -> datetime:
 
 def _moments(schedule: Schedule, zone: tzinfo, begin: datetime, way: str) -> Iterator[tuple[datetime, list[float]]]:
     """What the clock shows at each time from a beginning, forward or back, and when it does."""
-    every_hour = croniter.expand(schedule.cron)[0][1] == ["*"]
-    clock = croniter(schedule.cron, begin)
+    cron = _LONE.sub(r"\1", schedule.cron)
+    every_hour = croniter.expand(cron)[0][1] == ["*"]
+    clock = croniter(cron, begin)
     while True:
         shown: datetime = clock.get_next(datetime) if way == "next" else clock.get_prev(datetime)
         both = {shown.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}

@@ -36,7 +36,7 @@ def long(spec: dict[str, Any]) -> dict[str, Any]:
     return {**spec, "name": "long", "models": [{"name": "xgboost", "params": {"n_estimators": 200_000}}]}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def broken(service: Served, spec: dict[str, Any]) -> dict[str, Any]:
     """A job that fails until its input, `rows.csv` in the service's folder, is mended."""
     path: Path = service.folder / "rows.csv"
