@@ -216,13 +216,8 @@ class JobStore:
         with told(), self.engine.connect() as connection:
             if per_user is None:
                 return list(connection.execute(query.limit(limit)).mappings().all())
-            running: dict[str, int] = dict(
-                connection.execute(
-                    sa.select(jobs.c.user, sa.func.count()).where(jobs.c.state == State.RUNNING).group_by(jobs.c.user)
-                )
-                .tuples()
-                .all()
-            )
+            counts = sa.select(jobs.c.user, sa.func.count()).where(jobs.c.state == State.RUNNING).group_by(jobs.c.user)
+            running: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
             found: list[Row] = []
             while len(found) < limit:
                 full = [user for user, count in running.items() if count >= per_user]
@@ -304,7 +299,7 @@ class JobStore:
             .order_by(needs.c.number)
         )
         after: dict[int, list[str]] = {}
-        for job, needed in connection.execute(query).tuples() if rows else ():
+        for job, needed in connection.execute(query) if rows else ():
             after.setdefault(job, []).append(needed)
         return [_view(row, tuple(after.get(row["number"], ()))) for row in rows]
 
