@@ -10,6 +10,7 @@ from typing import IO, Annotated, Any
 from fastapi import APIRouter, Path, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from pydantic import Field
 
 from treadle.engine.store import Store
 from treadle.errors import RequestError, TreadleError, did_you_mean, listed
@@ -23,6 +24,7 @@ router = APIRouter(prefix="/v1", tags=["results"], responses=RESPONSES)
 
 ARROW = "application/vnd.apache.arrow.stream"
 CHUNK = 2**18
+Column = Annotated[str, Field(max_length=1000)]
 
 
 class Artifacts(Document):
@@ -96,7 +98,7 @@ async def table(
     name: Annotated[str, Path(max_length=200)],
     service: Here,
     _caller: Reader,
-    columns: Annotated[list[str] | None, Query(max_length=2000)] = None,
+    columns: Annotated[list[Column] | None, Query(max_length=500)] = None,
     limit: Annotated[int | None, Query(ge=0, le=2**53)] = None,
 ) -> StreamingResponse:
     """Rows of a table, at the version that the job's run made, as an Arrow stream."""
