@@ -80,6 +80,9 @@ def artifact(job: JobId, name: Annotated[str, Path(max_length=1000)], service: H
     store = Store(service.store.view(job).root)
     headers = {"Content-Disposition": "attachment"}
     if "file" in store.fs.protocol:
+        run = os.path.realpath(store.path(f"runs/{job}"))
+        if os.path.commonpath([run, os.path.realpath(found[name].path)]) != run:
+            raise Refused(404, f"Job {job} has no file '{name[:80]}', only a link that leads out of its run.")
         return FileResponse(found[name].path, media_type="application/octet-stream", headers=headers)
     return StreamingResponse(
         _chunks(store.fs.open(found[name].path, "rb")), media_type="application/octet-stream", headers=headers
