@@ -142,22 +142,83 @@ def test_a_driver_that_freezes_is_killed_and_its_job_tried_again(own: Served) ->
 
 
 @pytest.mark.slow
-def test_a_driver_killed_at_each_stage_leaves_one_version_of_everything(own: Served) -> None:
-    """The moment is when the events tell that the stage begins; where the driver has come since, is chance."""
+@pytest.mark.parametrize("victim", ["driver", "cluster"])
+def test_a_kill_at_each_stage_leaves_one_version_of_everything(own: Served, victim: str) -> None:
+    """The moment is when the events tell that the stage begins; where the job has come since, is chance."""
     for i, stage in enumerate(STAGES):
         name = f"at-{i}"
         job = own.submit(small_spec(name, seed=i, explain={"rows": "all"}), retries=3)
         events = own.home / "jobs" / job / "events.jsonl"
         struck = re.compile(f'"stage": "{stage}", "event": "(started|cached)"')
-        until(lambda path=events, text=struck: path.exists() and text.search(path.read_text()), 30, lambda: own.said)
-        driver = own.driver(job)
+        until(lambda path=events, text=struck: path.exists() and text.search(path.read_text()), 60, lambda: own.said)
+        pid = own.driver(job) if victim == "driver" else int((own.home / "cluster" / "lock").read_text())
         with contextlib.suppress(ProcessLookupError):
-            os.kill(driver or 0, signal.SIGKILL)
-        view = own.wait(job)
+            os.kill(pid or 0, signal.SIGKILL)
+        view = own.wait(job, 120)
         assert view["state"] == "succeeded", (stage, view)
         for table in ("features", "leaderboard", "predictions", "explanations"):
             assert sum("commitInfo" in line for line in versions(own, name, table)) == 1, (stage, table)
         assert [path.name for path in (own.folder / "artifacts" / "models" / name).iterdir()] == ["1"]
+
+
+@pytest.mark.slow
+def test_a_service_that_is_killed_with_two_hundred_jobs_queued_loses_and_doubles_none(own: Served) -> None:
+    middle = [{"name": "gradient_boosting", "params": {"n_estimators": 1500}}]
+    running = [own.submit(small_spec(f"running-{i}", models=middle, seed=i)) for i in range(2)]
+    until(lambda: all(training(own, job) for job in running), 30)
+    queued = [own.submit(small_spec(f"queued-{i}", seed=i)) for i in range(200)]
+    own.kill()
+    own.start()
+    listed = list(pages(own))
+    assert sorted(listed) == sorted((*running, *queued))
+    for job in listed:
+        view = own.wait(job, 300)
+        assert (view["state"], view["attempt"]) == ("succeeded", 1), view
+    assert {commits(own, own.job(job)["name"]) for job in listed} == {1}
+
+
+def pages(service: Served) -> Iterator[str]:
+    """The ids of all jobs."""
+    cursor = None
+    while True:
+        asked = {"limit": 30, **({"cursor": cursor} if cursor else {})}
+        page = service.http.get("/v1/jobs", params=asked).json()
+        yield from (job["id"] for job in page["jobs"])
+        if (cursor := page["next"]) is None:
+            return
+
+
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(FAKETIME is None, reason="clocks are set by libfaketime (Debian: faketime)")
+def test_jobs_outlive_a_clock_that_jumps(tmp_path: Path) -> None:
+    """A day forward and two back, for the service, its drivers and its cluster alike, while jobs run and wait."""
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    environment = {
+        "LD_PRELOAD": str(FAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "service.yaml").write_text("back_off: 2\n")
+    with served(tmp_path, "--workers", "1", "--max-running", "1", environment=environment) as own:
+        middle = [{"name": "gradient_boosting", "params": {"n_estimators": 1000}}]
+        jobs = [own.submit(small_spec(f"clock-{i}", models=middle, seed=i), timeout=300) for i in range(4)]
+        for i, jump in enumerate(("+86400", "-86400", "+0")):
+            until(lambda job=jobs[i]: training(own, job), 60)
+            clock.write_text(jump)
+            if jump == "-86400":  # the next attempt is due a day from now, by the clock that was
+                os.kill(own.driver(jobs[i]) or 0, signal.SIGKILL)
+        for job in jobs:
+            assert own.wait(job, 120)["state"] == "succeeded"
+        order = [own.job(job)["transitions"][-1] for job in jobs]
+        assert all(step["after"] == "succeeded" for step in order)
+        assert own.job(jobs[1])["attempt"] == 2
 
 
 @pytest.mark.slow
