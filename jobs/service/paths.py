@@ -12,6 +12,8 @@ from treadle.jobs.example_data import SCHEME
 from treadle.jobs.spec import JobSpec
 
 ROOT = "artifacts.root"
+FOLDERS = ("inputs", "models", "runs", "stages", "tables")
+"""What an artifacts root has in it; see treadle.engine.store."""
 
 
 class PathRefused(RequestError):
@@ -53,7 +55,7 @@ def confine(spec: JobSpec, root: str, allowed: Sequence[str], closed: Sequence[s
                 raise _refusal(where, path, allowed)
             continue
         bare = os.path.join(os.getcwd(), _bare(path))
-        for real in _real(where, bare):
+        for real in _written(bare) if where == ROOT else _real(where, bare):
             if not any(_below(real, folder) for folder in folders) or any(_below(real, place) for place in own):
                 raise _refusal(where, path, allowed)
         if where != ROOT and any(_below(place, os.path.realpath(bare)) for place in own):
@@ -112,6 +114,15 @@ def _real(where: str, path: str) -> Iterator[str]:
             yield os.path.realpath(match)
     except re.error as error:
         raise RequestError(f"{where}: {shortened(path)} is no glob: {error}.") from None
+
+
+def _written(root: str) -> Iterator[str]:
+    """Where an artifacts root really is, and links in the folders that are written to."""
+    yield os.path.realpath(root)
+    for name in FOLDERS:
+        folder = os.path.join(root, name)
+        yield os.path.realpath(folder)
+        yield from _links_below(folder)
 
 
 def _links_below(folder: str) -> Iterator[str]:

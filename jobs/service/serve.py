@@ -58,8 +58,8 @@ class Impatient(HttpToolsProtocol):
         super().data_received(data)
         if self._head_timer is not None and not self._has_body_left:
             self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
-                self._hang_up()
+            if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too long.")
 
     def on_message_begin(self) -> None:
         self._expect_head()

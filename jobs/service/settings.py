@@ -84,8 +84,12 @@ class Settings(BaseModel):
         return self.allow_roots or (os.getcwd(),)
 
     def closed(self, home: Path) -> tuple[str, ...]:
-        """Where they may not, although it may lie in an allowed folder: the service's state and its private key."""
-        return (str(home), *([self.key] if self.key else []))
+        """Where they may not, although it may lie in an allowed folder: the service's state and private keys."""
+        tls = getattr(self.cluster, "tls", None)
+        keys = [key for key in (self.key, getattr(tls, "key", None)) if key]
+        # Those of the authority and of Dask lie beside it.
+        beside = [str(path) for key in keys for path in Path(key).parent.glob("*.key")]
+        return (str(home), *keys, *beside)
 
     @property
     def url(self) -> str:

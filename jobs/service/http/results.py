@@ -10,6 +10,7 @@ from typing import IO, Annotated, Any
 from fastapi import APIRouter, Path, Query
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from pydantic import Field
 
 from treadle.engine.store import Store
 from treadle.errors import RequestError, TreadleError, did_you_mean, listed
@@ -23,6 +24,7 @@ router = APIRouter(prefix="/v1", tags=["results"], responses=RESPONSES)
 
 ARROW = "application/vnd.apache.arrow.stream"
 CHUNK = 2**18
+Column = Annotated[str, Field(max_length=1000)]
 
 
 class Artifacts(Document):
@@ -78,6 +80,9 @@ def artifact(job: JobId, name: Annotated[str, Path(max_length=1000)], service: H
     store = Store(service.store.view(job).root)
     headers = {"Content-Disposition": "attachment"}
     if "file" in store.fs.protocol:
+        run = os.path.realpath(store.path(f"runs/{job}"))
+        if os.path.commonpath([run, os.path.realpath(found[name].path)]) != run:
+            raise Refused(404, f"Job {job} has no file '{name[:80]}', only a link that leads out of its run.")
         return FileResponse(found[name].path, media_type="application/octet-stream", headers=headers)
     return StreamingResponse(
         _chunks(store.fs.open(found[name].path, "rb")), media_type="application/octet-stream", headers=headers
@@ -96,7 +101,7 @@ async def table(
     name: Annotated[str, Path(max_length=200)],
     service: Here,
     _caller: Reader,
-    columns: Annotated[list[str] | None, Query(max_length=2000)] = None,
+    columns: Annotated[list[Column] | None, Query(max_length=500)] = None,
     limit: Annotated[int | None, Query(ge=0, le=2**53)] = None,
 ) -> StreamingResponse:
     """Rows of a table, at the version that the job's run made, as an Arrow stream."""
