@@ -14,6 +14,9 @@ Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen
 Home = Annotated[
     str | None, typer.Option("--home", help="Folder of the service's state; else TREADLE_HOME, else ~/.treadle.")
 ]
+Database = Annotated[
+    str | None, typer.Option(help="postgresql://... or sqlite:///...; else a file in the home.", show_default=False)
+]
 
 tokens = typer.Typer(no_args_is_help=True, help="Tokens of a service; only their digests are kept.")
 
@@ -84,6 +87,7 @@ def add_token(
     name: Annotated[str, typer.Argument(help="Whose it is, in the audit log.", show_default=False)],
     scope: Annotated[str, typer.Option(help="read, submit or admin; each includes those before it.")] = "submit",
     days: Annotated[float | None, typer.Option(min=0.001, help="Until it expires; else never.")] = None,
+    database: Database = None,
     home: Home = None,
     as_json: Json = False,
     debug: Debug = False,
@@ -92,16 +96,16 @@ def add_token(
     with messages(debug, as_json):
         from treadle.jobs.service.access import scope_of
 
-        with _access(home) as access:
+        with _access(home, database) as access:
             token = access.add(name, scope_of(scope), days)
         print(json.dumps({"name": name, "scope": scope, "token": token}) if as_json else token)
 
 
 @tokens.command("list")
-def list_tokens(home: Home = None, as_json: Json = False, debug: Debug = False) -> None:
+def list_tokens(database: Database = None, home: Home = None, as_json: Json = False, debug: Debug = False) -> None:
     """List names and scopes."""
     with messages(debug, as_json):
-        with _access(home) as access:
+        with _access(home, database) as access:
             found = access.tokens()
         if as_json:
             print(json.dumps(found))
@@ -113,12 +117,13 @@ def list_tokens(home: Home = None, as_json: Json = False, debug: Debug = False) 
 @tokens.command("remove")
 def remove_token(
     name: Annotated[str, typer.Argument(help="As `treadle tokens list` shows it.", show_default=False)],
+    database: Database = None,
     home: Home = None,
     debug: Debug = False,
 ) -> None:
     """Have a token refused from now on."""
     with messages(debug):
-        with _access(home) as access:
+        with _access(home, database) as access:
             access.remove(name)
         print(f"removed the token {name}")
 
@@ -139,13 +144,13 @@ def certs(
             print(path)
 
 
-def _access(home: str | None) -> Any:
+def _access(home: str | None, database: str | None) -> Any:
     from treadle.jobs.service.service import access_to
     from treadle.jobs.service.settings import home as home_of
     from treadle.jobs.service.settings import load_settings
 
     folder = home_of(home)
-    return access_to(load_settings(folder, {}), folder)
+    return access_to(load_settings(folder, {} if database is None else {"database": database}), folder)
 
 
 def _absolute(place: str) -> str:

@@ -212,6 +212,11 @@ def test_the_higher_priority_comes_first_and_then_the_older(store: JobStore) -> 
     assert [row["id"] for row in store.due(0.0, 3, 3)] == [high, old, young]
 
 
+def test_another_attempt_is_due_from_its_moment_on(store: JobStore) -> None:
+    job = brought(store, submitted(store), State.RUNNING, State.QUEUED, not_before=100.0)
+    assert [[row["id"] for row in store.due(now, 5, 1)] for now in (99.9, 100.0, 101.0)] == [[], [job], [job]]
+
+
 def test_of_twenty_that_move_a_job_one_wins(store: JobStore) -> None:
     job = submitted(store)
 

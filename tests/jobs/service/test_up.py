@@ -156,6 +156,15 @@ def test_a_token_is_printed_once_and_listed_by_name(tmp_path: Path) -> None:
     assert quickly("tokens", "list", "--home", tmp_path).split() == ["ben", "submit"]
 
 
+def test_tokens_of_a_database_that_the_service_is_given(tmp_path: Path) -> None:
+    where = ["--database", f"sqlite:///{tmp_path / 'other.db'}", "--home", tmp_path / "home"]
+    quickly("tokens", "add", "ana", *where)
+    assert quickly("tokens", "list", *where).split() == ["ana", "submit"]
+    assert quickly("tokens", "list", "--home", tmp_path / "home") == ""
+    quickly("tokens", "remove", "ana", *where)
+    assert quickly("tokens", "list", *where) == ""
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
