@@ -6,11 +6,13 @@ import functools
 import importlib.metadata
 import os
 import platform
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from treadle.cluster.probe import ProbeFailed, ask
 from treadle.errors import RequestError, TreadleError, listed
+from treadle.versions import version_of
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -20,6 +22,8 @@ MESSAGES = ("dask", "distributed", "cloudpickle", "msgpack")
 LIBRARIES = (*MESSAGES, "treadle", "numpy", "pandas", "pyarrow", "numba", "xgboost", "scikit-learn")
 """What results may depend on besides."""
 NOT_INSTALLED = "not installed"
+TRIES = 5
+BETWEEN_SECONDS = 0.3
 
 
 def check_versions(client: Client) -> None:
@@ -31,7 +35,7 @@ def check_versions(client: Client) -> None:
         Names every library with its version here and there.
     """
     here = installed()
-    there = client.run(installed, on_error="return")
+    there = _on_workers(client, installed)
     for process, found in there.items():
         if isinstance(found, Exception):
             raise TreadleError(
@@ -57,9 +61,28 @@ def installed() -> dict[str, str]:
     return {"Python": ".".join(platform.python_version_tuple()[:2])} | {name: _version(name) for name in LIBRARIES}
 
 
+def _on_workers(client: Client, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+    """What each worker answers, or the exception; asked again when a worker goes meanwhile, as any may at any time."""
+    from distributed.comm.core import CommClosedError
+
+    for _ in range(TRIES):
+        found = client.run(function, *arguments, on_error="return")
+        if not any(isinstance(answer, CommClosedError) for answer in found.values()):
+            break
+        time.sleep(BETWEEN_SECONDS)
+    return dict(found)
+
+
+def _answers(client: Client, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[str, Any]]:
+    for worker, answer in _on_workers(client, function, *arguments).items():
+        if isinstance(answer, Exception):
+            raise answer
+        yield worker, answer
+
+
 def _version(library: str) -> str:
     try:
-        return importlib.metadata.version(library)
+        return version_of(library)
     except importlib.metadata.PackageNotFoundError:
         return NOT_INSTALLED
 
@@ -90,7 +113,7 @@ def check_files(client: Client, paths: Iterable[str]) -> None:
         Names the first file and who does not see it.
     """
     for path in paths:
-        blind = sorted(worker for worker, sees in client.run(os.path.exists, path).items() if not sees)
+        blind = sorted(worker for worker, sees in _answers(client, os.path.exists, path) if not sees)
         if blind:
             raise RequestError(
                 f"'{path}' is not there for {listed(blind, 3)}. All workers of a cluster need the same input and "
@@ -106,7 +129,7 @@ def check_gpus(client: Client) -> None:
     RequestError
         Names a worker, and what its own process said that tried.
     """
-    for worker, trouble in sorted(client.run(gpu_trouble).items()):
+    for worker, trouble in sorted(_answers(client, gpu_trouble)):
         if trouble:
             raise RequestError(
                 f"device: cuda cannot be used: no kernel computes on a GPU of {worker}: {trouble}. Attach to workers "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate, GeneralName
 
 FILES = ("ca.pem", "ca.key", "service.pem", "service.key", "dask.pem", "dask.key")
+MOST_DAYS = 36500
 
 
 def make_certificates(folder: Path, hosts: Sequence[str], days: int) -> list[Path]:
@@ -27,7 +30,7 @@ def make_certificates(folder: Path, hosts: Sequence[str], days: int) -> list[Pat
     Raises
     ------
     RequestError
-        Some of the files are there already.
+        Some of the files are there already, or a host is no name or address.
     StorageError
         They cannot be written.
     """
@@ -36,6 +39,8 @@ def make_certificates(folder: Path, hosts: Sequence[str], days: int) -> list[Pat
         raise RequestError(
             f"{folder / there[0]} is there already; name another folder, since processes may still use these files."
         )
+    if not 1 <= days <= MOST_DAYS:
+        raise RequestError(f"days: {days} is not between 1 and {MOST_DAYS}.")
     until = datetime.now(UTC) + timedelta(days=days)
     authority, authority_key = _certificate("Treadle certificate authority", (), until, None)
     made = {"ca": (authority, authority_key)}
@@ -102,10 +107,13 @@ def _certificate(
 def _name(host: str) -> GeneralName:
     from cryptography import x509
 
-    try:
+    with contextlib.suppress(ValueError):
         return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
+    with contextlib.suppress(UnicodeError):
+        name = host.encode("idna").decode()
+        if re.fullmatch(r"[A-Za-z0-9*][A-Za-z0-9.-]*", name):
+            return x509.DNSName(name)
+    raise RequestError(f"host: '{host}' is no name or address of a machine.")
 
 
 def _pem(certificate: Certificate) -> bytes:

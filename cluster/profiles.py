@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 Count = Annotated[int, Field(ge=1)]
@@ -197,9 +198,16 @@ class Gateway(Profile):
         return self
 
 
+def _local_by_default(value: Any) -> Any:
+    return {"profile": "local", **value} if isinstance(value, Mapping) else value
+
+
 AnyProfile = Annotated[
-    Local | LocalCuda | Attached | Ssh | Slurm | Kubernetes | Gateway, Field(discriminator="profile")
+    Local | LocalCuda | Attached | Ssh | Slurm | Kubernetes | Gateway,
+    Field(discriminator="profile"),
+    BeforeValidator(_local_by_default),
 ]
+"""Without a `profile` it is `local`."""
 
 
 def has_gpus(profile: Profile) -> bool:

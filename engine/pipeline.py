@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import ValidationError
@@ -79,6 +78,7 @@ from treadle.engine.store import OUTCOME, Store
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.placement import Placement, trials_of
 from treadle.errors import DataError, RequestError, StorageError, column_not_found
+from treadle.versions import version_of
 
 HOST_STAGES: Mapping[str, str] = {
     "duplicates": "on the host, in pandas: cuDF is not used yet",
@@ -368,7 +368,7 @@ def _add_comparison(chain: Chain, job: Job, compared: Compare, decision: list[An
             "tune",
             Tuned,
             ("features", "folds", "compare"),
-            [job.tune.model_dump(mode="json"), job.seed, version("optuna"), *budget],
+            [job.tune.model_dump(mode="json"), job.seed, version_of("optuna"), *budget],
             tune.REVISION,
             lambda c, m: tune.run(c, m["split"], m["folds"], m["compare"], trials(c, m)[0]),
         )

@@ -6,7 +6,6 @@ which the pipeline writes last, names the versions: what no manifest names does 
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -42,6 +41,7 @@ from treadle.engine.rows import replay_of
 from treadle.engine.sampling import sample_of
 from treadle.engine.skew import Sample, SampleRecord
 from treadle.engine.text_input import text_options
+from treadle.versions import version_of
 
 REVISION = 2
 LIBRARIES = ("treadle", "xgboost", "scikit-learn", "numpy", "pandas", "pyarrow", "dask", "deltalake")
@@ -107,7 +107,7 @@ def _commit(context: Context, name: str, parts: Sequence[Part], fingerprint: str
         metadata={
             "treadle.run": context.run_id,
             "treadle.spec": context.spec_digest,
-            "treadle.version": importlib.metadata.version("treadle"),
+            "treadle.version": version_of("treadle"),
         },
     )
     return TableRecord(
@@ -172,7 +172,7 @@ def _bundle(
         sample=SampleRecord(rows=len(found.ids)) if isinstance(found, Sample) else SampleRecord(rows=0, reason=found),
         model=best.model,
         metrics=_metrics(evaluation, best.name),
-        libraries={name: importlib.metadata.version(name) for name in LIBRARIES},
+        libraries={name: version_of(name) for name in LIBRARIES},
     )
     return write_bundle(store, document, files, program, sample).reference
 

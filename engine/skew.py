@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from treadle.engine.artifacts import Document
 from treadle.engine.store import Store
+from treadle.versions import version_of
 
 FILE = "sample.parquet"
 MARGIN_BOUND = 1e-6
@@ -104,7 +105,7 @@ def other_libraries(recorded: Mapping[str, str]) -> list[str]:
     found = []
     for name, then in recorded.items():
         try:
-            now = importlib.metadata.version(name)
+            now = version_of(name)
         except importlib.metadata.PackageNotFoundError:
             now = "absent"
         if now != then:

@@ -20,6 +20,15 @@ def warm_up() -> float:
     return time.perf_counter() - started
 
 
+def set_up() -> None:
+    """Has Numba set itself up, which takes the first kernel of a process a quarter of a second."""
+    import numpy as np
+
+    from treadle.kernels.network import affine
+
+    affine(np.zeros((1, 1)), np.zeros((1, 1)), np.zeros(1))
+
+
 def _make_tables() -> None:
     """Groups and windows over a few rows, with every function that has a kernel, of floats and of whole numbers."""
     import pandas as pd

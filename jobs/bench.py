@@ -147,6 +147,30 @@ def bench_exact(
         _measured(exact.run(whole(rows), whole(fitting), data, memory, out, _say(as_json)), as_json)
 
 
+@bench.command("service")
+def bench_service(
+    table: Annotated[int, typer.Option(min=1, help="Jobs in the table while submissions are timed.")] = 1000,
+    submissions: Annotated[int, typer.Option(min=2, help="Submissions that are timed.")] = 200,
+    burst: Annotated[int, typer.Option(min=2, help="Jobs at once, all of which succeed.")] = 50,
+    many: Annotated[int, typer.Option(min=10, help="Jobs at once, some of which must not succeed.")] = 200,
+    workers: Annotated[int, typer.Option(min=1, help="Local worker processes.")] = 2,
+    max_running: Annotated[int, typer.Option(min=1, help="As of treadle up.")] = 2,
+    peer_python: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Interpreter of an environment that has ray[default] and psutil."),
+    ] = None,
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """The job service: submissions, many jobs, memory, a kill; beside Ray Jobs."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import service
+
+        result = service.run(table, submissions, burst, many, workers, max_running, peer_python, out, _say(as_json))
+        _measured(result, as_json)
+
+
 @bench.command("gpu")
 def bench_gpu(
     model: Models = None,

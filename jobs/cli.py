@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs import operator_commands
+from treadle.jobs import operator_commands, service_commands
 from treadle.jobs.bench import bench
 from treadle.jobs.options import Debug, Format, Fresh, Json, Paths, Quiet, Root, Set, Spec, Workers, messages, whole
 from treadle.signals import held
@@ -363,3 +363,6 @@ def make_data(
         made: dict[str, Any] = maker.make_transactions(out, whole(rows), partitions, seed=seed)
         if not quiet:
             print(json.dumps(made, default=str))
+
+
+service_commands.register(app)

@@ -135,12 +135,12 @@ def show_run(run: Run, full: bool) -> None:
             table.add_row(record.name, str(record.version), f"{record.rows:,}", record.path)
         out.print(table)
     if manifest["model"]:
-        out.print(f"Model {manifest['model']}: {run.model.store.path(run.model.folder)}")
+        out.print(f"Model {manifest['model']}: {run.path(f'models/{manifest["model"].replace(":", "/")}')}")
     for text in manifest.get("fell_back", ()):
         out.print(f"Fell back: {text}")
     for text in manifest["warnings"]:
         out.print(f"warning: {text}")
-    out.print(f"Manifest: {run._store.path(f'runs/{run.id}/manifest.json')}")
+    out.print(f"Manifest: {run.path(f'runs/{run.id}/manifest.json')}")
 
 
 def _contract(verdicts: Sequence[Mapping[str, Any]], full: bool) -> None:

@@ -21,12 +21,16 @@ __all__ = ["Problem", "SpecError", "load"]
 
 
 def load[M: BaseModel](
-    source: str | os.PathLike[str] | Mapping[str, Any], model: type[M], overrides: Sequence[str] = ()
+    source: str | os.PathLike[str] | Mapping[str, Any],
+    model: type[M],
+    overrides: Sequence[str] = (),
+    instead: Mapping[str, Any] | None = None,
 ) -> M:
     """A checked `model` from a .yaml, .yml or .json file or a mapping, which is not changed.
 
     Each override is a text `path=value`, such as `models.0.params.max_depth=8`: a dotted path to a
     key (items of lists by number), and a YAML value. Mappings on the way are created when missing.
+    `instead` has values of whole keys, which count instead of the source's.
 
     Raises
     ------
@@ -41,6 +45,9 @@ def load[M: BaseModel](
         raise SpecError(document.name, tuple(document.problems))
     for override in overrides:
         _override(document, override)
+    for key, value in (instead or {}).items():
+        document.data[key] = value
+        document.lines = {path: line for path, line in document.lines.items() if path and path[0] != key}
     parsed, found = _validated(document, model)
     # A duplicate key or a tag is the reason for whatever else is wrong at its place.
     known = {problem.path for problem in document.problems} - {""}

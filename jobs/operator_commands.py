@@ -34,7 +34,11 @@ def up(
     workers: Annotated[int | None, typer.Option(min=1, help="Local worker processes.")] = None,
     root: Annotated[str | None, typer.Option(help="Artifacts root of jobs whose spec has none.")] = None,
     database: Annotated[
-        str | None, typer.Option(help="postgresql://... or sqlite:///...; else a file in the home.", show_default=False)
+        str | None,
+        typer.Option(
+            help="postgresql://... or sqlite:///...; else TREADLE_DATABASE, else a file in the home.",
+            show_default=False,
+        ),
     ] = None,
     certificate: Annotated[str | None, typer.Option(help="PEM file to serve HTTPS with.", show_default=False)] = None,
     key: Annotated[str | None, typer.Option(help="Its private key.", show_default=False)] = None,

@@ -40,6 +40,8 @@ def messages(debug: bool, as_json: bool = False) -> Iterator[None]:
     try:
         with terminable():
             yield
+    except typer.Exit:
+        raise
     except KeyboardInterrupt:
         print("treadle: cancelled; nothing was published", file=sys.stderr)
         raise typer.Exit(130) from None

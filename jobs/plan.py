@@ -75,8 +75,10 @@ class Plan:
         }
 
 
-def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
+def make_plan(spec: JobSpec, root: str, fresh: bool = False, workers: Workers | None = None) -> Plan:
     """Reads footers and heads, resolves every operation and finds what is cached.
+
+    `workers` are those of a cluster that is up already; else they are what the profile says.
 
     Raises
     ------
@@ -96,7 +98,7 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False) -> Plan:
     partitions = None
     memory, placement = None, None
     training: Mapping[str, tuple[str, ...]] = {}
-    workers = _workers(spec, on_device(spec.cluster, device))
+    workers = workers or _workers(spec, on_device(spec.cluster, device))
     if rows is not None:
         chosen = spec.data.partitions or workers.partitions(rows, row_bytes(inputs.main.kinds))
         partitions = min(chosen, max(rows, 1))

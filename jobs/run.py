@@ -57,6 +57,16 @@ class Run:
     def __repr__(self) -> str:
         return f"<Run {self.id}, {self.status}>"
 
+    def _repr_html_(self) -> str:
+        """The run in a notebook: what became of it, its leaderboard and its tables."""
+        from treadle.jobs.html import run_html
+
+        return run_html(self)
+
+    def path(self, relative: str) -> str:
+        """Where something of its artifacts root lies."""
+        return self._store.path(relative)
+
     @property
     def status(self) -> str:
         """succeeded, failed or cancelled."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
 import platform
 import secrets
@@ -31,8 +30,11 @@ from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.run import Run
 from treadle.jobs.spec import JobSpec, load_spec
 from treadle.signals import held, terminable
+from treadle.versions import version_of
 
 if TYPE_CHECKING:
+    from distributed import Client
+
     from treadle.engine.chain import Record
 
 LIBRARIES = (
@@ -101,10 +103,18 @@ def run(
     return execute(make_plan(loaded, loaded.root(root), fresh), fresh=fresh, listener=listener)
 
 
-def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None, run_id: str | None = None) -> Run:
+def execute(
+    plan: Plan,
+    *,
+    fresh: bool = False,
+    listener: Listener | None = None,
+    run_id: str | None = None,
+    client: Client | None = None,
+) -> Run:
     """Runs a plan. The manifest is written last, also for a run that failed or was cancelled.
 
-    `run_id` is the run's, when it has been promised to somebody; an earlier attempt at it is written over.
+    `run_id` is the run's, when it has been promised to somebody; an earlier attempt at it is written over. `client`
+    is of a cluster that is open already; else the plan's is opened.
     """
     started = time.perf_counter()
     run_id = run_id or f"{plan.spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
@@ -123,7 +133,7 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
         "plan": plan.describe(),
         "inputs": _inputs(plan),
         "seed": plan.spec.seed,
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "libraries": {name: version_of(name) for name in LIBRARIES},
         "hardware": {
             "machine": platform.machine(), "system": platform.system(), "python": platform.python_version(),
             "cores": cores(), "memory_bytes": memory_bytes(),
@@ -140,7 +150,8 @@ def execute(plan: Plan, *, fresh: bool = False, listener: Listener | None = None
         try:
             events.emit("cluster", "started", profile=plan.spec.cluster.profile)
             log = store.path(f"runs/{run_id}/workers.log") if "file" in store.fs.protocol else os.devnull
-            with open_cluster(on_device(plan.spec.cluster, plan.device), log) as client:
+            profile = on_device(plan.spec.cluster, plan.device)
+            with contextlib.nullcontext(client) if client else open_cluster(profile, log) as client:
                 waited = time.perf_counter() - started
                 events.emit(
                     "cluster",

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import field_validator
-
 from treadle.cluster.profiles import AnyProfile, Local
 from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Artifacts as Kept
@@ -34,12 +32,6 @@ class JobSpec(Job):
     artifacts: Artifacts = Artifacts()
     cluster: AnyProfile = Local()
 
-    @field_validator("cluster", mode="before")
-    @classmethod
-    def _clusters_are_local(cls, value: Any) -> Any:
-        """Without a profile `local` is meant."""
-        return {"profile": "local", **value} if isinstance(value, Mapping) else value
-
     @property
     def job(self) -> Job:
         """What the engine is asked to do."""
@@ -60,8 +52,15 @@ def root_of(given: str | None) -> str:
     return os.path.abspath(root)
 
 
-def load_spec(source: str | os.PathLike[str] | Mapping[str, Any] | JobSpec, overrides: Sequence[str] = ()) -> JobSpec:
+def load_spec(
+    source: str | os.PathLike[str] | Mapping[str, Any] | JobSpec,
+    overrides: Sequence[str] = (),
+    *,
+    elsewhere: bool = False,
+) -> JobSpec:
     """A checked spec from a YAML or JSON file, a dict, or a JobSpec; input paths become absolute.
+
+    `elsewhere`: it is for another machine, where other files may be: paths of which nothing is here stay as they are.
 
     Raises
     ------
@@ -70,14 +69,15 @@ def load_spec(source: str | os.PathLike[str] | Mapping[str, Any] | JobSpec, over
     """
     if isinstance(source, JobSpec):
         if overrides:
-            return load_spec(source.model_dump(mode="json", by_alias=True, exclude_unset=True), overrides)
-        return _resolved(source, None)
+            document = source.model_dump(mode="json", by_alias=True, exclude_unset=True)
+            return load_spec(document, overrides, elsewhere=elsewhere)
+        return _resolved(source, None, elsewhere)
     spec = loading.load(source, JobSpec, overrides)
     folder = None if isinstance(source, Mapping) else Path(source).resolve().parent
-    return _resolved(spec, folder)
+    return _resolved(spec, folder, elsewhere)
 
 
-def _resolved(spec: JobSpec, folder: Path | None) -> JobSpec:
+def _resolved(spec: JobSpec, folder: Path | None, elsewhere: bool) -> JobSpec:
     """Paths relative to the spec's file when they exist there, else to the working folder."""
 
     def absolute(path: str) -> str:
@@ -88,6 +88,8 @@ def _resolved(spec: JobSpec, folder: Path | None) -> JobSpec:
         for base in (folder, Path.cwd()):
             if base is not None and _exists(base / path):
                 return str(base / path)
+        if elsewhere:
+            return path
         where = f"{folder} and {Path.cwd()}" if folder and folder != Path.cwd() else str(Path.cwd())
         if _is_glob(path):
             raise RequestError(f"Nothing matches the glob '{path}'; looked in {where}.")

@@ -54,6 +54,8 @@ from treadle.engine.sql.functions import FUNCTIONS
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
 from treadle.jobs.plan import WORKER_OWN
+from treadle.jobs.service import dispatcher
+from treadle.jobs.service.settings import Settings, load_settings
 from treadle.jobs.spec import JobSpec
 from treadle.kernels.sketch import DEFAULT_LIMIT
 
@@ -112,7 +114,14 @@ def blocks(page: str) -> list[Block]:
 
 
 def yaml_fault(text: str, folder: Path) -> str | None:
-    """What is wrong with a YAML block: a whole spec, its section `cluster`, a list of operations or of expectations."""
+    """What is wrong with a YAML block: a spec, its `cluster`, a list of its operations, a service.yaml."""
+    if text.startswith("# service.yaml"):
+        (folder / "service.yaml").write_text(text, encoding="utf-8")
+        try:
+            load_settings(folder, {})
+        except RequestError as error:
+            return str(error)
+        return None
     if text.startswith("cluster:"):
         text = f"apiVersion: treadle/v1\nname: a\ndata: {{path: x}}\n{text}"
     if text.startswith("apiVersion:"):
@@ -264,6 +273,7 @@ PLANTED = [
     ("yaml", "split: {kind: random}", "neither a spec nor a list"),
     ("python", "treadle.runn('a')", "treadle has no ['runn']"),
     ("python", "run = = 1", "no Python"),
+    ("yaml", "# service.yaml\nmax_runing: 3", "Did you mean 'max_running'"),
     ("", "treadle rum spec.yaml", "no such command"),
     ("", "treadle run spec.yaml --roots x", "--roots"),
     ("sh", "treadle predict --model a --input b", "output"),
@@ -434,12 +444,30 @@ LIMITS = [
     ("how-it-works.md", f"every {SEGMENT} rounds"),
     ("spec.md", f"segments of {SEGMENT} rounds"),
     ("spec.md", f"rounds: {EarlyStopping().rounds}, share: {EarlyStopping().share}"),
+    (
+        "service.md",
+        f"killed after {dispatcher.STOP_SECONDS:g} seconds, {dispatcher.PUBLISH_SECONDS:g} while it publishes",
+    ),
+    ("service.md", f"up to {dispatcher.LONGEST_BACK_OFF / 60:g} minutes"),
 ]
 
 
 @pytest.mark.parametrize(("page", "words"), LIMITS)
 def test_limits_in_the_docs_are_those_of_the_code(page: str, words: str) -> None:
     assert words in PAGES[f"docs/{page}"].read_text(encoding="utf-8")
+
+
+def test_the_page_of_the_service_has_every_setting_with_its_default() -> None:
+    page = PAGES["docs/service.md"].read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[a-z_`, ]+`) \| ([^|]+) \|", page.partition("## Configuration")[2], re.MULTILINE)
+    shown = {name: default.strip("`") for names, default in rows for name in re.findall(r"\w+", names)}
+    assert Settings.model_fields.keys() <= shown.keys()
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, (str, int, float)):
+            assert shown[name] == str(field.default).replace("True", "true").replace("False", "false"), name
+    metrics = re.findall(r'"(treadle_[a-z_]+)", "', Path(ROOT, "jobs/service/http/operations.py").read_text("utf-8"))
+    assert metrics
+    assert all(f"`{metric}" in page for metric in metrics)
 
 
 def test_the_spaces_of_tuning_are_those_of_the_catalogue() -> None:

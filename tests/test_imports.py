@@ -19,7 +19,7 @@ CHECKED = (*FOLDERS, "treadle", "tests")
 # The folders that a folder's modules may import besides their own; benchmarks may import anything.
 ALLOWED = {"jobs": {"engine", "cluster"}, "engine": {"kernels"}, "kernels": set(), "cluster": set()}
 # What every folder may import from treadle/ itself.
-COMMON = {"errors", "signals", "__version__"}
+COMMON = {"errors", "signals", "versions", "__version__"}
 
 STAGE_MODULES = {
     "read",

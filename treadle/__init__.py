@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from treadle.engine.bundle import Bundle
     from treadle.jobs.auto import auto
+    from treadle.jobs.client import AsyncClient, Client
     from treadle.jobs.run import Run, load_run
     from treadle.jobs.runner import run
     from treadle.jobs.spec import JobSpec, load_spec
 
 _HOMES = {
+    "AsyncClient": "treadle.jobs.client",
+    "Client": "treadle.jobs.client",
     "auto": "treadle.jobs.auto",
     "run": "treadle.jobs.runner",
     "Run": "treadle.jobs.run",
@@ -28,7 +31,9 @@ _HOMES = {
     "load_spec": "treadle.jobs.spec",
     "Bundle": "treadle.engine.bundle",
 }
-__all__ = ["Bundle", "JobSpec", "Run", "auto", "load_model", "load_run", "load_spec", "run"]
+__all__ = [
+    "AsyncClient", "Bundle", "Client", "JobSpec", "Run", "auto", "load_model", "load_run", "load_spec", "run",
+]  # fmt: skip
 
 
 def load_model(model: str, root: str | None = None) -> Bundle:

@@ -21,6 +21,7 @@ from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, drops_trees, is_
 from treadle.engine.models.constraints import MONOTONE, check_constraints
 from treadle.engine.models.parameters import CATBOOST, LIGHTGBM
 from treadle.errors import RequestError, did_you_mean, listed
+from treadle.versions import version_of
 
 Family = Literal["boosted", "additive", "forest", "linear", "gaussian", "network", "neighbours", "constant"]
 """`boosted` is XGBoost, over all workers; trees are `additive` before the link, or averaged in a `forest`."""
@@ -106,7 +107,7 @@ class Entry:
     def version(self) -> str:
         """Of the library; RequestError says how to install it where it is missing."""
         try:
-            return importlib.metadata.version(self.library)
+            return version_of(self.library)
         except importlib.metadata.PackageNotFoundError as error:
             raise RequestError(
                 f"models: {self.library} is not installed, which trains one of them. Install it, here and where the "

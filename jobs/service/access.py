@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -13,12 +14,15 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from treadle.errors import RequestError, did_you_mean, listed
-from treadle.jobs.service.database import plain, told, writing
+from treadle.errors import RequestError, did_you_mean, listed, shortened
+from treadle.jobs.service.database import kept, told, writing
 from treadle.jobs.service.tables import audit, tokens
 
 PREFIX = "treadle_"
 """So that a token that ends up somewhere is known for one."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
+LAST = 2**31 - 1
+"""The greatest number of an entry."""
 
 
 class Scope(IntEnum):
@@ -58,8 +62,14 @@ class Access:
         Raises
         ------
         RequestError
-            There is a token of this name.
+            There is a token of this name, or it is none, or the days are no number.
         """
+        if not NAME.fullmatch(name):
+            raise RequestError(
+                f"name: '{shortened(name)}' cannot be a token's: it has letters, digits and . _ : @ + -, 128 at most."
+            )
+        if days is not None and not 0 < days < 36500:
+            raise RequestError(f"days: {days:g} is not between 0 and 36500; without it, the token never expires.")
         token = f"{PREFIX}{secrets.token_urlsafe(32)}"
         now = time.time()
         row = {
@@ -98,9 +108,9 @@ class Access:
         return Caller(row.name, Scope[row.scope.upper()])
 
     def note(self, user: str, action: str, subject: str, outcome: str) -> None:
-        """Records that somebody did something."""
-        told_of = {"user": user, "action": action, "subject": subject, "outcome": outcome}
-        row = {"time": time.time(), **{name: plain(text) for name, text in told_of.items()}}
+        """Records that somebody did something; of a long subject the beginning."""
+        what = {"action": action, "subject": kept(subject)[:200], "outcome": kept(outcome)}
+        row = {"time": time.time(), "user": user, **what}
         with told(), self._writer.begin() as connection:
             connection.execute(audit.insert().values(row))
 
@@ -108,7 +118,7 @@ class Access:
         """Entries, the newest first, and the cursor of those that come after."""
         query = sa.select(audit).order_by(audit.c.number.desc()).limit(limit + 1)
         if cursor is not None:
-            query = query.where(audit.c.number < cursor)
+            query = query.where(audit.c.number < min(cursor, LAST))
         with told(), self._engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         entries = [{**row, "time": datetime.fromtimestamp(row["time"], UTC).isoformat()} for row in rows[:limit]]

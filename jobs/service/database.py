@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from treadle.cluster.private import private
 from treadle.errors import RequestError, StorageError
 
 BUSY_SECONDS = 30
 LOCK_KEY = 0x7472656164
 """Of PostgreSQL's advisory lock that the one service of a database holds: 'tread'."""
+MIGRATION_KEY = LOCK_KEY + 1
 
 
 def open_database(url: str) -> sa.Engine:
@@ -25,29 +28,29 @@ def open_database(url: str) -> sa.Engine:
         The address is of another kind of database, or cannot be read.
     """
     try:
-        parsed = sa.make_url(url)
-    except (SQLAlchemyError, ValueError):  # whose words may have the password in them
+        return _engine(sa.make_url(url))
+    except (SQLAlchemyError, ValueError):  # which may hold the password
         raise RequestError(
             "database: the address cannot be read; e.g. sqlite:////var/lib/treadle/jobs.db or postgresql://host/treadle"
         ) from None
-    kind = parsed.get_backend_name()
+    except ImportError as error:
+        raise RequestError("database: PostgreSQL needs psycopg: `pip install 'treadle[postgres]'`.") from error
+
+
+def _engine(url: sa.URL) -> sa.Engine:
+    kind = url.get_backend_name()
     if kind == "sqlite":
-        if parsed.database and parsed.database != ":memory:":
-            with contextlib.suppress(OSError):  # connecting says what is wrong
-                Path(parsed.database).touch(mode=0o600)
-                Path(parsed.database).chmod(0o600)
-        engine = sa.create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+        if not url.database or url.database == ":memory:":
+            raise RequestError("database: jobs have to be kept in a file; e.g. sqlite:////var/lib/treadle/jobs.db.")
+        with contextlib.suppress(OSError), open(url.database, "ab", opener=private):
+            pass  # connecting says what is wrong with it, if anything is
+        engine = sa.create_engine(url.set(drivername="sqlite"), connect_args={"timeout": BUSY_SECONDS})
         sa.event.listen(engine, "connect", _durable)
         sa.event.listen(engine, "begin", _begin)
         return engine
     if kind == "postgresql":
-        return sa.create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        return sa.create_engine(url.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
     raise RequestError(f"database: '{kind}' is not served. Allowed: [sqlite, postgresql].")
-
-
-def plain(text: str) -> str:
-    """A text as every database takes it: half a surrogate pair, as file names may have, and NUL are spelled out."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
 def writing(engine: sa.Engine) -> sa.Engine:
@@ -71,32 +74,58 @@ def _durable(connection: object, _record: object) -> None:
 
 
 def migrate(engine: sa.Engine) -> None:
-    """Applies the revisions of the tables that the database has not seen."""
+    """Applies the revisions of the tables that the database has not seen.
+
+    Raises
+    ------
+    RequestError
+        A newer version of Treadle has made the tables.
+    """
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     with told(), writing(engine).begin() as connection:
+        if engine.dialect.name == "postgresql":  # SQLite has one writer at a time
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_KEY})
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise RequestError(
+                f"database: its tables are not of this version of Treadle, but of a newer one ({error}). Use that "
+                "version, or another database."
+            ) from error
 
 
 @contextlib.contextmanager
 def held_alone(engine: sa.Engine) -> Iterator[None]:
-    """Keeps other services off a PostgreSQL database; SQLite's is kept by the lock of the service's folder.
+    """Keeps services of other folders off a database.
 
     Raises
     ------
     RequestError
         Another service has the database.
     """
-    if engine.dialect.name != "postgresql":
-        yield
+    taken = RequestError("database: another service works with it. Stop that one, or name another database.")
+    if engine.dialect.name == "sqlite":
+        path = f"{engine.url.database}.lock"
+        try:
+            lock = open(path, "a", opener=private)  # noqa: SIM115  (as long as the block)
+        except OSError as error:
+            raise StorageError(f"The job store cannot be used: {error}.") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise taken from None
+            yield
         return
     with told(), engine.connect() as connection:
         if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
-            raise RequestError("database: another service works with it. Stop that one, or name another database.")
+            raise taken
         connection.commit()
         yield
 
@@ -108,5 +137,13 @@ def told() -> Iterator[None]:
         yield
     except IntegrityError:
         raise
+    except sa.exc.TimeoutError as error:
+        raise StorageError("The job store cannot be used: it is too busy; try again.") from error
     except DBAPIError as error:
-        raise StorageError(f"The job store cannot be used: {str(error.orig).strip()}.") from error
+        said = str(error.orig).strip().partition("\n")[0]  # what follows may be the statement
+        raise StorageError(f"The job store cannot be used: {said.rstrip('.')}.") from error
+
+
+def kept(text: str) -> str:
+    """A text as every database can keep it: what is no character, such as NUL or half of one, becomes a mark."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()

@@ -26,7 +26,7 @@ from treadle.jobs.service.folders import JobFolder, Order, Outcome
 from treadle.jobs.service.nursery import Nursery
 from treadle.jobs.service.settings import Settings
 from treadle.jobs.service.states import State
-from treadle.jobs.service.store import JobStore, Row, StateChanged
+from treadle.jobs.service.store import LONGEST_BACK_OFF, JobStore, Row, StateChanged
 
 STEP_SECONDS = 0.25
 START_SECONDS = 30.0
@@ -39,7 +39,6 @@ PUBLISH_SECONDS = 60.0
 """The same while it publishes, which is not to be cut in two."""
 LINGER_SECONDS = 10.0
 """That a driver may take to end after its last word."""
-LONGEST_BACK_OFF = 600.0
 
 log = logging.getLogger("treadle.service")
 

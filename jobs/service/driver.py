@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from treadle.cluster.private import private
-from treadle.cluster.profiles import Attached
 from treadle.errors import StorageError
 from treadle.jobs.service.faults import fault_of
 from treadle.jobs.service.folders import JobFolder, Order, Outcome
@@ -56,7 +55,9 @@ def _attempted(folder: JobFolder, attempt: int) -> Outcome:
 
 
 def _run(order: Order, listener: Callable[[dict[str, Any]], None]) -> None:
+    from treadle.cluster.launch import open_cluster
     from treadle.engine.store import Store
+    from treadle.engine.workers import Workers
     from treadle.jobs import runner
     from treadle.jobs.plan import make_plan
     from treadle.jobs.spec import load_spec
@@ -69,8 +70,9 @@ def _run(order: Order, listener: Callable[[dict[str, Any]], None]) -> None:
     spec = load_spec({**order.spec, "cluster": dict(order.cluster)})
     # Once more: what links lead to may be something else than when it was submitted.
     confine(spec, order.root, order.allowed, order.closed)
-    assert isinstance(spec.cluster, Attached)
-    runner.execute(make_plan(spec, order.root, order.fresh), fresh=order.fresh, listener=listener, run_id=order.job)
+    with open_cluster(spec.cluster) as client:
+        plan = make_plan(spec, order.root, order.fresh, Workers.of(client))
+        runner.execute(plan, fresh=order.fresh, listener=listener, run_id=order.job, client=client)
 
 
 def _listener(folder: JobFolder, attempt: int) -> Callable[[dict[str, Any]], None]:

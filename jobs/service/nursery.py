@@ -41,6 +41,11 @@ LIBRARIES = (
     "xgboost",
     "sklearn.linear_model",
     "sklearn.ensemble",
+    "sklearn.neural_network",
+    "distributed.protocol.arrow",
+    "tornado.platform.asyncio",
+    "treadle.jobs.explaining",
+    "treadle.jobs.service.driver",
 )
 TASKS = {
     "drive": "treadle.jobs.service.driver:drive",
@@ -62,8 +67,7 @@ def main(descriptor: int) -> None:
     wakes, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    for name in LIBRARIES:
-        importlib.import_module(name)
+    prepare()
     connection = socket.socket(fileno=descriptor)
     connection.send(json.dumps({"ready": True}).encode())
     while True:
@@ -81,6 +85,17 @@ def main(descriptor: int) -> None:
             for received in descriptors:
                 os.close(received)
             connection.send(json.dumps({"request": request["request"], "pid": pid}).encode())
+
+
+def prepare() -> None:
+    """Loads what drivers need, and has it remember what it finds out once in a process."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    from treadle.cluster.agreement import installed
+    from treadle.engine.warmup import set_up
+
+    installed()
+    set_up()
 
 
 def _reap(connection: socket.socket) -> None:

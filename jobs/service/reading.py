@@ -15,6 +15,8 @@ from treadle.jobs.service.paths import confine
 
 def plan(order: str) -> int:
     """Prints the plan of a spec as JSON: {"plan": ...}, or {"error": ..., "fault": ...}."""
+    from treadle.cluster.launch import open_cluster
+    from treadle.engine.workers import Workers
     from treadle.jobs.plan import make_plan
     from treadle.jobs.spec import load_spec
 
@@ -22,7 +24,9 @@ def plan(order: str) -> int:
     try:
         spec = load_spec({**found.spec, "cluster": dict(found.cluster)})
         confine(spec, found.root, found.allowed, found.closed)
-        said: Mapping[str, Any] = {"plan": make_plan(spec, found.root).describe()}
+        with open_cluster(spec.cluster) as client:
+            planned = make_plan(spec, found.root, workers=Workers.of(client))
+        said: Mapping[str, Any] = {"plan": planned.describe()}
     except TreadleError as error:
         fault, reason = fault_of(error)
         said = {"error": reason, "fault": fault}

@@ -5,56 +5,24 @@ Each time of a schedule is a submission with an id of its own, so that it become
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import time
-from datetime import UTC, datetime, tzinfo
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from croniter import CroniterError, croniter
 
 from treadle.errors import RequestError, TreadleError, did_you_mean, listed
-from treadle.jobs.service.database import plain, told, writing
+from treadle.jobs.service.cron import check_times, following, times
+from treadle.jobs.service.database import kept, told, writing
 from treadle.jobs.service.service import Service
 from treadle.jobs.service.tables import schedules
 from treadle.jobs.service.views import Schedule, ScheduleView, Submission
 
-MOST_CAUGHT_UP = 100
 LOOK_SECONDS = 5.0
 
 log = logging.getLogger("treadle.service")
-
-
-def check_times(schedule: Schedule) -> tzinfo:
-    """The time zone of a schedule; raises RequestError when it or the cron expression cannot be read."""
-    # Fields that croniter draws by chance (R, H) would be drawn anew at every look.
-    drawn = any(part[:1] in "RrHh" for field in schedule.cron.split() for part in field.split(","))
-    if drawn or not croniter.is_valid(schedule.cron) or len(schedule.cron.split()) != 5:
-        raise RequestError(
-            f"cron: '{schedule.cron}' cannot be read; it is minute, hour, day of the month, month and day of the "
-            "week, e.g. 0 6 * * mon-fri."
-        )
-    try:
-        zone = ZoneInfo(schedule.timezone)
-    except (KeyError, ValueError, OSError):
-        raise RequestError(f"timezone: '{schedule.timezone}' is not known; e.g. UTC or Europe/Zurich.") from None
-    try:
-        croniter(schedule.cron, datetime.now(zone)).get_next()
-    except (CroniterError, ValueError, OverflowError):
-        raise RequestError(f"cron: '{schedule.cron}' never comes; look at the day and the month.") from None
-    return zone
-
-
-def times(schedule: Schedule, after: float, until: float) -> list[float]:
-    """The times of a schedule in (after, until]: the newest `MOST_CAUGHT_UP` of them, in order."""
-    back = croniter(schedule.cron, datetime.fromtimestamp(until, UTC).astimezone(check_times(schedule)))
-    found: list[float] = []
-    moment = back.get_current() if croniter.match(schedule.cron, back.get_current(datetime)) else back.get_prev()
-    while moment > after and len(found) < MOST_CAUGHT_UP:
-        found.append(float(moment))
-        moment = back.get_prev()
-    return found[::-1]
 
 
 class Schedules:
@@ -83,7 +51,7 @@ class Schedules:
     def remove(self, name: str) -> None:
         """Jobs that it has submitted stay. Raises RequestError when there is none."""
         with told(), self._writer.begin() as connection:
-            if connection.execute(schedules.delete().where(schedules.c.name == plain(name))).rowcount == 0:
+            if connection.execute(schedules.delete().where(schedules.c.name == kept(name))).rowcount == 0:
                 names = connection.scalars(sa.select(schedules.c.name)).all()
                 raise NoSuchSchedule(
                     f"There is no schedule '{name}'. Schedules: [{listed(names)}].{did_you_mean(name, names)}"
@@ -99,7 +67,15 @@ class Schedules:
         """Submits what is due; how many jobs that were."""
         with told(), self._engine.connect() as connection:
             rows = connection.execute(sa.select(schedules)).mappings().all()
-        return sum(self._catch_up(row, now) for row in rows)
+        return sum(self._settled(row, now) for row in rows)
+
+    def _settled(self, row: sa.RowMapping, now: float) -> int:
+        """What goes wrong with one schedule keeps no other from its times, and is tried again."""
+        try:
+            return self._catch_up(row, now)
+        except Exception as error:
+            log.error("schedule %s: %s", row["name"], error, exc_info=not isinstance(error, TreadleError))
+            return 0
 
     def _catch_up(self, row: sa.RowMapping, now: float) -> int:
         schedule = Schedule.model_validate_json(row["document"])
@@ -111,7 +87,7 @@ class Schedules:
         for moment in wanted:
             submission = Submission(
                 spec=schedule.spec,
-                submission_id=f"{schedule.name[:100]}@{datetime.fromtimestamp(moment, UTC):%Y%m%dT%H%M%SZ}",
+                submission_id=f"{_short(schedule.name)}@{datetime.fromtimestamp(moment, UTC):%Y%m%dT%H%M%SZ}",
                 priority=schedule.priority,
                 timeout=schedule.timeout,
                 retries=schedule.retries,
@@ -132,7 +108,7 @@ class Schedules:
         while not self._service.closing.wait(LOOK_SECONDS):
             try:
                 self.step(time.time())
-            except Exception as error:  # the next look may do better
+            except Exception as error:  # a database that is away, say: the next step may do better
                 log.error("schedules: %s", error, exc_info=not isinstance(error, TreadleError))
 
 
@@ -140,14 +116,18 @@ class NoSuchSchedule(RequestError):
     """There is no schedule of this name."""
 
 
+def _short(name: str) -> str:
+    """Leaves room for a time in a submission id; other names stay others."""
+    return name if len(name) <= 100 else f"{name[:80]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+
+
 def _view(row: sa.RowMapping | dict[str, object]) -> ScheduleView:
     schedule = Schedule.model_validate_json(str(row["document"]))
     last = row["submitted"]
-    begin = datetime.fromtimestamp(time.time(), UTC).astimezone(check_times(schedule))
     return ScheduleView(
         **schedule.model_dump(),
         user=str(row["user"]),
         created=datetime.fromtimestamp(float(str(row["created"])), UTC),
         last=None if last is None else datetime.fromtimestamp(float(str(last)), UTC),
-        next=croniter(schedule.cron, begin).get_next(datetime),
+        next=following(schedule, time.time()),
     )

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from pathlib import Path
@@ -118,6 +120,7 @@ def serve(settings: Settings, home: Path) -> None:
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     log.setLevel(logging.INFO)
+    _check_certificate(settings)
     bound = _bound(settings)
     settings = settings.model_copy(update={"port": bound.getsockname()[1]})
     with contextlib.closing(bound), opened(settings, home) as service:
@@ -178,13 +181,27 @@ def _bound(settings: Settings) -> socket.socket:
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((settings.host, settings.port))
+        bound.listen()  # at once: two that have only bound the same port would both be let
     except OSError as error:
         bound.close()
-        raise RequestError(
-            f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}. Is a service running there "
-            "already? --port names another."
-        ) from error
+        taken = " Is a service running there already? --port names another." if error.errno == errno.EADDRINUSE else ""
+        where = settings.url.partition("//")[2]
+        raise RequestError(f"{where} cannot be listened on: {error.strerror}.{taken}") from error
     return bound
+
+
+def _check_certificate(settings: Settings) -> None:
+    """Raises RequestError when HTTPS cannot be served with it."""
+    if settings.certificate is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.certificate, settings.key, password=lambda: b"")  # none is asked for
+    except OSError as error:
+        raise RequestError(
+            f"certificate, key: {settings.certificate} and {settings.key} cannot be used: {error.strerror or error}. "
+            "They are PEM files, and belong together; `treadle certs DIR` makes some."
+        ) from error
 
 
 def down(home: Path) -> bool:

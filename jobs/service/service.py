@@ -89,15 +89,16 @@ class Service:
     def cancel(self, job: str, user: str) -> JobView:
         """Has a job stopped. Raises Conflict when it ended in another way, NoSuchJob."""
         reason = f"cancelled by {user}"
-        with contextlib.suppress(StateChanged):
-            self.store.move(job, State.QUEUED, State.CANCELLED, reason)
-        view = self.store.view(job)
-        if view.state is State.RUNNING:
-            self.store.ask_to_cancel(job, reason)
-        elif view.state is not State.CANCELLED:
-            raise Conflict(f"Job {job} has {view.state} already; there is nothing to cancel.")
-        self.bell.ring()
-        return view
+        while True:
+            with contextlib.suppress(StateChanged):
+                self.store.move(job, State.QUEUED, State.CANCELLED, reason)
+            view = self.store.view(job)
+            if view.state is State.CANCELLED or (view.state is State.RUNNING and self.store.ask_to_cancel(job, reason)):
+                self.bell.ring()
+                return view
+            if view.state.is_terminal:
+                raise Conflict(f"Job {job} has {view.state} already; there is nothing to cancel.")
+            # It changed in between: an attempt began, or ended and another is due.
 
     def retry(self, job: str, user: str, fresh: bool) -> JobView:
         """Queues a job again that did not succeed. Raises Conflict when it cannot be, NoSuchJob."""
@@ -166,7 +167,7 @@ def _alone(home: Path) -> Iterator[IO[str]]:
         private_folder(home)
         lock = open(home / LOCK, "a+", opener=private)  # noqa: SIM115  (as long as the block)
     except OSError as error:
-        raise StorageError(f"{home} cannot be used (TREADLE_HOME): {error}.") from error
+        raise _unusable(home, error) from error
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -179,6 +180,10 @@ def _alone(home: Path) -> Iterator[IO[str]]:
         yield lock
 
 
+def _unusable(home: Path, error: OSError) -> StorageError:
+    return StorageError(f"{home} cannot be used (TREADLE_HOME): {error.strerror}. --home names another folder.")
+
+
 def _describe(lock: IO[str], settings: Settings) -> None:
     """For `treadle down`, and for clients on this machine."""
     json.dump({"pid": os.getpid(), "url": settings.url}, lock)
@@ -186,7 +191,7 @@ def _describe(lock: IO[str], settings: Settings) -> None:
 
 
 def running(home: Path) -> dict[str, Any] | None:
-    """Process id and address of the service that has the folder, if one runs."""
+    """Process id and address of the service that has the folder, if one runs; StorageError when that is not to see."""
     try:
         with open(home / LOCK) as lock:
             try:
@@ -194,14 +199,19 @@ def running(home: Path) -> dict[str, Any] | None:
             except BlockingIOError:
                 return dict(json.loads(lock.read() or "{}"))
     except (FileNotFoundError, ValueError):
-        pass
+        return None
+    except OSError as error:
+        raise _unusable(home, error) from error
     return None
 
 
 @contextlib.contextmanager
 def access_to(settings: Settings, home: Path) -> Iterator[Access]:
     """The tokens of a service, whether it runs or not."""
-    private_folder(home)
+    try:
+        private_folder(home)
+    except OSError as error:
+        raise _unusable(home, error) from error
     engine = open_database(database_of(settings, home))
     try:
         migrate(engine)

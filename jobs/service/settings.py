@@ -1,4 +1,4 @@
-"""How a service is set up: TREADLE_HOME/service.yaml, and what the command line says instead."""
+"""How a service is set up: TREADLE_HOME/service.yaml, and what the environment and the command line say instead."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from pydantic_core import PydanticCustomError
 
 from treadle.cluster.profiles import AnyProfile, Attached, Local, is_loopback
 from treadle.jobs import loading
+from treadle.jobs.documents import read
 
 PORT = 8844
 FILE = "service.yaml"
+DATABASE = "TREADLE_DATABASE"
+"""Of the environment: an address with a password is not for command lines, which every user of a machine can read."""
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -34,7 +37,7 @@ class Settings(BaseModel):
     tokens: bool = False
     """Whether loopback needs tokens, too."""
     database: str | None = None
-    """sqlite:///... or postgresql://...; a file in TREADLE_HOME when absent."""
+    """sqlite:///... or postgresql://...; a file in TREADLE_HOME when absent. TREADLE_DATABASE says it instead."""
     root: str = "artifacts"
     """Artifacts root of jobs whose spec has none: a folder or an fsspec URL."""
     allow_roots: tuple[str, ...] = ()
@@ -54,7 +57,7 @@ class Settings(BaseModel):
     """Seconds without a sign of life after which a driver is killed."""
     max_body: Annotated[int, Field(ge=1024)] = 4 * 2**20
     """Bytes of a request."""
-    requests_a_minute: Count = 6000
+    requests_a_minute: Count = 30_000
     """Of one client address; more are refused for a while."""
 
     @model_validator(mode="after")
@@ -107,13 +110,16 @@ def home(given: str | os.PathLike[str] | None = None) -> Path:
 def load_settings(folder: Path, given: Mapping[str, Any]) -> Settings:
     """The settings of TREADLE_HOME/service.yaml, where it is there, with those that are given instead.
 
+    The database of the environment goes before the file's, and after one that is given.
+
     Raises
     ------
     RequestError
         The file, or what was given, has mistakes: all of them are named at once.
     """
+    if database := os.environ.get(DATABASE):
+        given = {"database": database, **given}
     path = folder / FILE
-    document: dict[str, Any] = {}
-    if path.exists():
-        document = loading.load(path, Settings).model_dump(mode="json", exclude_unset=True)
-    return loading.load({**document, **given}, Settings)
+    if os.path.exists(path) and read(path).data is not None:
+        return loading.load(path, Settings, instead=given)
+    return loading.load(given, Settings)

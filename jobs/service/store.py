@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,12 +20,14 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from treadle.errors import RequestError, TreadleError
-from treadle.jobs.service.database import plain, told, writing
+from treadle.jobs.service.database import kept, told, writing
 from treadle.jobs.service.states import MOVES, State
 from treadle.jobs.service.tables import dependencies, jobs, transitions
 from treadle.jobs.service.views import JobDetails, JobPage, JobView, Submission, Transition
 
 Row = sa.RowMapping
+LONGEST_BACK_OFF = 600.0
+"""Seconds between two attempts at most."""
 
 
 class NoSuchJob(RequestError):
@@ -108,8 +111,7 @@ class JobStore:
         if needed:
             connection.execute(dependencies.insert(), [{"job": number, "needs": row.number} for row in needed])
         self._note(connection, number, None, State.QUEUED, "submitted", now)
-        row = connection.execute(sa.select(jobs).where(jobs.c.number == number)).mappings().one()
-        return _view(row, tuple(after))
+        return self._viewed(connection, [self._row(connection, values["id"])])[0]
 
     def _known(self, user: str, submission_id: str | None, digest: str) -> JobView | None:
         if submission_id is None:
@@ -164,11 +166,11 @@ class JobStore:
         if states:
             query = query.where(jobs.c.state.in_(states))
         if name is not None:
-            query = query.where(jobs.c.name == plain(name))
+            query = query.where(jobs.c.name == kept(name))
         if user is not None:
-            query = query.where(jobs.c.user == plain(user))
+            query = query.where(jobs.c.user == kept(user))
         if cursor is not None:
-            if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+            if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 10):
                 raise RequestError("cursor: it is not one that a page gave as `next`.")
             query = query.where(jobs.c.number < int(cursor))
         with told(), self.engine.connect() as connection:
@@ -207,17 +209,19 @@ class JobStore:
             dependencies.c.needs == needs.c.number,
             needs.c.state != State.SUCCEEDED,
         )
+        # Nothing is put off for longer than that: the clock was set back meanwhile.
+        too_far = jobs.c.not_before > now + LONGEST_BACK_OFF
         query = (
             sa.select(jobs)
             .where(jobs.c.state == State.QUEUED, ~waits)
-            .where(sa.or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now))
+            .where(sa.or_(jobs.c.not_before.is_(None), jobs.c.not_before <= now, too_far))
             .order_by(jobs.c.priority.desc(), jobs.c.number)
         )
         with told(), self.engine.connect() as connection:
             if per_user is None:
                 return list(connection.execute(query.limit(limit)).mappings().all())
-            counts = sa.select(jobs.c.user, sa.func.count()).where(jobs.c.state == State.RUNNING).group_by(jobs.c.user)
-            running: dict[str, int] = {row[0]: row[1] for row in connection.execute(counts)}
+            now_running = sa.select(jobs.c.user).where(jobs.c.state == State.RUNNING)
+            running = Counter(connection.scalars(now_running))
             found: list[Row] = []
             while len(found) < limit:
                 full = [user for user, count in running.items() if count >= per_user]
@@ -226,7 +230,7 @@ class JobStore:
                 if row is None:
                     break
                 found.append(row)
-                running[row["user"]] = running.get(row["user"], 0) + 1
+                running[row["user"]] += 1
             return found
 
     def doomed(self) -> list[tuple[Row, str, State]]:
@@ -255,7 +259,7 @@ class JobStore:
         """
         if after not in MOVES[before]:
             raise ValueError(f"a job cannot get from {before} to {after}")
-        now, reason = time.time(), plain(reason)
+        now, reason = time.time(), kept(reason)
         if after.is_terminal:
             changes |= {"finished": now, "cancel": None, "not_before": None}
         with told(), self._writer.begin() as connection:
@@ -269,12 +273,13 @@ class JobStore:
                 raise StateChanged(f"job {job} is no more {before}")
             self._note(connection, number, before, after, reason, now)
 
-    def ask_to_cancel(self, job: str, reason: str) -> None:
-        """Has a running job stopped, at the dispatcher's next step."""
+    def ask_to_cancel(self, job: str, reason: str) -> bool:
+        """Has a running job stopped, at the dispatcher's next step; False when it does not run."""
         with told(), self._writer.begin() as connection:
-            connection.execute(
-                jobs.update().where(jobs.c.id == job, jobs.c.state == State.RUNNING).values(cancel=plain(reason))
+            asked = connection.execute(
+                jobs.update().where(jobs.c.id == job, jobs.c.state == State.RUNNING).values(cancel=kept(reason))
             )
+        return asked.rowcount == 1
 
     @staticmethod
     def _note(
@@ -284,7 +289,7 @@ class JobStore:
 
     @staticmethod
     def _row(connection: sa.Connection, job: str) -> Row:
-        found = connection.execute(sa.select(jobs).where(jobs.c.id == job)).mappings().one_or_none()
+        found = connection.execute(sa.select(jobs).where(jobs.c.id == kept(job))).mappings().one_or_none()
         if found is None:
             raise NoSuchJob(f"There is no job '{job}'. `treadle list` shows those that there are.")
         return found

@@ -156,6 +156,39 @@ def test_a_leaderboard_is_measured_beside_scikit_learns_loop(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_a_service_is_measured_and_every_job_ends_as_it_should(tmp_path: Path) -> None:
+    out = tmp_path / "service.json"
+    sizes = ["--table", "5", "--submissions", "4", "--burst", "3", "--many", "10", "--workers", "1"]
+    said = treadle_says("bench", "service", *sizes, "--out", out).stdout
+    found = json.loads(out.read_text())
+    ours = found["treadle"]
+    assert found["ray"] is None
+    assert ours["submissions"]["jobs_in_the_table"] == 5
+    for connection in ("kept_connection_ms", "new_connection_ms"):
+        timed = ours["submissions"][connection]
+        assert timed["count"] == 4
+        assert 0 < timed["median"] <= timed["p95"]
+    assert ours["burst"]["succeeded"] == 3
+    assert 0 < ours["burst"]["submitted_seconds"] < ours["burst"]["wall_seconds"]
+    mixed = ours["mixed"]
+    assert mixed["states"] == {"succeeded": 8, "failed": 1, "cancelled": 1}
+    assert (mixed["right"], mixed["acknowledged"], mixed["runs_of_those_that_succeeded"]) == (10, 10, 8)
+    assert mixed["lost"] == mixed["unknown"] == mixed["attempted_twice"] == 0
+    killed = ours["killed"]
+    assert killed["remembered"] == killed["acknowledged"] == 4
+    assert killed["ended"] == {"succeeded": 4}
+    for held in (ours["idle"]["service"], ours["after_jobs"]["service"], ours["after_jobs"]["nursery"]):
+        assert 0 < held["uss"] <= held["pss"] <= held["rss"]
+    assert "nursery" not in ours["idle"]
+    assert "4 of 4 remembered" in said
+
+
+def test_an_interpreter_of_a_peer_that_is_not_there_is_told(tmp_path: Path) -> None:
+    said = treadle_says("bench", "service", "--peer-python", tmp_path / "python", status=2).stderr
+    assert f"--peer-python: there is no {tmp_path / 'python'}" in said
+
+
+@pytest.mark.slow
 def test_fraud_runs_the_job_and_its_peer(tmp_path: Path) -> None:
     out = tmp_path / "fraud.json"
     said = treadle_says("bench", "fraud", "--rows", "2e4", "--repeats", "1", "--out", out).stdout

@@ -42,13 +42,26 @@ COMMANDS = (
     "warmup",
     "make-data",
     "bench",
+    "submit",
+    "status",
+    "list",
+    "logs",
+    "wait",
+    "cancel",
+    "retry",
+    "result",
+    "schedule",
     "up",
     "down",
     "tokens",
     "certs",
 )
-GROUPS = ("bench", "tokens")
-IN_GROUPS = ("bench treeshap", "bench predict", "bench fraud", "tokens add", "tokens list", "tokens remove")
+GROUPS = ("bench", "schedule", "tokens")
+IN_GROUPS = (
+    *("bench treeshap", "bench predict", "bench fraud"),
+    *("schedule put", "schedule list", "schedule remove"),
+    *("tokens add", "tokens list", "tokens remove"),
+)
 HEAVY = ("pandas", "numpy", "pyarrow", "dask", "distributed", "xgboost", "sklearn", "numba", "deltalake", "pydantic")
 
 

@@ -6,6 +6,7 @@ import importlib.metadata
 
 from fastapi import FastAPI
 
+from treadle.jobs.service import page
 from treadle.jobs.service.http import jobs, operations, problems, results, streams
 from treadle.jobs.service.http.guards import Guards
 from treadle.jobs.service.service import Service
@@ -24,6 +25,7 @@ def app_of(service: Service) -> FastAPI:
     app.state.service = service
     for module in (jobs, streams, results, operations):
         app.include_router(module.router)
+    app.include_router(page.router())
     problems.install(app)
     app.add_middleware(Guards, settings=service.settings)
     _name_problems(app)
