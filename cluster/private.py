@@ -12,7 +12,7 @@ def private(path: str | os.PathLike[str], flags: int) -> int:
 
 
 def private_folder(path: Path) -> None:
-    """Makes a folder where there is none, with those above it."""
+    """Makes a folder where there is none, with those above it; raises OSError where a file is in the way."""
     for folder in (*reversed(path.parents), path):
-        if not folder.exists():
+        if not folder.is_dir():
             folder.mkdir(exist_ok=True, mode=0o700)
