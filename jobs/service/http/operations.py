@@ -46,6 +46,8 @@ def health(service: Here, response: Response) -> Health:
     cluster, counts = _cluster(service, {}), service.store.counts()
     if cluster.state != "up":
         response.status_code = 503
+    if service.settings.needs_tokens:  # why it is so names folders and addresses, which are not for everybody
+        cluster = cluster.model_copy(update={"reason": "GET /v1/cluster tells why"})
     return Health(
         status="ready" if cluster.state == "up" else "starting",
         version=importlib.metadata.version("treadle"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -261,8 +262,9 @@ def test_exactly_what_really_lies_below_a_root_is_accepted(
     inside = os.path.realpath(tree / "in")
     for folder in folders:
         made = os.path.normpath(tree / "in" / folder)
-        if made.startswith(str(tree)) and not os.path.lexists(made):
-            os.makedirs(made, exist_ok=True)
+        if made.startswith(str(tree)):
+            with contextlib.suppress(FileExistsError, NotADirectoryError):
+                os.makedirs(made)
     for where, target, absolute in links:
         made = os.path.normpath(tree / "in" / where)
         if made.startswith(f"{tree}/") and not os.path.lexists(made) and os.path.isdir(os.path.dirname(made)):
@@ -322,7 +324,7 @@ def test_a_real_service_reads_nothing_outside(service: Served, tmp_path: Path) -
     assert "data.path" in refused.json()["detail"]
     audit = service.http.get("/v1/audit").json()["entries"]
     assert (audit[0]["action"], audit[0]["user"], audit[0]["subject"]) == ("refused", "local", "/v1/jobs")
-    assert str(secret) in audit[0]["outcome"]
+    assert audit[0]["outcome"].startswith("data.path: ")
 
     table = foreign_table(service.folder, "../out")
     spec = small_spec("foreign", data={"path": str(table), "target": "target"})
