@@ -8,11 +8,14 @@ there at all; of the seconds until jobs have ended, Ray's are those of starting 
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from treadle.benchmarks import service_load as load
 from treadle.benchmarks.machine import described
@@ -116,7 +119,19 @@ def _ray(peer: Path, submissions: int, burst: int, say: Say) -> dict[str, Any]:
     # Not in a longer folder: Ray's sockets lie in it, whose paths may have 107 bytes.
     with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as scratch:
         command = ["-I", str(script), scratch, str(max(min(submissions // 20, 10), 2)), str(burst)]
-        return measured(command, PEER_SECONDS, python=str(peer.absolute()), folder=Path(scratch))
+        try:
+            return measured(command, PEER_SECONDS, python=str(peer.absolute()), folder=Path(scratch))
+        except BaseException:
+            _end_all(scratch)
+            raise
+
+
+def _end_all(folder: str) -> None:
+    """Kills the peer and its head, which name their folder: they would go on."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word.startswith(folder) or f"={folder}/" in word for word in process.info["cmdline"] or ()):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def show(result: dict[str, Any], say: Say) -> None:
