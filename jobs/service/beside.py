@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,7 +75,8 @@ class Beside:
 
     def _look(self) -> dict[str, Any] | None:
         if self._own is None:
-            return self._profile.model_dump(mode="json") if _answers(self._profile.address) else None  # type: ignore[attr-defined]
+            assert isinstance(self._profile, Attached)
+            return self._profile.model_dump(mode="json") if _answers(self._profile) else None
         found = self._own.found()
         if found is not None:
             return {"profile": "address", "address": found.address}
@@ -85,11 +87,18 @@ class Beside:
         return None
 
 
-def _answers(address: str) -> bool:
-    parts = urlsplit(address)
+def _answers(profile: Attached) -> bool:
+    """Whether somebody listens; with TLS, somebody whose certificate is of the profile's authority."""
+    parts = urlsplit(profile.address)
     with (
         contextlib.suppress(OSError, ValueError),
-        socket.create_connection((parts.hostname or "", parts.port or 8786), CONNECT_SECONDS),
+        socket.create_connection((parts.hostname or "", parts.port or 8786), CONNECT_SECONDS) as connection,
     ):
-        return True
+        if profile.tls is None:
+            return True
+        context = ssl.create_default_context(cafile=profile.tls.ca)
+        context.check_hostname = False  # nor does Dask: certificates are of one authority, not of one host
+        context.load_cert_chain(profile.tls.cert, profile.tls.key)
+        with context.wrap_socket(connection):
+            return True
     return False

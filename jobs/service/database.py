@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -14,6 +15,8 @@ from treadle.cluster.private import private
 from treadle.errors import RequestError, StorageError
 
 BUSY_SECONDS = 30
+CHECK_SECONDS = 5.0
+"""Between looks whether the lock is still held."""
 LOCK_KEY = 0x7472656164
 """Of PostgreSQL's advisory lock that the one service of a database holds: 'tread'."""
 MIGRATION_KEY = LOCK_KEY + 1
@@ -100,34 +103,81 @@ def migrate(engine: sa.Engine) -> None:
             ) from error
 
 
+TAKEN = "database: another service works with it. Stop that one, or name another database."
+
+
 @contextlib.contextmanager
-def held_alone(engine: sa.Engine) -> Iterator[None]:
-    """Keeps services of other folders off a database.
+def held_alone(engine: sa.Engine) -> Iterator[Callable[[], None]]:
+    """Keeps services of other folders off a database; gives a function that makes sure that it still does.
+
+    PostgreSQL lets go of the lock when it loses the connection, so that it has to be taken again. The function raises
+    RequestError when another service was faster, and StorageError while the database cannot be reached.
 
     Raises
     ------
     RequestError
         Another service has the database.
     """
-    taken = RequestError("database: another service works with it. Stop that one, or name another database.")
     if engine.dialect.name == "sqlite":
-        path = f"{engine.url.database}.lock"
-        try:
-            lock = open(path, "a", opener=private)  # noqa: SIM115  (as long as the block)
-        except OSError as error:
-            raise StorageError(f"The job store cannot be used: {error}.") from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise taken from None
-            yield
+        with _locked(f"{engine.url.database}.lock"):
+            yield lambda: None
         return
-    with told(), engine.connect() as connection:
-        if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
-            raise taken
-        connection.commit()
+    hold = _Hold(engine)
+    try:
+        hold.take()
+        yield hold.check
+    finally:
+        hold.close()
+
+
+@contextlib.contextmanager
+def _locked(path: str) -> Iterator[None]:
+    try:
+        lock = open(path, "a", opener=private)  # noqa: SIM115  (as long as the block)
+    except OSError as error:
+        raise StorageError(f"The job store cannot be used: {error}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RequestError(TAKEN) from None
         yield
+
+
+class _Hold:
+    """PostgreSQL's advisory lock, in a session of its own."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self._engine = engine
+        self._connection: sa.Connection | None = None
+        self._checked = 0.0
+
+    def take(self) -> None:
+        with told():
+            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            if not self._connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
+                self.close()
+                raise RequestError(TAKEN)
+        self._checked = time.monotonic()
+
+    def check(self) -> None:
+        if self._connection is not None and time.monotonic() - self._checked < CHECK_SECONDS:
+            return
+        try:
+            if self._connection is not None:
+                self._connection.scalar(sa.text("SELECT 1"))
+                self._checked = time.monotonic()
+                return
+        except DBAPIError:
+            self.close()
+        self.take()
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(DBAPIError):
+                connection.invalidate()  # not back into the pool, where the lock would live on
+                connection.close()
 
 
 @contextlib.contextmanager

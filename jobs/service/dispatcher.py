@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,18 @@ class Dispatcher:
         self.nursery = Nursery(nursery_log, self._ended)
         self._attempts: dict[str, Attempt] = {}
         self._pids: dict[int, Attempt] = {}
+        self._early: dict[int, int] = {}
+        self._pids_lock = threading.Lock()
         self._done = False
         self._draining = False
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
 
-    def start(self) -> None:
-        """Finds the attempts that an earlier service began, and begins to make steps."""
+    def start(self, make_sure: Callable[[], None]) -> None:
+        """Finds the attempts that an earlier service began, and begins to make steps.
+
+        Before each of them `make_sure` raises an exception when another service may have the database.
+        """
+        self._make_sure = make_sure
         for row in self._store.rows(State.RUNNING):
             attempt = Attempt(row["id"], row["attempt"], self.folder(row["id"]))
             # The nursery that started it died with its service: what has not locked its folder soon never will.
@@ -111,14 +117,19 @@ class Dispatcher:
         return JobFolder(self._jobs / job)
 
     def _ended(self, pid: int, status: int) -> None:
-        if (attempt := self._pids.pop(pid, None)) is not None:
-            attempt.status = status
-            self._bell.ring()
+        with self._pids_lock:
+            attempt = self._pids.pop(pid, None)
+            if attempt is None:  # it ended before `start` has told its number
+                self._early[pid] = status
+                return
+        attempt.status = status
+        self._bell.ring()
 
     def _run(self) -> None:
         seen = self._bell.count
         while not self._done:
             try:
+                self._make_sure()
                 changed = self.step()
             except Exception as error:  # a full disk, a database that is away: the next step may do better
                 log.error("a step failed, and is made again: %s", error, exc_info=not isinstance(error, TreadleError))
@@ -167,7 +178,11 @@ class Dispatcher:
             attempt.killed = str(error)
             attempt.status = -1
             return True
-        self._pids[pid] = attempt
+        with self._pids_lock:
+            attempt.status = self._early.pop(pid, None)
+            self._early.clear()  # those were of other copies
+            if attempt.status is None:
+                self._pids[pid] = attempt
         return True
 
     def _look_at(self, attempt: Attempt) -> bool:
@@ -227,6 +242,8 @@ class Dispatcher:
         after, reason, changes = self._verdict(row, attempt, outcome)
         moved = self._move(attempt.job, State.RUNNING, after, reason, **changes)
         del self._attempts[attempt.job]
+        if after is State.QUEUED and (asked := self._store.row(attempt.job)["cancel"]) is not None:
+            self._move(attempt.job, State.QUEUED, State.CANCELLED, asked)  # somebody asked in this moment
         if after is not State.SUCCEEDED:
             self._free_workers()
         return moved

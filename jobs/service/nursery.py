@@ -48,13 +48,15 @@ LIBRARIES = (
     "treadle.jobs.service.driver",
 )
 TASKS = {
-    "drive": "treadle.jobs.service.driver:drive",
+    "drive": "treadle.jobs.service.driver:drive",  # the service limits its time
     "free": "treadle.jobs.service.upkeep:free",
     "look": "treadle.jobs.service.upkeep:look",
     "plan": "treadle.jobs.service.reading:plan",
     "rows": "treadle.jobs.service.reading:rows",
 }
 """What a copy may be asked to do: functions of texts and numbers, which return an exit status."""
+SECONDS = {"free": 60, "look": 30, "plan": 120, "rows": 3600}
+"""After which a copy that answers a request is ended by the system: it may hang on a file that never answers."""
 MESSAGE = 2**16
 START_SECONDS = 120.0
 MORE_LIKELY_KILLED = "300"
@@ -125,6 +127,7 @@ def _live(request: Mapping[str, Any], descriptors: Sequence[int], ours: Sequence
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.alarm(SECONDS.get(request["task"], 0))
         with contextlib.suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(MORE_LIKELY_KILLED)
         log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -144,7 +144,7 @@ def opened(settings: Settings, home: Path) -> Iterator[Service]:
     with _alone(home) as lock:
         service = Service(settings, home)
         try:
-            with held_alone(service.engine):
+            with held_alone(service.engine) as make_sure:
                 migrate(service.engine)
                 if settings.needs_tokens and not service.access.tokens():
                     raise RequestError(
@@ -152,7 +152,7 @@ def opened(settings: Settings, home: Path) -> Iterator[Service]:
                         "`treadle tokens add NAME --scope admin` makes one."
                     )
                 _describe(lock, settings)
-                service.dispatcher.start()
+                service.dispatcher.start(make_sure)
                 try:
                     yield service
                 finally:

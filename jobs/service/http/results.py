@@ -24,6 +24,8 @@ router = APIRouter(prefix="/v1", tags=["results"], responses=RESPONSES)
 
 ARROW = "application/vnd.apache.arrow.stream"
 CHUNK = 2**18
+END = b"\xff\xff\xff\xff\0\0\0\0"
+"""How an Arrow stream that is whole ends."""
 Column = Annotated[str, Field(max_length=1000)]
 
 
@@ -31,6 +33,10 @@ class Artifacts(Document):
     """Everything that a run left."""
 
     artifacts: tuple[Artifact, ...]
+
+
+class NoManifest(Refused):
+    """The job's run has none yet."""
 
 
 @router.get("/jobs/{job}/manifest")
@@ -44,14 +50,19 @@ def _manifest(service: Service, job: str) -> tuple[Store, dict[str, Any]]:
     store = Store(view.root)
     path = f"runs/{job}/manifest.json"
     if not store.fs.exists(store.path(path)):
-        raise Refused(404, f"Job {job} is {view.state}, and has no manifest; its first attempt that ends writes one.")
+        raise NoManifest(
+            404, f"Job {job} is {view.state}, and has no manifest; its first attempt that ends writes one."
+        )
     return store, store.read_json(path)
 
 
 @router.get("/jobs/{job}/artifacts")
 def artifacts(job: JobId, service: Here, _caller: Reader) -> Artifacts:
-    """Files, tables and the model of the job's run."""
-    store, found = _manifest(service, job)
+    """Files, tables and the model of the job's run; none before its first attempt has ended."""
+    try:
+        store, found = _manifest(service, job)
+    except NoManifest:
+        return Artifacts(artifacts=())
     folder = store.path(f"runs/{job}")
     files = store.fs.find(folder, detail=True)
     made = [
@@ -143,6 +154,11 @@ def _started(
 
 
 async def _sent(output: IO[bytes]) -> AsyncIterator[bytes]:
+    last = b""
     with output:
         while text := await run_in_threadpool(output.read1, CHUNK):  # type: ignore[attr-defined]
+            last = (last + text)[-len(END) :]
             yield text
+    if last != END:
+        # The answer is cut off, so that nobody takes it for the whole table.
+        raise TreadleError("The reader of a table died; the log of the nursery may say why.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +19,7 @@ from treadle.jobs.service.http.callers import Here, Reader
 from treadle.jobs.service.http.jobs import JobId
 from treadle.jobs.service.http.problems import RESPONSES
 from treadle.jobs.service.service import Service
+from treadle.jobs.service.views import Transition
 
 router = APIRouter(prefix="/v1", tags=["streams"], responses=RESPONSES)
 
@@ -26,6 +29,7 @@ KEEP_ALIVE_LOOKS = 60
 """Looks without news after which a comment is sent, so that nobody in between gives up the connection."""
 CHUNK = 2**18
 OFFSET = "X-Log-Offset"
+SIZE = "X-Log-Size"
 
 
 @router.get("/jobs/{job}/logs", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
@@ -42,7 +46,8 @@ async def logs(
     if follow:
         return StreamingResponse(_followed(service, job, path, offset), media_type="text/plain; charset=utf-8")
     text = await run_in_threadpool(_part, path, offset, service.settings.max_body)
-    headers = {OFFSET: str(offset + len(text))}
+    size = path.stat().st_size if path.exists() else 0
+    headers = {OFFSET: str(offset + len(text)), SIZE: str(size)}
     return Response(text, media_type="text/plain; charset=utf-8", headers=headers)
 
 
@@ -99,6 +104,9 @@ async def _told(service: Service, job: str, offset: int, steps: int, follow: boo
             if not whole:
                 break
             for line in whole.splitlines():
+                for step in _before(line, details.transitions[steps:]):
+                    steps += 1
+                    yield _event("state", step.model_dump_json(), f"{offset}-{steps}")
                 offset += len(line) + 1
                 news = True
                 yield _event("stage", line.decode(errors="replace"), f"{offset}-{steps}")
@@ -116,6 +124,15 @@ async def _told(service: Service, job: str, offset: int, steps: int, follow: boo
             silent = 0
             yield b": still here\n\n"
         await service.bell.heard(seen, LOOK_SECONDS)
+
+
+def _before(line: bytes, steps: Sequence[Transition]) -> Iterator[Transition]:
+    """The steps of a job's life that come before a line of its events."""
+    try:
+        moment = datetime.fromisoformat(json.loads(line)["time"])
+    except (ValueError, KeyError, TypeError):
+        return  # a line that a full disk cut
+    yield from itertools.takewhile(lambda step: step.time <= moment, steps)
 
 
 def _event(kind: str, data: str, position: str) -> bytes:

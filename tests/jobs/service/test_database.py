@@ -19,7 +19,7 @@ from tests.jobs.service.postgres import Postgres
 from tests.jobs.service.served import free_port
 from tests.jobs.service.stores import submitted
 from treadle.errors import RequestError, StorageError
-from treadle.jobs.service import tables
+from treadle.jobs.service import database, tables
 from treadle.jobs.service.database import held_alone, migrate, open_database
 from treadle.jobs.service.states import State
 from treadle.jobs.service.store import JobStore
@@ -106,6 +106,33 @@ def test_one_service_has_a_database(address: str) -> None:
         first.dispose()
         with held_alone(second):
             pass
+
+
+def test_a_lock_that_the_server_has_let_go_of_is_taken_again_or_told(
+    postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when PostgreSQL was started again, or a network was cut."""
+    monkeypatch.setattr(database, "CHECK_SECONDS", 0.0)
+    address = postgres_server.new_database()
+
+    def cut(by: sa.Engine) -> None:
+        held = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+        with by.begin() as connection:
+            for (pid,) in connection.exec_driver_sql(held).all():
+                connection.execute(sa.text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+
+    with opened(address) as first, opened(address) as second, held_alone(first) as make_sure:
+        make_sure()
+        cut(second)
+        make_sure()  # taken again
+        with pytest.raises(RequestError, match="another service works with it"), held_alone(second):
+            pass
+        cut(second)
+        with held_alone(second):
+            for _ in range(2):
+                with pytest.raises(RequestError, match="another service works with it"):
+                    make_sure()
+        make_sure()
 
 
 def test_services_of_different_databases_do_not_mind_each_other(postgres_server: Postgres) -> None:
