@@ -17,7 +17,7 @@ from treadle.engine.comparison import with_row
 from treadle.engine.context import Context
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
-from treadle.engine.models.catalogue import CATALOGUE
+from treadle.engine.models.catalogue import entry_of
 from treadle.engine.models.combination import Combination
 from treadle.engine.sections.ensemble import ENSEMBLE, Ensemble
 from treadle.engine.store import Store
@@ -71,7 +71,7 @@ def chosen_of(comparison: Comparison, rule: SplitRule, ensemble: Ensemble) -> tu
     """The models that an ensemble may be made of, the best first; what is to be said of others that were named."""
     configs = {config.title: config for config in comparison.configs}
     titles = [row["model"] for row in comparison.rows if row["error"] is None]
-    able = [title for title in titles if rule.task == "regression" or CATALOGUE[configs[title].name].probabilities]
+    able = [title for title in titles if rule.task == "regression" or entry_of(configs[title]).probabilities]
     if ensemble.models is None:
         return [configs[title] for title in able], []
     reasons = []

@@ -16,7 +16,7 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Model
 from treadle.engine.models.boosted import native_params, quiet, task_threads, train_booster
 from treadle.engine.models.booster import model_of_booster
-from treadle.engine.models.catalogue import CATALOGUE, Entry
+from treadle.engine.models.catalogue import Entry, entry_of
 from treadle.engine.models.fitted import fitted_model
 from treadle.engine.models.heard import heard
 from treadle.engine.passes import OverRows, Rows
@@ -68,7 +68,7 @@ def fit_estimator(
     DataError
         The training rows lack a class, or have the weight 0.
     """
-    entry, task = CATALOGUE[config.name], rule.task
+    entry, task = entry_of(config), rule.task
     # Coefficients are solved for in the data's type, and float32 stops short of convergence.
     kind = np.float64 if entry.family in ("linear", "network") else np.float32
     matrix = np.concatenate([part[0] for part in parts]).astype(kind, copy=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from treadle.engine.encoders import FeatureOperation
@@ -27,6 +27,7 @@ MAX_FOLDS = 100
 Preset = Literal["all", "fast"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,79}$"
 Name = Annotated[str, Field(pattern=NAME)]
+IMPORT_PATH = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 
 
 class BadRows(Section):
@@ -204,11 +205,14 @@ class EarlyStopping(Section):
 
 
 class Model(Section):
-    """One model to train, by its catalogue name."""
+    """One model to train, by its catalogue name, or an estimator of the user's own."""
 
+    estimator: Annotated[str, Field(pattern=IMPORT_PATH)] | None = None
+    """`package.module:Class` with scikit-learn's interface, whose module TREADLE_ALLOW_CODE allows."""
     name: str
+    """Of the catalogue; with `estimator` any other."""
     label: Name | None = None
-    """How the leaderboard calls it; the catalogue name when absent."""
+    """How the leaderboard calls it; its name when absent."""
     params: dict[str, JsonValue] = Field(default_factory=dict)
     early_stopping: EarlyStopping | None = None
     """Of xgboost: the model keeps the rounds with the least loss, and n_estimators is how many there are at most."""
@@ -217,8 +221,17 @@ class Model(Section):
 
     @field_validator("name")
     @classmethod
-    def _is_in_catalogue(cls, value: str) -> str:
-        if value not in MODEL_NAMES:
+    def _is_in_catalogue(cls, value: str, info: ValidationInfo) -> str:
+        """Or is not, when it is that of an estimator of the user's own."""
+        if info.data.get("estimator") is not None:
+            if value in MODEL_NAMES or not re.fullmatch(NAME, value):
+                raise PydanticCustomError(
+                    "model_name",
+                    "'{value}' cannot be the name of an estimator of your own: give it one that the catalogue has not, "
+                    "of letters, digits, _ and -",
+                    {"value": value},
+                )
+        elif value not in MODEL_NAMES:
             raise PydanticCustomError(
                 "model_name",
                 "'{value}' is not in the catalogue of models. Allowed: [{allowed}].{hint}",

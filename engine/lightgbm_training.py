@@ -30,7 +30,7 @@ from treadle.engine.lightgbm_network import connected
 from treadle.engine.mesh import Meeting, Mesh, listen, meet
 from treadle.engine.models.base import Model, Task
 from treadle.engine.models.boosted import LINKS
-from treadle.engine.models.catalogue import CATALOGUE
+from treadle.engine.models.catalogue import entry_of
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.recovery import RESULT_SECONDS, persistently, wait_together
 from treadle.engine.shards import Shard, Shards
@@ -183,7 +183,7 @@ def train_together(
     """As `train_shard`, over connections that are there."""
     import lightgbm
 
-    estimator = make_estimator(CATALOGUE[config.name], config, rule, seed)
+    estimator = make_estimator(entry_of(config), config, rule, seed)
     params = native_params(estimator.get_params(), rule, mesh.size)
     matrix, target = shard.train[:2]
     counted = count_rows(mesh, shard.train, rule, config.params.get("class_weight"))

@@ -67,7 +67,7 @@ from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Compare, Job
 from treadle.engine.meter import Meter
-from treadle.engine.models.catalogue import CATALOGUE, check_models
+from treadle.engine.models.catalogue import CATALOGUE, check_models, entry_of
 from treadle.engine.models.decision import check_decision
 from treadle.engine.models.spaces import check_tuning
 from treadle.engine.program import Program
@@ -291,7 +291,7 @@ def _add_model_stages(chain: Chain, job: Job, earlier: Mapping[str, str]) -> Non
                 f"train:{model.title}",
                 Trained,
                 ("features", "split"),
-                [model.model_dump(mode="json"), job.seed, CATALOGUE[model.name].version(), *decision, *before],
+                [model.model_dump(mode="json"), job.seed, entry_of(model).version(), *decision, *before],
                 train.REVISION,
                 lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
             )

@@ -21,7 +21,7 @@ from treadle.engine.fitting import fit_estimator, fit_together
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.lightgbm_training import train_lightgbm
 from treadle.engine.models.base import Model
-from treadle.engine.models.catalogue import CATALOGUE, candidates, nulls_refused
+from treadle.engine.models.catalogue import candidates, entry_of, nulls_refused
 from treadle.engine.models.combination import Combination
 from treadle.engine.models.constraints import by_place
 from treadle.engine.models.ensemble import EnsembleModel, add_up, evaluations_of
@@ -47,7 +47,7 @@ def train_model(training: TrainingRows, config: ModelConfig, notes: list[str]) -
         The rows do not allow the model.
     """
     context, rule = training.context, training.rule
-    if not CATALOGUE[config.name].nulls and (nulls := training.null_features()):
+    if not entry_of(config).nulls and (nulls := training.null_features()):
         raise DataError(nulls_refused(config, nulls))
     config = by_place(config, training.names)
     # Of all workers: one that is being started again just now counts.
@@ -121,7 +121,7 @@ def train_drawn(training: TrainingRows, config: ModelConfig, notes: list[str], r
     DataError
         The rows do not allow the model.
     """
-    if not CATALOGUE[config.name].nulls and (nulls := training.null_features()):
+    if not entry_of(config).nulls and (nulls := training.null_features()):
         raise DataError(nulls_refused(config, nulls))
     context, rule = training.context, training.rule
     share = min(1.0, min(rows, rows_held(len(training.names), context.room)) / rule.train_rows)

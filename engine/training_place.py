@@ -8,7 +8,7 @@ from typing import Literal
 from treadle.engine.exact.params import trains_exactly
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.boosted import is_linear
-from treadle.engine.models.catalogue import CATALOGUE
+from treadle.engine.models.catalogue import entry_of
 from treadle.engine.workers import Workers
 
 WORKER_SHARE = 0.25
@@ -23,7 +23,7 @@ def rows_held(features: int, workers: Workers) -> int:
 
 def trains_on_devices(config: ModelConfig) -> bool:
     """Whether a model is always trained by all workers together, and on GPUs where the job runs on some."""
-    return CATALOGUE[config.name].family == "boosted" and not is_linear(config.params)
+    return entry_of(config).family == "boosted" and not is_linear(config.params)
 
 
 def place_of(config: ModelConfig, rows: int, features: int, workers: Workers) -> Place:

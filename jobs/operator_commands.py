@@ -31,6 +31,10 @@ def up(
         list[str] | None,
         typer.Option(help="Folder or URL that jobs may read from and write to; else the working folder. Repeatable."),
     ] = None,
+    allow_code: Annotated[
+        list[str] | None,
+        typer.Option(help="Module whose estimators specs may name as models. Repeatable.", show_default=False),
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a running Dask scheduler; else one is started.", show_default=False)
     ] = None,
@@ -59,6 +63,7 @@ def up(
             "host": host,
             "max_running": max_running,
             "allow_roots": [_absolute(place) for place in allow_root] if allow_root else None,
+            "allow_code": allow_code,
             "root": None if root is None else _absolute(root),
             "database": database,
             "certificate": certificate,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from treadle.cluster.profiles import AnyProfile, Local
-from treadle.engine.job import MODEL_NAMES, Job
+from treadle.engine.job import IMPORT_PATH, MODEL_NAMES, Job
 from treadle.engine.job import Artifacts as Kept
 from treadle.errors import RequestError
 from treadle.jobs import loading
@@ -150,7 +150,12 @@ def json_schema() -> dict[str, Any]:
     """The JSON Schema of a spec, for editors."""
     schema = JobSpec.model_json_schema(by_alias=True)
     name = schema["$defs"]["Model"]["properties"]["name"]
+    model = schema["$defs"]["Model"]
+    estimator = {"type": "string", "pattern": IMPORT_PATH, "description": "package.module:Class"}
+    own = {**model["properties"], "name": dict(name), "estimator": estimator}
+    schema["$defs"]["OwnModel"] = {**model, "title": "OwnModel", "properties": own, "required": ["name", "estimator"]}
     name["enum"] = list(MODEL_NAMES)
+    del model["properties"]["estimator"]
     (of_list,) = [one for one in schema["properties"]["models"]["anyOf"] if one.get("type") == "array"]
-    of_list["items"] = {"anyOf": [name, {"$ref": "#/$defs/Model"}]}
+    of_list["items"] = {"anyOf": [name, {"$ref": "#/$defs/Model"}, {"$ref": "#/$defs/OwnModel"}]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

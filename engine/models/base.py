@@ -149,6 +149,7 @@ FORMATS: Mapping[str, str] = {
     "linear": "treadle.engine.models.linear:LinearModel",
     "neighbours": "treadle.engine.models.neighbours:NeighboursModel",
     "network": "treadle.engine.models.network:NetworkModel",
+    "own": "treadle.engine.models.own:OwnModel",
     "xgboost": "treadle.engine.models.booster:BoosterModel",
 }
 """`format` -> `module:class`: a model is loaded without what only others need."""

@@ -19,11 +19,12 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
 from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, drops_trees, is_linear, objection
 from treadle.engine.models.constraints import MONOTONE, check_constraints
+from treadle.engine.models.import_path import does_classes, own_class, source_digest, takes_weights
 from treadle.engine.models.parameters import CATBOOST, LIGHTGBM
 from treadle.errors import RequestError, did_you_mean, listed
 from treadle.versions import version_of
 
-Family = Literal["boosted", "additive", "forest", "linear", "gaussian", "network", "neighbours", "constant"]
+Family = Literal["boosted", "additive", "forest", "linear", "gaussian", "network", "neighbours", "constant", "own"]
 """`boosted` is XGBoost, over all workers; trees are `additive` before the link, or averaged in a `forest`."""
 CLASSES: frozenset[Task] = frozenset({"binary", "multiclass"})
 NUMBERS: frozenset[Task] = frozenset({"regression"})
@@ -117,6 +118,49 @@ class Entry:
     def known(self, task: Task) -> set[str]:
         """Names of the parameters of the library's class."""
         return set(inspect.signature(self.estimator(task).__init__).parameters)
+
+
+class OwnEntry(Entry):
+    """An estimator of the user's own."""
+
+    @property
+    def path(self) -> str:
+        """Its import path."""
+        return next(iter(self.estimators.values()))
+
+    def estimator(self, task: Task) -> Any:
+        return own_class(self.path)
+
+    @property
+    def installed(self) -> bool:
+        return True
+
+    def version(self) -> str:
+        """Of its code."""
+        return source_digest(self.path)
+
+
+def entry_of(config: ModelConfig) -> Entry:
+    """How a model of a spec is made.
+
+    Raises
+    ------
+    RequestError
+        It is an estimator of the user's own whose module is not allowed, or that is none.
+    """
+    if config.estimator is None:
+        return CATALOGUE[config.name]
+    found = own_class(config.estimator)
+    classes = does_classes(found)
+    return OwnEntry(
+        "own",
+        CLASSES if classes else NUMBERS,
+        {"classification" if classes else "regression": config.estimator},
+        probabilities=hasattr(found, "predict_proba"),
+        weights=takes_weights(config.estimator),
+        library=config.estimator,
+        effort=10,
+    )
 
 
 def _entry(family: Family, classifier: str | None, regressor: str | None, **more: Any) -> Entry:
@@ -267,13 +311,13 @@ def check_models(job: Job, task: Task | None) -> None:
         model can have the metric that chooses the best.
     """
     for config in job.listed_models:
-        entry = CATALOGUE[config.name]
+        entry = entry_of(config)
         if task is not None and task not in entry.tasks:
             fitting = [name for name, other in CATALOGUE.items() if task in other.tasks]
             raise RequestError(
                 f"models: '{config.name}' does not do {'regression' if task == 'regression' else 'classification'}, "
                 f"which the target '{job.data.target}' asks for. "
-                f"Models that do: [{listed(fitting, 30)}]."
+                f"Models of the catalogue that do: [{listed(fitting, 30)}]."
             )
         if not _takes_weights(job, entry):
             raise RequestError(
@@ -285,7 +329,7 @@ def check_models(job: Job, task: Task | None) -> None:
         _check_boosting(config, job.compared is not None)
     listed_models = job.listed_models
     calibrated = job.decision.calibrate is not None
-    if task in CLASSES and not calibrated and not any(CATALOGUE[c.name].probabilities for c in listed_models):
+    if task in CLASSES and not calibrated and not any(entry_of(c).probabilities for c in listed_models):
         metric = job.metric_for(str(task))
         if metric in NEED_PROBABILITIES and listed_models:
             raise RequestError(
@@ -305,7 +349,7 @@ def check_params(config: ModelConfig, task: Task | None) -> None:
     """
     if not config.params:
         return
-    entry = CATALOGUE[config.name]
+    entry = entry_of(config)
     tasks = [task] if task else sorted(entry.tasks)
     known = set().union(*(entry.known(task) for task in tasks))
     if entry.family == "boosted":

@@ -8,10 +8,11 @@ import numpy as np
 
 from treadle.engine.models.base import Link, Model, Task
 from treadle.engine.models.boosted import LINKS
-from treadle.engine.models.catalogue import Entry
+from treadle.engine.models.catalogue import Entry, OwnEntry
 from treadle.engine.models.constant import ConstantModel
 from treadle.engine.models.forest import ForestModel
 from treadle.engine.models.linear import LinearModel
+from treadle.engine.models.own import OwnModel
 from treadle.errors import DataError, UnsupportedModel
 
 
@@ -49,6 +50,9 @@ def fitted_model(
         from treadle.engine.models.neighbours import NeighboursModel
 
         return NeighboursModel.of(task, estimator, matrix, target, seed)
+    if isinstance(entry, OwnEntry):
+        classes = 1 if task == "regression" else len(np.unique(target))
+        return OwnModel.of(entry.path, task, estimator, matrix, classes, seed)
     assert entry.family == "constant", f"{entry.family} models are not made of a library's estimator"
     values = estimator.predict(matrix[:1]) if task == "regression" else estimator.predict_proba(matrix[:1])[0]
     return ConstantModel(task, matrix.shape[1], values[1:] if task == "binary" else values)

@@ -12,7 +12,7 @@ from treadle.engine.job import Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
 from treadle.engine.models.boosted import is_linear
-from treadle.engine.models.catalogue import CATALOGUE, NEED_PROBABILITIES, candidates, check_params
+from treadle.engine.models.catalogue import CATALOGUE, NEED_PROBABILITIES, candidates, check_params, entry_of
 from treadle.engine.sections.tune import Dimension
 from treadle.errors import RequestError, listed
 
@@ -113,7 +113,7 @@ SAME = (
 def space_of(config: ModelConfig, overrides: Mapping[str, Mapping[str, Dimension]]) -> dict[str, Dimension]:
     """What is tuned of a model: the catalogue's space without what its params set, then the spec's own."""
     own: dict[str, Dimension] = {**overrides.get(config.name, {}), **overrides.get(config.title, {})}
-    table = SPACES[config.name]
+    table = SPACES.get(config.name, {})
     linear = config.name == "xgboost" and is_linear(config.params)
     settled = {other for name in (*config.params, *own) for other in _same(name)}
     kept = {
@@ -181,7 +181,7 @@ def check_tuning(job: Job, task: Task | None) -> None:
             )
         if task in ("binary", "multiclass") and isinstance(job.tune.models, tuple):
             metric = job.metric_for(task)
-            if metric in NEED_PROBABILITIES and not CATALOGUE[config.name].probabilities:
+            if metric in NEED_PROBABILITIES and not entry_of(config).probabilities:
                 raise RequestError(
                     f"tune.models: '{config.title}' gives no probabilities, which the metric '{metric}' needs; leave "
                     "it out, or choose another metric."
@@ -206,7 +206,7 @@ def _check_names(config: ModelConfig, name: str, own: Iterable[str]) -> None:
 
 def _check_whole(config: ModelConfig, name: str, dimension: Dimension) -> None:
     """Refuses bounds with a fraction of what the catalogue knows to be whole: libraries would fail in every trial."""
-    known = SPACES[config.name].get(name)
+    known = SPACES.get(config.name, {}).get(name)
     if known is None or not known.whole or dimension.choices is not None or dimension.whole:
         return
     raise RequestError(

@@ -11,7 +11,7 @@ from treadle.engine.artifacts import Folds, Prepared, SplitRule
 from treadle.engine.context import Context
 from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
-from treadle.engine.models.catalogue import CATALOGUE
+from treadle.engine.models.catalogue import entry_of
 from treadle.engine.rows import Rows
 from treadle.engine.trials.outcome import Outcome, key_of, load, path_of, save
 
@@ -108,7 +108,7 @@ class Trials(ABC):
     @staticmethod
     def quickest(configs: Sequence[ModelConfig], missing: Sequence[Cell]) -> int:
         """The place of the model that takes the least effort."""
-        return min(missing, key=lambda cell: (CATALOGUE[configs[cell.place].name].effort, cell.place)).place
+        return min(missing, key=lambda cell: (entry_of(configs[cell.place]).effort, cell.place)).place
 
     @abstractmethod
     def _make(

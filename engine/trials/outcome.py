@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from treadle.engine.artifacts import digest
 from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
-from treadle.engine.models.catalogue import CATALOGUE
+from treadle.engine.models.catalogue import entry_of
 from treadle.engine.store import Store
 
 REVISION = 2
@@ -50,7 +50,9 @@ NOT_BEGUN = Outcome(error="not begun: the budget was spent", lasting=False)
 def key_of(config: ModelConfig, seed: int, threshold: float = THRESHOLD, rows: int | None = None) -> str:
     """The digest of a model, whatever it is called, of the threshold that it is measured at, and of a sample's rows."""
     sample = [] if rows is None else [rows]
-    return digest([config.name, config.params, CATALOGUE[config.name].version(), seed, threshold, REVISION, *sample])
+    return digest(
+        [config.estimator or config.name, config.params, entry_of(config).version(), seed, threshold, REVISION, *sample]
+    )
 
 
 def path_of(base: str, key: str, fold: int) -> str:

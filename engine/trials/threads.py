@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from treadle.engine.job import Model as ModelConfig
-from treadle.engine.models.catalogue import CATALOGUE
+from treadle.engine.models.catalogue import entry_of
 from treadle.engine.recipe import inputs_of
 from treadle.engine.rows import Rows
 from treadle.engine.trials.base import Cell, Listener, Terms, Trials
@@ -62,7 +62,7 @@ class TrialsOnThreads(Trials):
     ) -> None:
         # The longest first, so that no thread is idle at the end; where there may be no time for all, the last.
         sign = -1 if terms.end is None else 1
-        missing.sort(key=lambda cell: (sign * CATALOGUE[configs[cell.place].name].effort, cell.place, cell.fold))
+        missing.sort(key=lambda cell: (sign * entry_of(configs[cell.place]).effort, cell.place, cell.fold))
         self._place(sorted({cell.fold for cell in missing}))
         _Round(self, configs, found, missing, listener, terms).run()
 

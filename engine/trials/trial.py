@@ -13,7 +13,7 @@ from treadle.engine.job import Model as ModelConfig
 from treadle.engine.measuring import metrics_of
 from treadle.engine.models.base import decided
 from treadle.engine.models.boosted import said_by, threads_limited
-from treadle.engine.models.catalogue import CATALOGUE, nulls_refused
+from treadle.engine.models.catalogue import entry_of, nulls_refused
 from treadle.engine.models.constraints import by_place
 from treadle.engine.trials.fold_data import FoldData
 from treadle.engine.trials.outcome import Outcome
@@ -53,7 +53,7 @@ def run_trial(
 
 
 def _run(data: FoldData, config: ModelConfig, rule: SplitRule, seed: int, threshold: float) -> Outcome:
-    if data.null and not CATALOGUE[config.name].nulls:
+    if data.null and not entry_of(config).nulls:
         return Outcome(error=nulls_refused(config, data.null))
     config = by_place(config, data.names)
     started = time.perf_counter()

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from treadle.engine.job import LOWER_IS_BETTER
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
-from treadle.engine.models.catalogue import CATALOGUE
+from treadle.engine.models.catalogue import entry_of
 from treadle.engine.sections.tune import Dimension
 from treadle.engine.trials.base import Terms, Trials
 from treadle.engine.trials.outcome import NOT_BEGUN, Outcome
@@ -256,7 +256,7 @@ def point_of(config: ModelConfig, space: Mapping[str, Dimension], task: Task) ->
 
     What the spec leaves open is the default of the library's class, where it names one.
     """
-    entry = CATALOGUE[config.name]
+    entry = entry_of(config)
     signature = inspect.signature(entry.estimator(task).__init__).parameters
     defaults = {name: one.default for name, one in signature.items()} | dict(entry.defaults)
     point: dict[str, Any] = {}

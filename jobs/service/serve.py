@@ -18,6 +18,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from treadle.engine.models.import_path import VARIABLE
 from treadle.errors import RequestError, TreadleError
 from treadle.jobs.service.http.app import app_of
 from treadle.jobs.service.schedules import Schedules
@@ -123,6 +124,8 @@ def serve(settings: Settings, home: Path) -> None:
     _check_certificate(settings)
     bound = _bound(settings)
     settings = settings.model_copy(update={"port": bound.getsockname()[1]})
+    # For what is started from here: drivers and the cluster. The operator's own variable does not count.
+    os.environ[VARIABLE] = ",".join(settings.allow_code)
     with contextlib.closing(bound), opened(settings, home) as service:
         Schedules(service).start()
         server = Server(uvicorn.Config(app_of(service), **_options(settings)))

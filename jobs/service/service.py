@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from treadle.cluster.private import private, private_folder
+from treadle.engine.models.import_path import check_allowed
 from treadle.errors import RequestError, StorageError, TreadleError
 from treadle.jobs import loading
 from treadle.jobs.service.access import Access
@@ -69,6 +70,9 @@ class Service:
                 f"cluster.profile: '{parsed.cluster.profile}', but jobs of a service run on the service's cluster; "
                 "leave the section out."
             )
+        for model in parsed.listed_models:
+            if model.estimator is not None:
+                check_allowed(model.estimator)
         root = root_of(parsed.artifacts.root or self.settings.root)
         # First of all: what is said of a file that is not there tells what else is.
         confine(parsed, root, self.settings.allowed, self.settings.closed(self.home))

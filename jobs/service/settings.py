@@ -20,6 +20,7 @@ DATABASE = "TREADLE_DATABASE"
 """Of the environment: an address with a password is not for command lines, which every user of a machine can read."""
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+Module = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
 
 
 class Settings(BaseModel):
@@ -42,6 +43,8 @@ class Settings(BaseModel):
     """Artifacts root of jobs whose spec has none: a folder or an fsspec URL."""
     allow_roots: tuple[str, ...] = ()
     """Folders and URLs that jobs may read from and write to, with all below them; the working folder when empty."""
+    allow_code: tuple[Module, ...] = ()
+    """Modules whose estimators specs may name as models, with those below them; none when empty."""
     cluster: AnyProfile = Local()
     """Where jobs run: a profile that is started with the service, or a scheduler that runs already."""
     max_running: Count = 2

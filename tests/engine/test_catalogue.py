@@ -416,7 +416,7 @@ def test_a_library_that_is_not_installed_is_named_with_what_installs_it(
             raise importlib.metadata.PackageNotFoundError(library)
         return version(library)
 
-    monkeypatch.setattr(importlib.metadata, "version", without)
+    monkeypatch.setattr("treadle.engine.models.catalogue.version_of", without)
     with pytest.raises(RequestError, match=rf"{name} is not installed, .*pip install 'treadle\[boosters\]', or leave"):
         check_models(job(name), "binary")
     check_models(job("xgboost", "mlp"), "binary")

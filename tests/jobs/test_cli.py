@@ -267,6 +267,8 @@ def test_the_schema_takes_the_examples_and_the_spec_of_these_tests(
         ):
             assert not valid(wrong, schema, schema), wrong
     assert valid({**spec, "models": list(MODEL_NAMES)}, schema, schema)
+    assert valid({**spec, "models": [{"name": "mine", "estimator": "package.module:Class"}]}, schema, schema)
+    assert not valid({**spec, "models": [{"name": "mine", "estimator": "package.module.Class"}]}, schema, schema)
 
 
 @pytest.mark.parametrize("format_", ["parquet", "delta"])
