@@ -133,6 +133,7 @@ def worker_killed(
 LOST = "xgboost: a worker was lost during training, attempt 1"
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_training_costs_one_segment(spec: Spec, undisturbed: Run, tmp_path: Path) -> None:
     driver = worker_killed(spec, tmp_path, going_on, 0.1, (1,))
     ((lost, note),) = [(event["done"], event["note"]) for event in driver.told("xgboost: ")]

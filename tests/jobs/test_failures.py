@@ -315,6 +315,7 @@ def test_an_unseen_category_at_prediction(people: Published, encoded: Callable[[
     pd.testing.assert_frame_equal(known, encoded(op, "ignore").predict(people.raw))
 
 
+@pytest.mark.slow
 def test_batch_prediction_of_what_does_not_fit(
     people: Published, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_partitions_change_nothing(whole: Run, table: Path, tmp_path: Path, sche
     pd.testing.assert_frame_equal(heats(again), heats(whole), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_rows_that_no_worker_holds_are_drawn_where_they_are(
     table: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch, whole: Run
 ) -> None:

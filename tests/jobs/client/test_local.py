@@ -88,6 +88,7 @@ def test_a_submission_id_is_one_job(client: LocalClient, done: LocalJob, spec: d
         client.submit({**spec, "seed": 8}, submission_id="people-1")
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_be_done_fails_with_its_reason_and_may_be_retried(
     client: LocalClient, spec: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -142,6 +143,7 @@ def test_a_job_whose_process_was_killed_is_lost(client: LocalClient, long: dict[
         job.wait(timeout=30)
 
 
+@pytest.mark.slow
 def test_closing_a_client_ends_its_jobs(long: dict[str, Any]) -> None:
     with Client.local() as client:
         job = client.submit(long)

@@ -252,6 +252,7 @@ def test_a_schedule_submits_when_its_time_comes(client: Client, spec: dict[str, 
         client.unschedule("often")
 
 
+@pytest.mark.slow
 def test_waiting_and_following_outlive_a_restart_of_the_service(
     client: Client, service: Served, long: dict[str, Any]
 ) -> None:
@@ -317,6 +318,7 @@ def commanded(folder: Path, *command: str) -> list[str]:
     return subprocess.run(line, check=True, capture_output=True, text=True, env=environment).stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_tokens_and_certificates_are_asked_for_and_taken(
     tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

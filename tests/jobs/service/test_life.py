@@ -139,7 +139,7 @@ def test_an_attempt_that_takes_too_long_is_stopped(service: Served) -> None:
     assert (view["state"], view["reason"]) == ("timed_out", "attempt 1 took longer than 2 s")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.slow)])
 def test_a_driver_that_dies_is_started_again_and_goes_on(service: Served, number: signal.Signals) -> None:
     job = service.submit(long_spec(f"dies-{number}", models=["decision_tree", *long_spec()["models"]]), retries=1)
     until(lambda: "train:gradient_boosting started" in service.http.get(f"/v1/jobs/{job}/logs").text, 30)

@@ -202,6 +202,7 @@ def real_page(browser: Chrome, real: Served) -> Iterator[Page]:
         yield opened
 
 
+@pytest.mark.slow
 def test_a_real_job_is_seen_from_its_submission_to_its_results(real_page: Page, real: Served, downloads: Path) -> None:
     page = real_page
     page.open()
@@ -229,6 +230,7 @@ def test_a_real_job_is_seen_from_its_submission_to_its_results(real_page: Page, 
     assert pa.ipc.open_stream(downloads / "predictions.arrows").read_all().num_rows == rows
 
 
+@pytest.mark.slow
 def test_a_real_job_is_cancelled_from_the_page(real_page: Page, real: Served) -> None:
     page = real_page
     job = real.submit(long_spec("stopped"))
@@ -397,6 +399,7 @@ def test_a_service_that_went_away_is_said_and_found_again(browser: Chrome, page:
     page.complaints = [text for text in page.complaints if "ERR_INTERNET_DISCONNECTED" not in text]
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_while_nobody_looks(page: Page, service: ByHand) -> None:
     job = service.add("adult")
     page.open(f"#/jobs/{job}")

@@ -348,6 +348,7 @@ def test_a_postgresql_database_that_another_service_has_is_told(guarded: Served,
     assert told == "treadle: database: another service works with it. Stop that one, or name another database.\n"
 
 
+@pytest.mark.slow
 def test_down_ends_the_service_and_its_cluster(tmp_path: Path) -> None:
     one = Served(tmp_path, *ONE_WORKER)
     try:
