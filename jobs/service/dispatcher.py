@@ -140,10 +140,19 @@ class Dispatcher:
             seen = self._bell.wait(seen, STEP_SECONDS)
 
     def step(self) -> bool:
-        """Does everything that is to be done now; whether a job changed its state."""
-        changed = False
+        """Does everything that is to be done now; whether a job changed its state.
+
+        Raises
+        ------
+        Exception
+            The first that a job gave rise to, when all others have been looked at: no job holds up the rest.
+        """
+        changed, errors = False, []
         for attempt in list(self._attempts.values()):
-            changed |= self._look_at(attempt)
+            try:
+                changed |= self._look_at(attempt)
+            except Exception as error:
+                errors.append(error)
         for row, needed, state in self._store.doomed():
             changed |= self._move(
                 row["id"], State.QUEUED, State.CANCELLED, f"it waits for job {needed}, which is {state}"
@@ -151,7 +160,12 @@ class Dispatcher:
         free = self._settings.max_running - len(self._attempts)
         if free > 0 and not self._draining and (profile := self._beside.ready()) is not None:
             for row in self._store.due(time.time(), free, self._settings.max_running_per_user):
-                changed |= self._begin(row, profile)
+                try:
+                    changed |= self._begin(row, profile)
+                except Exception as error:
+                    errors.append(error)
+        if errors:
+            raise errors[0]
         return changed
 
     def _begin(self, row: Row, profile: Mapping[str, Any]) -> bool:

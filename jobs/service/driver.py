@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import threading
 import time
 import traceback
@@ -105,6 +106,9 @@ def _beating(folder: JobFolder) -> Iterator[None]:
 
     def beat() -> None:
         while os.getpid() == parent:
+            if not folder.holds():
+                _say("the job's folder is gone, and with it the lock that keeps others from running the job")
+                os.kill(parent, signal.SIGKILL)
             with contextlib.suppress(OSError):
                 folder.beat(time.monotonic() - began)
             if done.wait(BEAT_SECONDS):

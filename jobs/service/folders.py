@@ -72,6 +72,7 @@ class JobFolder:
         self.events = path / "events.jsonl"
         self.heartbeat = path / "heartbeat"
         self._lock = path / "lock"
+        self._held = 0
 
     def prepare(self, order: Order, attempt: int) -> None:
         """Makes way for an attempt; what is written is on disk."""
@@ -98,10 +99,18 @@ class JobFolder:
         """Holds the lock during the block, which is the driver's life; whether the attempt may still run."""
         with open(self._lock, "a", opener=private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            self._held = os.fstat(lock.fileno()).st_ino
             allowed = self.attempt() == attempt and self.outcome(attempt) is None
             if allowed:
                 self._write("driver.json", {"pid": os.getpid(), "attempt": attempt})
             yield allowed
+
+    def holds(self) -> bool:
+        """Whether the lock of `living` is still the one that others look at: the folder may have been deleted."""
+        try:
+            return self._lock.stat().st_ino == self._held
+        except FileNotFoundError:
+            return False
 
     def is_alive(self) -> bool:
         """Whether a driver holds the lock."""
@@ -116,6 +125,7 @@ class JobFolder:
 
     def close(self, attempt: int) -> Outcome | None:
         """Keeps the attempt from running from now on, and tells its outcome when it has one after all."""
+        private_folder(self.path)  # somebody may have deleted it
         with open(self._lock, "a", opener=private) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             outcome = self.outcome(attempt)
