@@ -9,9 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs import operator_commands, service_commands
-from treadle.jobs.bench import bench
-from treadle.jobs.options import Debug, Format, Fresh, Json, Paths, Quiet, Root, Set, Spec, Workers, messages, whole
+from treadle.jobs.commands import jobs, operating
+from treadle.jobs.commands.bench import bench
+from treadle.jobs.commands.options import (
+    Debug,
+    Format,
+    Fresh,
+    Json,
+    Paths,
+    Quiet,
+    Root,
+    Set,
+    Spec,
+    Workers,
+    messages,
+    whole,
+)
 from treadle.signals import held
 
 app = typer.Typer(
@@ -24,8 +37,8 @@ app = typer.Typer(
 )
 
 app.add_typer(bench, name="bench")
-app.add_typer(operator_commands.tokens, name="tokens")
-for command in (operator_commands.up, operator_commands.down, operator_commands.certs):
+app.add_typer(operating.tokens, name="tokens")
+for command in (operating.up, operating.down, operating.certs):
     app.command()(command)
 
 
@@ -41,7 +54,8 @@ def run(
 ) -> None:
     """Run a job to its end."""
     with messages(debug, as_json):
-        from treadle.jobs import console, runner
+        from treadle.jobs import runner
+        from treadle.jobs.commands import console
 
         with console.listener(quiet or as_json) as listener:
             finished = runner.run(spec, root=root, overrides=set_ or (), fresh=fresh, listener=listener)
@@ -62,7 +76,7 @@ def check(spec: Spec, root: Root = None, set_: Set = None, as_json: Json = False
         if as_json:
             print(json.dumps(found, default=str))
         else:
-            from treadle.jobs import console
+            from treadle.jobs.commands import console
 
             console.show_check(found)
 
@@ -86,7 +100,7 @@ def plan(
         if as_json:
             print(json.dumps(made.describe(), default=str))
         else:
-            from treadle.jobs import console
+            from treadle.jobs.commands import console
 
             console.show_plan(made)
 
@@ -111,7 +125,7 @@ def predict(
 ) -> None:
     """Predict the rows of files with a published model."""
     with messages(debug, as_json):
-        from treadle.jobs import console
+        from treadle.jobs.commands import console
         from treadle.jobs.predict import predict_files
 
         with console.listener(quiet or as_json) as listener:
@@ -151,7 +165,7 @@ def profile(
 ) -> None:
     """Profile an input in one pass, and propose a spec to start from."""
     with messages(debug, as_json):
-        from treadle.jobs import console
+        from treadle.jobs.commands import console
         from treadle.jobs.profile import check_new, profile_input, write_profile, write_spec
 
         if spec is not None:
@@ -173,7 +187,7 @@ def profile(
         if as_json:
             print(json.dumps(found.described()))
         else:
-            from treadle.jobs import profile_console
+            from treadle.jobs.commands import profile_console
 
             profile_console.show(found, out, spec)
 
@@ -207,8 +221,8 @@ def auto(
 ) -> None:
     """Find a model within a time: profile, race all models, tune and mix the best; write the spec that trains it."""
     with messages(debug, as_json):
-        from treadle.jobs import console
         from treadle.jobs.auto import auto as search
+        from treadle.jobs.commands import console
         from treadle.jobs.profile import check_new, write_spec
 
         if out is not None:
@@ -249,7 +263,7 @@ def runs(root: Root = None, as_json: Json = False, debug: Debug = False) -> None
         if as_json:
             print(json.dumps(rows))
         else:
-            from treadle.jobs import console
+            from treadle.jobs.commands import console
 
             console.show_runs(rows, root_of(root))
 
@@ -270,7 +284,7 @@ def show(
         if as_json:
             print(json.dumps(found.manifest))
         else:
-            from treadle.jobs import console
+            from treadle.jobs.commands import console
 
             console.show_run(found, full=True)
 
@@ -312,7 +326,7 @@ def doctor(
         if as_json:
             print(json.dumps(found.described()))
         else:
-            from treadle.jobs import console
+            from treadle.jobs.commands import console
 
             console.show_diagnosis(found, device)
     if failed:
@@ -331,7 +345,7 @@ def parity(
 ) -> None:
     """Compare a job on the CPU with the same on a GPU, or in the CUDA simulator; exit with 1 when they differ."""
     with messages(debug, as_json):
-        from treadle.jobs import console
+        from treadle.jobs.commands import console
         from treadle.jobs.parity import parity as compared
 
         with console.listener(quiet or as_json) as listener:
@@ -365,4 +379,4 @@ def make_data(
             print(json.dumps(made, default=str))
 
 
-service_commands.register(app)
+jobs.register(app)

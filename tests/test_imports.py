@@ -129,7 +129,7 @@ def folder_fault(folder: str, name: str) -> str | None:
 def bench_fault(folder: str, module: str, name: str) -> str | None:
     """What is wrong when a module imports `name`, by the rule that nothing depends on benchmarks."""
     if f"{name}.".startswith("treadle.benchmarks.") and folder not in {"benchmarks", "tests"}:
-        return None if module == "treadle.jobs.bench" else "only jobs/bench.py imports treadle.benchmarks"
+        return None if module == "treadle.jobs.commands.bench" else "only jobs/commands/bench.py imports benchmarks"
     return None
 
 
@@ -219,11 +219,19 @@ PLANTED = [
     ("engine/x.py", "import treadle", "imports the whole of treadle"),
     ("engine/x.py", "from treadle import run", "must not import treadle.run of the import root"),
     ("jobs/x.py", "from treadle.__main__ import main", "must not import treadle.__main__ of the import root"),
-    ("jobs/runner.py", "from treadle.benchmarks import timing", "only jobs/bench.py imports treadle.benchmarks"),
-    ("jobs/plan.py", "from ..benchmarks.timing import clocked", "only jobs/bench.py imports treadle.benchmarks"),
-    ("engine/x.py", "from treadle import benchmarks", "only jobs/bench.py imports treadle.benchmarks"),
-    ("kernels/x.py", "import treadle.benchmarks", "only jobs/bench.py imports treadle.benchmarks"),
-    ("treadle/__init__.py", "from . import benchmarks", "only jobs/bench.py imports treadle.benchmarks"),
+    (
+        "jobs/runner.py",
+        "from treadle.benchmarks import timing",
+        "only jobs/commands/bench.py imports benchmarks",
+    ),
+    (
+        "jobs/plan.py",
+        "from ..benchmarks.timing import clocked",
+        "only jobs/commands/bench.py imports benchmarks",
+    ),
+    ("engine/x.py", "from treadle import benchmarks", "only jobs/commands/bench.py imports benchmarks"),
+    ("kernels/x.py", "import treadle.benchmarks", "only jobs/commands/bench.py imports benchmarks"),
+    ("treadle/__init__.py", "from . import benchmarks", "only jobs/commands/bench.py imports benchmarks"),
     # (c) between stages
     ("engine/train.py", "from treadle.engine.read import frame", "imports the stage read"),
     ("engine/train.py", "from treadle.engine import split", "imports the stage split"),
@@ -262,7 +270,7 @@ LAWFUL = [
         "from treadle.engine import read\nfrom treadle.kernels import forest\nimport engineering",
     ),
     ("benchmarks/x.py", "import treadle\nfrom treadle.jobs import plan\nfrom treadle.benchmarks.timing import clocked"),
-    ("jobs/bench.py", "def bench():\n    from treadle.benchmarks import fraud"),
+    ("jobs/commands/bench.py", "def bench():\n    from treadle.benchmarks import fraud"),
     ("tests/benchmarks/test_x.py", "from treadle.benchmarks import timing"),
 ]
 

@@ -34,7 +34,8 @@ def main(folder: Path) -> int:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    from treadle.jobs import console, runner
+    from treadle.jobs import runner
+    from treadle.jobs.commands import console
 
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     with (folder / "events.jsonl").open("a", encoding="utf-8") as events, console.listener(silent=False) as shown:

@@ -17,7 +17,7 @@ from treadle.engine.models.base import load_model, save_model
 from treadle.engine.models.ensemble import EnsembleModel
 from treadle.engine.store import Store
 from treadle.errors import DataError
-from treadle.jobs import console
+from treadle.jobs.commands import console
 from treadle.jobs.run import Run
 
 TREE: dict[str, Any] = {"name": "decision_tree", "params": {"max_depth": 4}}

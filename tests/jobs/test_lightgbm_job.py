@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import people_spec
-from treadle.jobs.console import show_plan
+from treadle.jobs.commands.console import show_plan
 from treadle.jobs.plan import make_plan
 from treadle.jobs.run import Run
 from treadle.jobs.spec import load_spec

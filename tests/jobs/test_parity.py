@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from tests.conftest import people_spec
 from treadle.errors import RequestError, TreadleError
-from treadle.jobs import console
 from treadle.jobs import parity as module
 from treadle.jobs.cli import app
+from treadle.jobs.commands import console
 from treadle.jobs.parity import parity
 
 SMALL = [{"name": "xgboost", "params": {"n_estimators": 3, "max_depth": 2}}]

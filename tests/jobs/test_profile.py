@@ -19,8 +19,8 @@ from tests.jobs.test_proposal import QUICK
 from treadle.engine.profile.document import Profile
 from treadle.jobs.check import check_spec
 from treadle.jobs.cli import app
+from treadle.jobs.commands.profile_console import bars
 from treadle.jobs.profile import Profiled, profile_input
-from treadle.jobs.profile_console import bars
 
 
 @pytest.fixture

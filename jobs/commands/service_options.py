@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from treadle.jobs.options import messages
+from treadle.jobs.commands.options import messages
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.options import Debug, Fresh, Json, Quiet, Set, Spec
-from treadle.jobs.schedule_commands import schedule
-from treadle.jobs.service_options import (
+from treadle.jobs.commands.options import Debug, Fresh, Json, Quiet, Set, Spec
+from treadle.jobs.commands.schedules import schedule
+from treadle.jobs.commands.service_options import (
     AttemptSeconds,
     Ca,
     JobId,
@@ -81,7 +81,7 @@ def submit(
         elif as_json:
             print_json(job.seen)
         else:
-            from treadle.jobs import service_console
+            from treadle.jobs.commands import service_console
 
             service_console.show_line(job.seen)
 
@@ -96,8 +96,8 @@ def status(
         if as_json:
             print_json(view)
         else:
-            from treadle.jobs import service_console
             from treadle.jobs.client.client import stages_of
+            from treadle.jobs.commands import service_console
 
             service_console.show_job(view, stages_of(found.events(follow=False)))
 
@@ -125,7 +125,7 @@ def list_(
         if as_json:
             print_json(views)
         else:
-            from treadle.jobs import service_console
+            from treadle.jobs.commands import service_console
 
             service_console.show_jobs(views, client.target.url)
 
@@ -172,7 +172,7 @@ def wait(
         if as_json:
             print_json([job.seen for job in found])
         else:
-            from treadle.jobs import service_console
+            from treadle.jobs.commands import service_console
 
             for job in found:
                 service_console.show_line(job.seen)
@@ -197,7 +197,7 @@ def cancel(
         if as_json:
             print_json([job.seen for job in found])
         else:
-            from treadle.jobs import service_console
+            from treadle.jobs.commands import service_console
 
             for job in found:
                 service_console.show_line(job.seen)
@@ -222,7 +222,7 @@ def retry(
         if as_json:
             print_json(view)
         else:
-            from treadle.jobs import service_console
+            from treadle.jobs.commands import service_console
 
             service_console.show_line(view)
 
@@ -275,7 +275,7 @@ def _exit_by(jobs: Sequence[Job]) -> None:
 
 def _to_its_end(job: Job, as_json: bool, quiet: bool) -> None:
     """Progress until the job is done, then what it made."""
-    from treadle.jobs import console
+    from treadle.jobs.commands import console
 
     if not (as_json or quiet):
         print(job.id, file=sys.stderr)
@@ -292,7 +292,7 @@ def _to_its_end(job: Job, as_json: bool, quiet: bool) -> None:
 
 
 def _show_result(job: Job, deadline: float | None, as_json: bool) -> None:
-    from treadle.jobs import console
+    from treadle.jobs.commands import console
 
     run = job.result(None if deadline is None else max(deadline - time.monotonic(), 0.0))
     if as_json:

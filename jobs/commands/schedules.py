@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from treadle.jobs.options import Debug, Json, Set, Spec
-from treadle.jobs.service_options import AttemptSeconds, Ca, Priority, Retries, Token, Url, print_json, service
+from treadle.jobs.commands.options import Debug, Json, Set, Spec
+from treadle.jobs.commands.service_options import AttemptSeconds, Ca, Priority, Retries, Token, Url, print_json, service
 
 schedule = typer.Typer(
     name="schedule", help="Jobs that a service submits by the clock.", no_args_is_help=True, rich_markup_mode=None
@@ -66,7 +66,7 @@ def list_schedules(
         if as_json:
             print_json(found)
         else:
-            from treadle.jobs import service_console
+            from treadle.jobs.commands import service_console
 
             service_console.show_schedules(found)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from treadle.jobs.console import out
+from treadle.jobs.commands.console import out
 
 if TYPE_CHECKING:
     from treadle.jobs.service.views import JobDetails, JobView, ScheduleView

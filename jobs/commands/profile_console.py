@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from treadle.engine.profile.document import ColumnProfile, Profile, Value
-from treadle.jobs.console import out
+from treadle.jobs.commands.console import out
 from treadle.jobs.profile import Profiled
 
 MEASURES = {"pearson": "Pearson", "correlation_ratio": "correlation ratio", "cramers_v": "Cramér's V"}

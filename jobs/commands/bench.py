@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from treadle.jobs.options import Debug, Json, messages, whole
+from treadle.jobs.commands.options import Debug, Json, messages, whole
 
 bench = typer.Typer(help="Measure Treadle beside other libraries.", no_args_is_help=True, rich_markup_mode=None)
 

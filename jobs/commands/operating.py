@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from treadle.jobs.options import Debug, Json, messages
+from treadle.jobs.commands.options import Debug, Json, messages
 
 Port = Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any. Else 8844.")]
 Home = Annotated[
