@@ -317,7 +317,7 @@ def check_models(job: Job, task: Task | None) -> None:
             raise RequestError(
                 f"models: '{config.name}' does not do {'regression' if task == 'regression' else 'classification'}, "
                 f"which the target '{job.data.target}' asks for. "
-                f"Models of the catalogue that do: [{listed(fitting, 30)}]."
+                f"Models that do: [{listed(fitting, 30)}]."
             )
         if not _takes_weights(job, entry):
             raise RequestError(
