@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,8 +17,11 @@ from sqlalchemy.exc import IntegrityError
 
 from treadle.errors import RequestError, did_you_mean, listed, shortened
 from treadle.jobs.service.database import kept, told, writing
+from treadle.jobs.service.pace import Pace
 from treadle.jobs.service.tables import audit, tokens
 
+REFUSALS_A_MINUTE = 600
+"""That are noted of one user, a tenth of them at once; those without a known token are one."""
 PREFIX = "treadle_"
 """So that a token that ends up somewhere is known for one."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@+-]{0,127}")
@@ -55,6 +59,9 @@ class Access:
     def __init__(self, engine: sa.Engine) -> None:
         self._engine = engine
         self._writer = writing(engine)
+        self._pace = Pace(REFUSALS_A_MINUTE, time.monotonic)
+        self._refusing = threading.Lock()
+        self._left_out = 0
 
     def add(self, name: str, scope: Scope, days: float | None = None) -> str:
         """A new token, which is told here and never again.
@@ -113,6 +120,17 @@ class Access:
         row = {"time": time.time(), "user": user, **what}
         with told(), self._writer.begin() as connection:
             connection.execute(audit.insert().values(row))
+
+    def note_refusal(self, user: str, subject: str, outcome: str) -> None:
+        """Records that somebody was refused; not every one of very many, so that nobody fills the disk by asking."""
+        with self._refusing:
+            if not self._pace.allows(user):
+                self._left_out += 1
+                return
+            left_out, self._left_out = self._left_out, 0
+        if left_out:
+            outcome = f"{outcome}; {left_out} refusals before this one were not noted"
+        self.note(user, "refused", subject[:200], outcome)
 
     def noted(self, limit: int, cursor: int | None = None) -> tuple[list[dict[str, Any]], str | None]:
         """Entries, the newest first, and the cursor of those that come after."""

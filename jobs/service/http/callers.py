@@ -37,10 +37,10 @@ def _may(scope: Scope) -> Callable[..., Caller]:
             raise Refused(401, "A token is needed: header Authorization: Bearer TOKEN, or --token.")
         found = service.access.caller(credentials.credentials)
         if found is None:
-            service.access.note("", "refused", request.url.path[:200], "wrong token")
+            service.access.note_refusal("", request.url.path, "wrong token")
             raise Refused(401, "The token is not known, or has expired.")
         if found.scope < scope:
-            service.access.note(found.name, "refused", request.url.path[:200], f"needs {scope.name.lower()}")
+            service.access.note_refusal(found.name, request.url.path, f"needs {scope.name.lower()}")
             raise Refused(
                 403,
                 f"The token '{found.name}' is good for {found.scope.name.lower()}; this needs {scope.name.lower()}.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -13,12 +12,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from treadle.cluster.profiles import is_loopback
 from treadle.jobs.service.http.problems import Refused, response
+from treadle.jobs.service.pace import Pace
 from treadle.jobs.service.settings import Settings
 
 BODY_SECONDS = 20.0
 """That a request's body may take to come."""
-ADDRESSES = 10_000
-"""Clients whose pace is remembered."""
 JSON = "application/json"
 SAFE = ("GET", "HEAD", "OPTIONS")
 
@@ -111,24 +109,3 @@ class Limited:
             if self._left < 0:
                 raise Refused(413, f"The body has more than {self._most} bytes (max_body).")
         return message
-
-
-class Pace:
-    """Requests of a client: so many a minute, and a tenth of them at once."""
-
-    def __init__(self, a_minute: int, clock: Callable[[], float]) -> None:
-        self._a_second = a_minute / 60
-        self._burst = max(a_minute / 10, 1.0)
-        self._clock = clock
-        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def allows(self, client: str) -> bool:
-        """Whether one more is allowed now; it counts when it is."""
-        now = self._clock()
-        left, seen = self._left.pop(client, (self._burst, now))
-        left = min(self._burst, left + (now - seen) * self._a_second)
-        allowed = left >= 1
-        self._left[client] = (left - 1 if allowed else left, now)
-        if len(self._left) > ADDRESSES:
-            self._left.popitem(last=False)
-        return allowed

@@ -67,7 +67,7 @@ def _note_refusal(request: Request, error: PathRefused) -> None:
     """A path out of the allowed roots is worth an entry in the audit log."""
     caller: Caller | None = getattr(request.state, "caller", None)
     service = request.app.state.service
-    service.access.note(caller.name if caller else "", "refused", request.url.path[:200], str(error))
+    service.access.note_refusal(caller.name if caller else "", request.url.path, str(error))
 
 
 def _told(text: str, most: int) -> str:

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from treadle.errors import RequestError
 from treadle.jobs.service import tables
-from treadle.jobs.service.access import PREFIX, Access, Caller, Scope, scope_of
+from treadle.jobs.service.access import PREFIX, REFUSALS_A_MINUTE, Access, Caller, Scope, scope_of
+from treadle.jobs.service.pace import Pace
 
 
 @pytest.fixture
@@ -138,3 +139,20 @@ def test_an_entry_bears_whatever_was_asked_for(access: Access) -> None:
     assert len(entry["subject"]) == 200
     assert entry["subject"].startswith("/v1/")
     assert entry["outcome"] == "half ? a character"
+
+
+def test_not_every_one_of_very_many_refusals_is_noted(access: Access, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks without end does not fill the disk; what is left out is counted, and others are noted still."""
+    now = 1000.0
+    monkeypatch.setattr(access, "_pace", Pace(REFUSALS_A_MINUTE, lambda: now))
+    for _ in range(3 * REFUSALS_A_MINUTE):
+        access.note_refusal("", "/v1/jobs", "wrong token")
+    access.note_refusal("ana", "/v1/audit", "needs admin")
+    entries, _ = access.noted(500)
+    assert len(entries) == REFUSALS_A_MINUTE // 10 + 1
+    assert entries[0]["user"] == "ana"
+    left_out = 3 * REFUSALS_A_MINUTE - REFUSALS_A_MINUTE // 10
+    assert entries[0]["outcome"] == f"needs admin; {left_out} refusals before this one were not noted"
+    now += 60
+    access.note_refusal("", "/v1/jobs", "wrong token")
+    assert access.noted(1)[0][0]["outcome"] == "wrong token"

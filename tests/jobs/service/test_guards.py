@@ -29,7 +29,7 @@ from treadle.jobs.service import serve
 from treadle.jobs.service.access import Scope
 from treadle.jobs.service.database import open_database
 from treadle.jobs.service.http import guards
-from treadle.jobs.service.http.guards import Pace
+from treadle.jobs.service.pace import CLIENTS, Pace
 from treadle.jobs.service.settings import load_settings
 
 SPEC = small_spec()
@@ -507,4 +507,4 @@ def test_the_pace_is_each_clients_own_and_comes_back() -> None:
     assert sum(pace.allows("a") for _ in range(100)) == 3
     for number in range(20_000):
         pace.allows(f"other-{number}")
-    assert len(pace._left) <= guards.ADDRESSES
+    assert len(pace._left) <= CLIENTS
