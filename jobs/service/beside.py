@@ -58,7 +58,8 @@ class Beside:
     def ready(self) -> Mapping[str, Any] | None:
         """The profile to attach to, when the cluster is up; it is started when it is not."""
         now = time.monotonic()
-        if now - self._looked >= CHECK_SECONDS or self._seen is None:
+        # Its own cluster tells at once whether it lives: no job is to be started on one that died a moment ago.
+        if self._own is not None or now - self._looked >= CHECK_SECONDS or self._seen is None:
             self._seen = self._look()
             self._looked = now
         return self._seen

@@ -37,6 +37,8 @@ STOP_SECONDS = 3.0
 """Between the request to stop and the kill."""
 PUBLISH_SECONDS = 60.0
 """The same while it publishes, which is not to be cut in two."""
+GONE_SECONDS = 3.0
+"""Between the end of a driver and the news of its wait status, which a nursery that died does not bring."""
 LINGER_SECONDS = 10.0
 """That a driver may take to end after its last word."""
 
@@ -57,6 +59,10 @@ class Attempt:
     """What it said."""
     status: int | None = None
     """Its wait status, when it is known to have ended."""
+    pid: int | None = None
+    """Its process, when this service started it."""
+    gone: float | None = None
+    """When its lock was first seen to be free."""
     lived: bool = False
     stopping: str | None = None
     """Why it is being stopped."""
@@ -192,6 +198,7 @@ class Dispatcher:
             attempt.killed = str(error)
             attempt.status = -1
             return True
+        attempt.pid = pid
         with self._pids_lock:
             attempt.status = self._early.pop(pid, None)
             self._early.clear()  # those were of other copies
@@ -208,6 +215,8 @@ class Dispatcher:
         if not alive:
             if outcome is None and attempt.status is None and not attempt.lived and now - attempt.since < START_SECONDS:
                 return False  # it is about to lock its folder
+            if outcome is None and not self._has_ended(attempt, now):
+                return False
             return self._conclude(attempt, folder.close(attempt.number))
         if outcome is not None:
             if now - attempt.heard > LINGER_SECONDS:
@@ -218,6 +227,15 @@ class Dispatcher:
             attempt.elapsed, attempt.heard = elapsed, now
         self._stop_if_due(attempt, now)
         return False
+
+    def _has_ended(self, attempt: Attempt, now: float) -> bool:
+        """Whether a driver without a lock is gone; one that lost its folder may live on, and is killed."""
+        if attempt.pid is None or attempt.status is not None:
+            return True
+        attempt.gone = attempt.gone or now
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(attempt.pid, signal.SIGKILL)
+        return now - attempt.gone > GONE_SECONDS
 
     def _stop_if_due(self, attempt: Attempt, now: float) -> None:
         row = self._store.row(attempt.job)
