@@ -145,14 +145,14 @@ def test_a_driver_that_freezes_is_killed_and_its_job_tried_again(own: Served) ->
 @pytest.mark.slow
 def test_a_job_whose_folder_was_deleted_is_tried_again_and_holds_up_no_other(own: Served) -> None:
     job, other = own.submit(long_spec("deleted"), retries=1), own.submit(small_spec("other"))
-    until(lambda: training(own, job), 30)
+    until(lambda: training(own, job), 60)
     driver = own.driver(job)
     shutil.rmtree(own.home / "jobs" / job)
     assert own.wait(other)["state"] == "succeeded"
-    until(lambda: own.job(job)["attempt"] == 2, 30)
-    until(lambda: training(own, job), 30)
+    until(lambda: own.job(job)["attempt"] == 2, 60)
+    until(lambda: training(own, job), 60)
     assert own.driver(job) != driver
-    until(lambda: not is_there(driver), 5)
+    until(lambda: not is_there(driver), 10)
     own.http.post(f"/v1/jobs/{job}/cancel")
     assert own.wait(job)["state"] == "cancelled"
 
