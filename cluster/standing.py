@@ -7,7 +7,6 @@ lock            locked as long as it lives
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from treadle.cluster.locks import is_locked, locked
 from treadle.cluster.private import private, private_folder
 from treadle.cluster.profiles import AnyProfile, Profile
 from treadle.errors import TreadleError
@@ -48,7 +48,7 @@ class StandingCluster:
 
     def found(self) -> Standing | None:
         """The cluster, when it is up."""
-        if not self._is_alive():
+        if not is_locked(self._lock):
             return None
         try:
             return Standing(**json.loads(self._state.read_text()))
@@ -57,7 +57,7 @@ class StandingCluster:
 
     def is_starting(self) -> bool:
         """Whether its process lives, and the cluster is not up yet."""
-        return self._is_alive() and self.found() is None
+        return is_locked(self._lock) and self.found() is None
 
     def start(self, profile: Profile) -> None:
         """Begins to start it, in a session of its own; `found` tells when it is up. Nothing happens when it lives."""
@@ -81,7 +81,7 @@ class StandingCluster:
         """
         deadline = time.monotonic() + STOP_SECONDS
         sent = signal.SIGTERM
-        while self._is_alive():
+        while is_locked(self._lock):
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int(self._lock.read_text()), sent)
             time.sleep(0.1)
@@ -90,25 +90,12 @@ class StandingCluster:
                     raise TreadleError(f"The cluster of {self.folder} does not end; {self.log} may say why.")
                 sent, deadline = signal.SIGKILL, deadline + STOP_SECONDS
 
-    def _is_alive(self) -> bool:
-        try:
-            with open(self._lock) as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
-
     def stand(self, profile: Profile) -> None:
         """Is the cluster, until a signal comes; what the process of `start` does."""
         from treadle.cluster.launch import open_cluster
 
-        with open(self._lock, "a+", opener=private) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return  # another one was faster
+        # Not for long held by another: that one was faster.
+        with contextlib.suppress(BlockingIOError), locked(self._lock) as lock:
             lock.truncate(0)
             lock.write(str(os.getpid()))
             lock.flush()

@@ -120,32 +120,7 @@ def execute(
     run_id = run_id or f"{plan.spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     store = Store(plan.root, run_id)
     events = Events(store, run_id, listener)
-    manifest: dict[str, Any] = {
-        "manifest": 1,
-        "run": run_id,
-        "job": plan.spec.name,
-        "status": "failed",
-        "error": None,
-        "started": now(),
-        "seconds": None,
-        "spec": plan.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
-        "spec_digest": digest(plan.spec.model_dump(mode="json", by_alias=True)),
-        "plan": plan.describe(),
-        "inputs": _inputs(plan),
-        "seed": plan.spec.seed,
-        "libraries": {name: version_of(name) for name in LIBRARIES},
-        "hardware": {
-            "machine": platform.machine(), "system": platform.system(), "python": platform.python_version(),
-            "cores": cores(), "memory_bytes": memory_bytes(),
-        },
-        "cluster_start_seconds": None,
-        "stages": [],
-        "results": {},
-        "warnings": [],
-        "fell_back": [],
-        "tables": [],
-        "model": None,
-    }  # fmt: skip
+    manifest = _manifest(plan, run_id)
     with terminable(), contextlib.ExitStack() as ending:
         try:
             events.emit("cluster", "started", profile=plan.spec.cluster.profile)
@@ -194,6 +169,36 @@ def execute(
                 events.close()
                 store.write_json(f"runs/{run_id}/manifest.json", manifest)
     return Run(store, manifest)
+
+
+def _manifest(plan: Plan, run_id: str) -> dict[str, Any]:
+    """That of a run which has not done anything yet."""
+    return {
+        "manifest": 1,
+        "run": run_id,
+        "job": plan.spec.name,
+        "status": "failed",
+        "error": None,
+        "started": now(),
+        "seconds": None,
+        "spec": plan.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
+        "spec_digest": digest(plan.spec.model_dump(mode="json", by_alias=True)),
+        "plan": plan.describe(),
+        "inputs": _inputs(plan),
+        "seed": plan.spec.seed,
+        "libraries": {name: version_of(name) for name in LIBRARIES},
+        "hardware": {
+            "machine": platform.machine(), "system": platform.system(), "python": platform.python_version(),
+            "cores": cores(), "memory_bytes": memory_bytes(),
+        },
+        "cluster_start_seconds": None,
+        "stages": [],
+        "results": {},
+        "warnings": [],
+        "fell_back": [],
+        "tables": [],
+        "model": None,
+    }  # fmt: skip
 
 
 def _shared(plan: Plan, store: Store) -> list[str]:

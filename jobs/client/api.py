@@ -35,6 +35,8 @@ PAGE = 500
 """Jobs that are asked for at a time when all of them are wanted: the most the service gives."""
 GATEWAY = frozenset({502, 504})
 """What a proxy says when it did not get, or has lost, the service's answer."""
+LOG_SIZE = "X-Log-Size"
+"""Header with the bytes that a log has, of which an answer may hold some."""
 BREATH = 0.2
 """Seconds between two questions that the service answers at once."""
 
@@ -165,14 +167,16 @@ class Api:
     def log(self, job_id: str, offset: int = 0) -> Steps[bytes]:
         """The log from a byte on, which the service gives in parts of a size that it chooses."""
         parts: list[bytes] = []
+        size: int | None = None
         while True:
             params = {"offset": offset, "follow": "false"}
             response = yield from self._reliably(Call("GET", f"{_path(job_id)}/logs", params))
             part: bytes = response.content
             parts.append(part)
             offset += len(part)
-            # A part that is not as long as others is the last: the log may grow faster than it is asked for.
-            if not part or len(part) < max(map(len, parts)):
+            # As long as it was at first: it may grow faster than it is asked for.
+            size = int(response.headers.get(LOG_SIZE, "0")) if size is None else size
+            if not part or offset >= size:
                 return b"".join(parts)
 
     def follow_log(self, job_id: str) -> Steps[None]:

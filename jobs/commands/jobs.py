@@ -78,12 +78,8 @@ def submit(
         )
         if wait:
             _to_its_end(job, as_json, quiet)
-        elif as_json:
-            print_json(job.seen)
         else:
-            from treadle.jobs.commands import service_console
-
-            service_console.show_line(job.seen)
+            _show([job], as_json)
 
 
 def status(
@@ -169,13 +165,7 @@ def wait(
         with _leaving(found):
             for job in found:
                 _waited(job, deadline)
-        if as_json:
-            print_json([job.seen for job in found])
-        else:
-            from treadle.jobs.commands import service_console
-
-            for job in found:
-                service_console.show_line(job.seen)
+        _show(found, as_json, several=True)
         _exit_by(found)
 
 
@@ -194,13 +184,7 @@ def cancel(
                 job.cancel()
             except RequestError as error:  # the others are cancelled all the same
                 refusals.append(str(error))
-        if as_json:
-            print_json([job.seen for job in found])
-        else:
-            from treadle.jobs.commands import service_console
-
-            for job in found:
-                service_console.show_line(job.seen)
+        _show(found, as_json, several=True)
         for refusal in refusals:
             print(f"treadle: {refusal}", file=sys.stderr)
         if refusals:
@@ -218,13 +202,9 @@ def retry(
 ) -> None:
     """Queue a job again that failed, was cancelled, took too long or was lost."""
     with service(url, token, ca, debug, as_json) as client:
-        view = client.find(job).retry(fresh)
-        if as_json:
-            print_json(view)
-        else:
-            from treadle.jobs.commands import service_console
-
-            service_console.show_line(view)
+        found = client.find(job)
+        found.retry(fresh)
+        _show([found], as_json)
 
 
 def result(
@@ -259,6 +239,17 @@ def _leaving(jobs: Sequence[Job]) -> Iterator[None]:
             file=sys.stderr,
         )
         raise typer.Exit(130) from None
+
+
+def _show(jobs: Sequence[Job], as_json: bool, several: bool = False) -> None:
+    """A line a job; as JSON the one job, or a list where there may be several."""
+    if as_json:
+        print_json([job.seen for job in jobs] if several else jobs[0].seen)
+        return
+    from treadle.jobs.commands import service_console
+
+    for job in jobs:
+        service_console.show_line(job.seen)
 
 
 def _waited(job: Job, deadline: float | None) -> None:

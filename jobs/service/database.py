@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from treadle.cluster.locks import locked
 from treadle.cluster.private import private
 from treadle.errors import RequestError, StorageError
 
@@ -132,15 +132,13 @@ def held_alone(engine: sa.Engine) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def _locked(path: str) -> Iterator[None]:
-    try:
-        lock = open(path, "a", opener=private)  # noqa: SIM115  (as long as the block)
-    except OSError as error:
-        raise StorageError(f"The job store cannot be used: {error}.") from error
-    with lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(locked(Path(path)))
         except BlockingIOError:
             raise RequestError(TAKEN) from None
+        except OSError as error:
+            raise StorageError(f"The job store cannot be used: {error}.") from error
         yield
 
 

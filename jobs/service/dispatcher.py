@@ -84,9 +84,8 @@ class Dispatcher:
         self._bell = bell
         self.nursery = Nursery(nursery_log, self._ended)
         self._attempts: dict[str, Attempt] = {}
-        self._pids: dict[int, Attempt] = {}
-        self._early: dict[int, int] = {}
-        self._pids_lock = threading.Lock()
+        self._statuses: dict[int, int] = {}
+        """Wait statuses by process id, as they come in on another thread, until the next step."""
         self._done = False
         self._draining = False
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -123,12 +122,7 @@ class Dispatcher:
         return JobFolder(self._jobs / job)
 
     def _ended(self, pid: int, status: int) -> None:
-        with self._pids_lock:
-            attempt = self._pids.pop(pid, None)
-            if attempt is None:  # it ended before `start` has told its number
-                self._early[pid] = status
-                return
-        attempt.status = status
+        self._statuses[pid] = status
         self._bell.ring()
 
     def _run(self) -> None:
@@ -154,7 +148,10 @@ class Dispatcher:
             The first that a job gave rise to, when all others have been looked at: no job holds up the rest.
         """
         changed, errors = False, []
+        ended = {pid: self._statuses.pop(pid) for pid in list(self._statuses)}
         for attempt in list(self._attempts.values()):
+            if attempt.pid in ended:
+                attempt.status = ended[attempt.pid]
             try:
                 changed |= self._look_at(attempt)
             except Exception as error:
@@ -193,17 +190,12 @@ class Dispatcher:
             return False
         attempt = self._attempts[job] = Attempt(job, number, folder)
         try:
-            pid = self.nursery.start("drive", str(folder.path), number, log=folder.log)
+            attempt.pid = self.nursery.start("drive", str(folder.path), number, log=folder.log)
         except TreadleError as error:
             attempt.killed = str(error)
             attempt.status = -1
-            return True
-        attempt.pid = pid
-        with self._pids_lock:
-            attempt.status = self._early.pop(pid, None)
-            self._early.clear()  # those were of other copies
-            if attempt.status is None:
-                self._pids[pid] = attempt
+        # Only now: the nursery may have had to start first, for seconds.
+        attempt.since = attempt.heard = time.monotonic()
         return True
 
     def _look_at(self, attempt: Attempt) -> bool:

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from treadle.cluster.locks import is_locked
 from treadle.cluster.private import private, private_folder
 
 Fault = Literal["none", "spec", "machine", "unknown"]
@@ -114,14 +115,7 @@ class JobFolder:
 
     def is_alive(self) -> bool:
         """Whether a driver holds the lock."""
-        try:
-            with open(self._lock) as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        return is_locked(self._lock)
 
     def close(self, attempt: int) -> Outcome | None:
         """Keeps the attempt from running from now on, and tells its outcome when it has one after all."""

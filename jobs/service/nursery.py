@@ -23,6 +23,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,6 +59,7 @@ TASKS = {
 SECONDS = {"free": 60, "look": 30, "plan": 120, "rows": 3600}
 """After which a copy that answers a request is ended by the system: it may hang on a file that never answers."""
 MESSAGE = 2**16
+CHUNK = 2**18
 START_SECONDS = 120.0
 MORE_LIKELY_KILLED = "300"
 """When memory runs out, the system kills a driver rather than the service."""
@@ -191,6 +193,19 @@ class Nursery:
             if not done or number not in self._answers:
                 raise TreadleError(f"The parent of the drivers does not answer; {self._log} may say why.")
             return self._answers.pop(number)
+
+    def read(self, task: str, *arguments: str | float | None) -> BufferedReader[FileIO]:
+        """Starts a copy as `start` does, and gives what it prints; its errors go into the nursery's log."""
+        reading, writing = os.pipe()
+        output = BufferedReader(FileIO(reading, "rb"), CHUNK)
+        try:
+            self.start(task, *arguments, log=self._log, output=writing)
+        except BaseException:
+            output.close()
+            raise
+        finally:
+            os.close(writing)
+        return output
 
     def close(self) -> None:
         """Ends the nursery; copies live on."""

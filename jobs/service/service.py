@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import threading
@@ -12,7 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from treadle.cluster.private import private, private_folder
+from treadle.cluster.locks import is_locked, locked
+from treadle.cluster.private import private_folder
 from treadle.engine.models.import_path import check_allowed
 from treadle.errors import RequestError, StorageError, TreadleError
 from treadle.jobs import loading
@@ -167,19 +167,17 @@ def opened(settings: Settings, home: Path) -> Iterator[Service]:
 
 @contextlib.contextmanager
 def _alone(home: Path) -> Iterator[IO[str]]:
-    try:
-        private_folder(home)
-        lock = open(home / LOCK, "a+", opener=private)  # noqa: SIM115  (as long as the block)
-    except OSError as error:
-        raise _unusable(home, error) from error
-    with lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            private_folder(home)
+            lock = stack.enter_context(locked(home / LOCK))
         except BlockingIOError:
             raise RequestError(
                 f"A service runs already with {home} (TREADLE_HOME). `treadle down` ends it; another one needs "
                 "another folder."
             ) from None
+        except OSError as error:
+            raise _unusable(home, error) from error
         lock.truncate(0)
         yield lock
 
@@ -197,13 +195,10 @@ def _describe(lock: IO[str], settings: Settings) -> None:
 def running(home: Path) -> dict[str, Any] | None:
     """Process id and address of the service that has the folder, if one runs; StorageError when that is not to see."""
     try:
-        with open(home / LOCK) as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return dict(json.loads(lock.read() or "{}"))
-    except (FileNotFoundError, ValueError):
-        return None
+        if is_locked(home / LOCK):
+            return dict(json.loads((home / LOCK).read_text() or "{}"))
+    except ValueError:
+        pass  # it is starting, and has not written all of it
     except OSError as error:
         raise _unusable(home, error) from error
     return None

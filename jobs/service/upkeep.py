@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import TypeAdapter
 
 from treadle.cluster.profiles import AnyProfile
+from treadle.errors import TreadleError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -19,9 +20,12 @@ def free(profile: str) -> int:
     """Frees workers that are busy with tasks of drivers which are gone."""
     from treadle.cluster.busy import free_workers
 
-    with _client(profile) as client:
-        for worker in free_workers(client):
-            print(f"started {worker} again: it was busy with a job that was stopped", flush=True)
+    try:
+        with _client(profile) as client:
+            for worker in free_workers(client):
+                print(f"started {worker} again: it was busy with a job that was stopped", flush=True)
+    except TreadleError as error:  # the cluster is gone as well
+        print(f"no worker was looked at: {error}", flush=True)
     return 0
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 from fastapi import FastAPI
 
 from treadle.jobs.service import page
@@ -11,13 +9,14 @@ from treadle.jobs.service.http import jobs, operations, problems, results, strea
 from treadle.jobs.service.http.guards import Guards
 from treadle.jobs.service.service import Service
 from treadle.jobs.service.views import Problem
+from treadle.versions import version_of
 
 
 def app_of(service: Service) -> FastAPI:
     """Everything that a service answers."""
     app = FastAPI(
         title="Treadle",
-        version=importlib.metadata.version("treadle"),
+        version=version_of("treadle"),
         openapi_url="/v1/openapi.json",
         docs_url=None,
         redoc_url=None,

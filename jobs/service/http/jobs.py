@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import time
 from typing import Annotated, Any
 
@@ -103,8 +101,7 @@ def retry(job: JobId, service: Here, caller: Submitter, how: Annotated[Retry | N
 async def plan(request: PlanRequest, service: Here, _caller: Submitter) -> dict[str, Any]:
     """What a job would do: stages, what is cached, partitions, memory."""
     order = await run_in_threadpool(service.plan_order, request.spec)
-    text = await asyncio.get_running_loop().run_in_executor(None, _copied, service, order)
-    said: dict[str, Any] = json.loads(text or "{}")
+    said: dict[str, Any] = json.loads(await run_in_threadpool(_copied, service, order) or "{}")
     if "plan" in said:
         planned: dict[str, Any] = said["plan"]
         return planned
@@ -114,10 +111,5 @@ async def plan(request: PlanRequest, service: Here, _caller: Submitter) -> dict[
 
 def _copied(service: Service, order: str) -> bytes:
     """What a copy of the nursery prints of a plan."""
-    reading, writing = os.pipe()
-    with open(reading, "rb") as output:
-        try:
-            service.dispatcher.nursery.start("plan", order, log=service.home / "nursery.log", output=writing)
-        finally:
-            os.close(writing)
+    with service.dispatcher.nursery.read("plan", order) as output:
         return output.read()

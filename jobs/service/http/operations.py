@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
 import time
 from typing import Annotated, Any
 
@@ -20,6 +18,7 @@ from treadle.jobs.service.schedules import Schedules
 from treadle.jobs.service.service import Service
 from treadle.jobs.service.states import State
 from treadle.jobs.service.views import ClusterView, Document, Health, Schedule, ScheduleView
+from treadle.versions import version_of
 
 router = APIRouter(responses=RESPONSES)
 
@@ -50,7 +49,7 @@ def health(service: Here, response: Response) -> Health:
         cluster = cluster.model_copy(update={"reason": "GET /v1/cluster tells why"})
     return Health(
         status="ready" if cluster.state == "up" else "starting",
-        version=importlib.metadata.version("treadle"),
+        version=version_of("treadle"),
         cluster=cluster.model_copy(update={"address": None, "dashboard": None}),
         queued=counts[State.QUEUED],
         running=counts[State.RUNNING],
@@ -82,16 +81,11 @@ def _looked(service: Service) -> dict[str, Any]:
     then, found = service.looked
     if time.monotonic() - then < SEEN_SECONDS or service.beside.seen is None:
         return found
-    profile = json.dumps(dict(service.beside.seen))
-    reading, writing = os.pipe()
-    with open(reading, "rb") as output:
-        try:
-            service.dispatcher.nursery.start("look", profile, log=service.home / "nursery.log", output=writing)
-        except TreadleError:
-            return {}
-        finally:
-            os.close(writing)
-        text = output.read()
+    try:
+        with service.dispatcher.nursery.read("look", json.dumps(dict(service.beside.seen))) as output:
+            text = output.read()
+    except TreadleError:
+        return {}
     found = json.loads(text) if text else {}
     service.looked = (time.monotonic(), found)
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
+from io import BufferedReader, FileIO
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Path, Query
@@ -122,9 +123,8 @@ async def table(
         raise Refused(
             404, f"Run {job} has no table '{name[:80]}'. Tables: [{listed(tables)}].{did_you_mean(name, tables)}"
         )
-    output = await run_in_threadpool(
-        _started, service, store.path(tables[name]["path"]), store.url, tables[name]["version"], columns, limit
-    )
+    which = (store.url, store.path(tables[name]["path"]), tables[name]["version"])
+    output = await run_in_threadpool(service.dispatcher.nursery.read, "rows", *which, json.dumps(columns), limit)
     try:
         first = await run_in_threadpool(output.readline)
         said = json.loads(first or b'{"error": "The table was not read; the service\'s log may say why."}')
@@ -136,27 +136,10 @@ async def table(
     return StreamingResponse(_sent(output), media_type=ARROW)
 
 
-def _started(
-    service: Service, path: str, url: str, version: int, columns: list[str] | None, limit: int | None
-) -> IO[bytes]:
-    """The output of a copy of the nursery that reads a table."""
-    reading, writing = os.pipe()
-    try:
-        service.dispatcher.nursery.start(
-            "rows", url, path, version, json.dumps(columns), limit, log=service.home / "nursery.log", output=writing
-        )
-    except BaseException:
-        os.close(reading)
-        raise
-    finally:
-        os.close(writing)
-    return open(reading, "rb", buffering=CHUNK)
-
-
-async def _sent(output: IO[bytes]) -> AsyncIterator[bytes]:
+async def _sent(output: BufferedReader[FileIO]) -> AsyncIterator[bytes]:
     last = b""
     with output:
-        while text := await run_in_threadpool(output.read1, CHUNK):  # type: ignore[attr-defined]
+        while text := await run_in_threadpool(output.read1, CHUNK):
             last = (last + text)[-len(END) :]
             yield text
     if last != END:

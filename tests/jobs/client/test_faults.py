@@ -232,11 +232,13 @@ def test_a_log_that_is_cut_goes_on_where_it_was_cut(server: Faulty, client: Clie
     assert f"offset={at}&" in reopened.path
 
 
-@pytest.mark.parametrize("last", [b"c", b""])
+@pytest.mark.parametrize("last", [b"c", b"cd"])
 def test_a_log_that_comes_in_parts_is_put_together(server: Faulty, client: Client, last: bytes) -> None:
+    """As much as there was at first, though it grows meanwhile."""
     server.script = [answer(200, details("running"))]
     job = client.job(JOB_ID)
-    server.script = [answer(200, b"aa"), answer(200, b"\nb"), answer(200, last), answer(200, b"not asked for")]
+    parts = (b"aa", b"\nb", last, b"not asked for")
+    server.script = [answer(200, part, X_Log_Size=str(5 + 10 * i)) for i, part in enumerate(parts)]
     assert job.logs() == f"aa\nb{last.decode()}"
     assert [asked.path.partition("?")[2] for asked in server.asked[1:]] == [
         f"offset={offset}&follow=false" for offset in (0, 2, 4)

@@ -73,9 +73,20 @@ class Served:
                 self.process.wait(END_SECONDS)
             self.process.kill()
             self.process.wait()
+        self.tell()
         command = [sys.executable, "-m", "treadle", "down"]
         subprocess.run(command, env=self.environment, check=True, capture_output=True)
         self.http.close()
+
+    def tell(self) -> None:
+        """Prints what everybody said, for the reader of a test that failed."""
+        for log in (
+            self.folder / "up.log",
+            *self.home.glob("*.log"),
+            *self.home.glob("*/*.log"),
+            *self.home.glob("jobs/*/log.txt"),
+        ):
+            print(f"--- {log.relative_to(self.folder)}", *log.read_text(errors="replace").splitlines()[-40:], sep="\n")
 
     def submit(self, spec: Mapping[str, Any], **options: Any) -> str:
         """The id of a new job."""
@@ -122,6 +133,20 @@ def until(happens: Any, seconds: float, said: Any = lambda: "") -> None:
     while not happens():
         assert time.monotonic() < deadline, f"it did not happen within {seconds:g} s. {said()}"
         time.sleep(0.05)
+
+
+def raw(port: int, *parts: bytes, pause: float = 0.0) -> bytes:
+    """What is answered to bytes as they are, until the connection ends."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with contextlib.suppress(ConnectionError):
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(pause)
+        with contextlib.suppress(ConnectionError):
+            while received := connection.recv(2**16):
+                answer += received
+    return answer
 
 
 def free_port() -> int:

@@ -24,9 +24,6 @@ from treadle.jobs.service.states import State
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-# The store reads rows in a way that SQLAlchemy 2.0 wants and 2.1 calls old.
-pytestmark = pytest.mark.filterwarnings("ignore:The Result.tuples:sqlalchemy.exc.SADeprecationWarning")
-
 MARKUP = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>&amp;"
 FILE = MARKUP.replace("/", "")
 BOARD = {
