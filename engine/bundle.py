@@ -5,6 +5,7 @@
                                levels-*.parquet  levels of feature operations that have many
                                side-<n>.parquet  group and join tables of the relational operations
                                sample.parquet  raw rows with what the run made of them (see treadle.engine.skew)
+                               MLmodel         what MLflow loads it by (see treadle.engine.mlmodel)
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from treadle.engine.artifacts import Document, Part, StepRecord, digest
 from treadle.engine.backend import Backend, conform
 from treadle.engine.encoders import AnyFitted, Fitted, Shelf, apply, to_matrix
 from treadle.engine.expectations import EachRow, broken_rows
+from treadle.engine.mlmodel import write_mlmodel
 from treadle.engine.models.base import Model, Task, load_model
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
@@ -79,10 +81,10 @@ REPLAYED = ("id", "inputs", "steps", "feature_inputs", "operations", "features")
 class Bundle:
     """A model version, ready to predict. `predict` is a pure function of the rows that it is given."""
 
-    def __init__(self, store: Store, document: BundleDocument) -> None:
+    def __init__(self, store: Store, document: BundleDocument, folder: str | None = None) -> None:
         self.store = store
         self.document = document
-        self.folder = f"models/{document.name}/{document.version}"
+        self.folder = folder or f"models/{document.name}/{document.version}"
         self._verified = False
 
     def __repr__(self) -> str:
@@ -262,6 +264,7 @@ def write_bundle(
                 "Outcomes of stages that another version of a library made may have been used; run again with --fresh."
             )
         sample.write(store, folder, document.features)
+    write_mlmodel(store, folder, bundle.document)
     store.write_json(f"{folder}/bundle.json", bundle.document.model_dump(mode="json", by_alias=True))
     return bundle
 
@@ -298,7 +301,26 @@ def load_bundle(store: Store, name: str, version: int | None = None) -> Bundle:
         )
     if version is not None and version not in existing:
         raise RequestError(f"Model '{name}' has no version {version}. Versions: [{listed(existing)}].")
-    bundle, fingerprint = _opened(store, f"models/{name}/{version or existing[-1]}")
+    return _checked(*_opened(store, f"models/{name}/{version or existing[-1]}"))
+
+
+def open_bundle(path: str) -> Bundle:
+    """The bundle in a folder of this machine, which may be a copy of it outside of any root.
+
+    Raises
+    ------
+    RequestError
+        There is none.
+    """
+    parent, _, folder = path.rstrip("/").rpartition("/")
+    store = Store(parent or "/")
+    if not store.fs.exists(store.path(f"{folder}/bundle.json")):
+        raise RequestError(f"{path} holds no model: there is no bundle.json in it.")
+    return _checked(*_opened(store, folder))
+
+
+def _checked(bundle: Bundle, fingerprint: str) -> Bundle:
+    """The bundle, unless what makes its features is not what was published; StorageError."""
     if bundle.document.features_fingerprint not in (None, fingerprint):
         bundle.verify()
         raise StorageError(
@@ -312,14 +334,13 @@ def load_bundle(store: Store, name: str, version: int | None = None) -> Bundle:
 
 def _opened(store: Store, folder: str) -> tuple[Bundle, str]:
     """The bundle in a folder, and the fingerprint of how its features are made, as it is now."""
-    name = folder.split("/")[-2]
     raw = store.read_json(f"{folder}/bundle.json")
     if raw.get("format") != FORMAT:
         raise RequestError(
-            f"Model '{name}' was written in bundle format {raw.get('format')}, and this Treadle reads {FORMAT}."
+            f"Model '{raw.get('name')}' was written in bundle format {raw.get('format')}, and this Treadle reads {FORMAT}."
         )
     try:
-        return Bundle(store, BundleDocument.model_validate(raw)), _features_fingerprint(raw)
+        return Bundle(store, BundleDocument.model_validate(raw), folder), _features_fingerprint(raw)
     except ValidationError as error:
         path = store.path(f"{folder}/bundle.json")
         raise StorageError(
