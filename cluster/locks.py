@@ -29,8 +29,10 @@ def is_locked(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[IO[str]]:
+def locked(path: Path, seconds: float = PROBE_SECONDS) -> Iterator[IO[str]]:
     """The file, for reading and appending, locked during the block; it is made when it is not there.
+
+    `seconds`: how long to wait for whoever holds the lock.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def locked(path: Path) -> Iterator[IO[str]]:
         The file cannot be opened.
     """
     with open(path, "a+", opener=private) as file:
-        deadline = time.monotonic() + PROBE_SECONDS
+        deadline = time.monotonic() + seconds
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,6 +27,7 @@ from treadle.engine.store import Store
 from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
 from treadle.jobs.plan import Plan, make_plan
+from treadle.jobs.registry.recorder import Recorder
 from treadle.jobs.run import Run
 from treadle.jobs.spec import JobSpec, load_spec
 from treadle.signals import held, terminable
@@ -121,6 +122,7 @@ def execute(
     store = Store(plan.root, run_id)
     events = Events(store, run_id, listener)
     manifest = _manifest(plan, run_id)
+    recorder = Recorder(plan.spec.tracking, plan.spec.name, store)
     with terminable(), contextlib.ExitStack() as ending:
         try:
             events.emit("cluster", "started", profile=plan.spec.cluster.profile)
@@ -168,6 +170,7 @@ def execute(
                     store.remove_unfinished(stage.folder)
                 events.close()
                 store.write_json(f"runs/{run_id}/manifest.json", manifest)
+                recorder.record(manifest)
     return Run(store, manifest)
 
 

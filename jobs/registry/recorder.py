@@ -1,0 +1,117 @@
+"""Records a run in MLflow when its manifest is written, and what earlier runs under the root failed to record."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from treadle.engine.bundle import versions
+from treadle.engine.store import Store
+from treadle.errors import StorageError, TreadleError
+from treadle.jobs.registry.connection import OFF, Connection, Target, no_target, target_of, tracking_in
+from treadle.jobs.registry.recording import find_run, record_run
+from treadle.jobs.registry.sections import Tracking
+from treadle.jobs.registry.versions import connection_of, register
+
+logger = logging.getLogger("treadle.tracking")
+PENDING = "unrecorded"
+"""Folder of a file a run that could not be recorded: the next one, or `treadle models --sync`, tries again."""
+
+
+class Recorder:
+    """Of one run. Made when the run begins, so that MLflow is loaded while it computes."""
+
+    def __init__(self, tracking: Tracking, job: str, store: Store) -> None:
+        self._store = store
+        self._connection: Connection | None = None
+        if not tracking.enabled or os.environ.get(OFF, "").casefold() == "off":
+            return
+        target = target_of(tracking, job, store)
+        if target is None:
+            logger.warning("treadle: the run is not recorded in MLflow: %s.", no_target(store))
+        else:
+            self._connection = Connection(target).begin()
+
+    def record(self, manifest: Mapping[str, Any]) -> None:
+        """Never raises: the run is what its manifest says, whatever becomes of this."""
+        if self._connection is None:
+            return
+        run = manifest["run"]
+        try:
+            record_run(self._connection, self._store, manifest)
+        except Exception as error:
+            said = error if isinstance(error, TreadleError) else f"{type(error).__name__}: {error}"
+            logger.warning(
+                "treadle: run %s is done, but not recorded in MLflow: %s. `treadle models --sync` tries again.",
+                run,
+                str(said).rstrip("."),
+            )
+            with contextlib.suppress(TreadleError, OSError):
+                self._store.write_json(f"{PENDING}/{run}", {"error": str(said)})
+            return
+        with contextlib.suppress(TreadleError, OSError):
+            self._store.remove_file(f"{PENDING}/{run}")
+            for other in self._store.list(PENDING):
+                _catch_up(self._store, other, self._connection)
+
+
+def _catch_up(store: Store, run: str, connection: Connection) -> None:
+    """Records a run that could not be, where it is for the same place."""
+    manifest = _manifest(store, run)
+    if manifest is not None:
+        target = target_of(tracking_in(manifest), manifest["job"], store)
+        if target is None or target.uri != connection.target.uri:
+            return
+        record_run(connection if target == connection.target else Connection(target), store, manifest)
+    store.remove_file(f"{PENDING}/{run}")
+
+
+def sync(store: Store, name: str | None = None) -> Iterator[dict[str, Any]]:
+    """Records every run and model under a root, or of one job, that MLflow lacks; tells each, as it is done.
+
+    Runs of specs with `tracking: {enabled: false}` are left out. Aliases that MLflow lost are set as the records of
+    promotions have them.
+
+    Raises
+    ------
+    TrackingError
+        MLflow is not reached.
+    """
+    from treadle.jobs.registry.promotion import restore_aliases
+
+    connections: dict[Target, Connection] = {}
+    manifests = [found for run in store.list("runs") if (found := _manifest(store, run)) is not None]
+    for manifest in sorted(manifests, key=lambda manifest: manifest["started"]):
+        tracking = tracking_in(manifest)
+        target = target_of(tracking, manifest["job"], store)
+        if not tracking.enabled or target is None or name not in (None, manifest["job"]):
+            continue
+        connection = connections.setdefault(target, Connection(target))
+        with connection.using() as client:
+            found = find_run(client, target, manifest["run"])
+        if found is None or found.info.status == "RUNNING":
+            record_run(connection, store, manifest)
+            yield {"run": manifest["run"], "uri": target.uri}
+        store.remove_file(f"{PENDING}/{manifest['run']}")
+    for model in store.list("models"):
+        existing = versions(store, model)
+        own = connection_of(store, model) if existing and name in (None, model) else None
+        if own is None:
+            continue
+        connection = connections.setdefault(own.target, own)
+        with connection.using() as client:
+            for version in existing:
+                register(client, connection.target, store, f"{model}:{version}")
+            for alias, version in restore_aliases(client, store, model).items():
+                yield {"model": f"{model}:{version}", "alias": alias, "uri": connection.target.uri}
+
+
+def _manifest(store: Store, run: str) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = store.read_json(f"runs/{run}/manifest.json")
+    except StorageError:
+        return None
+    return found
