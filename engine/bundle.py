@@ -325,7 +325,7 @@ def _checked(bundle: Bundle, fingerprint: str) -> Bundle:
         bundle.verify()
         raise StorageError(
             f"Model '{bundle.reference}' is refused: how features are made has changed in "
-            f"{store.path(bundle.folder)}/bundle.json since it was published (features_fingerprint is "
+            f"{bundle.store.path(bundle.folder)}/bundle.json since it was published (features_fingerprint is "
             f"{bundle.document.features_fingerprint}, and that of the document {fingerprint}). Restore the file, or "
             "train the model again."
         )
@@ -337,7 +337,8 @@ def _opened(store: Store, folder: str) -> tuple[Bundle, str]:
     raw = store.read_json(f"{folder}/bundle.json")
     if raw.get("format") != FORMAT:
         raise RequestError(
-            f"Model '{raw.get('name')}' was written in bundle format {raw.get('format')}, and this Treadle reads {FORMAT}."
+            f"Model '{raw.get('name')}' was written in bundle format {raw.get('format')}, and this Treadle reads "
+            f"{FORMAT}."
         )
     try:
         return Bundle(store, BundleDocument.model_validate(raw), folder), _features_fingerprint(raw)

@@ -1,4 +1,4 @@
-"""What makes a bundle a model of MLflow: `MLmodel`, and the environment that it predicts in. MLflow is not needed for it.
+"""What makes a bundle a model of MLflow: `MLmodel`, and the environment that it predicts in. Nothing needs MLflow here.
 
 <folder>/MLmodel            flavour python_function, loaded by treadle.engine.pyfunc; its signature
          requirements.txt   Treadle and its libraries, as they were in the run

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.commands import jobs, operating
+from treadle.jobs.commands import jobs, models, operating
 from treadle.jobs.commands.bench import bench
 from treadle.jobs.commands.options import (
     Debug,
@@ -107,7 +107,7 @@ def plan(
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Option(help="NAME or NAME:VERSION.", show_default=False)],
+    model: Annotated[str, typer.Option(help="NAME, NAME:VERSION or NAME@ALIAS.", show_default=False)],
     input_: Annotated[
         list[str],
         typer.Option("--input", help="File, folder, glob or URL; may be given several times.", show_default=False),
@@ -380,3 +380,4 @@ def make_data(
 
 
 jobs.register(app)
+models.register(app)

@@ -1,4 +1,4 @@
-"""Figures of a run as SVG, which browsers and MLflow's page show: text, so that they need no library and little time."""
+"""Figures of a run as SVG, which browsers and MLflow's page show: text, which needs no library and little time."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from treadle.errors import StorageError, TreadleError
 from treadle.jobs.registry.connection import OFF, Connection, Target, no_target, target_of, tracking_in
 from treadle.jobs.registry.recording import find_run, record_run
 from treadle.jobs.registry.sections import Tracking
-from treadle.jobs.registry.versions import connection_of, register
+from treadle.jobs.registry.versions import connection_of, manifest_of, register, registered
 
 logger = logging.getLogger("treadle.tracking")
 PENDING = "unrecorded"
@@ -69,6 +69,20 @@ def _catch_up(store: Store, run: str, connection: Connection) -> None:
     store.remove_file(f"{PENDING}/{run}")
 
 
+def record_missing(store: Store, connection: Connection, name: str) -> None:
+    """Registers the versions of a model that MLflow lacks, after the runs that made them."""
+    for version in versions(store, name):
+        with connection.using() as client:
+            if version in registered(client, name):
+                continue
+        with contextlib.suppress(StorageError):
+            manifest = manifest_of(store, name, version)
+            target = Target(connection.target.uri, tracking_in(manifest).experiment or name)
+            record_run(connection if target == connection.target else Connection(target), store, manifest)
+        with connection.using() as client:
+            register(client, connection.target, store, f"{name}:{version}")
+
+
 def sync(store: Store, name: str | None = None) -> Iterator[dict[str, Any]]:
     """Records every run and model under a root, or of one job, that MLflow lacks; tells each, as it is done.
 
@@ -91,20 +105,18 @@ def sync(store: Store, name: str | None = None) -> Iterator[dict[str, Any]]:
             continue
         connection = connections.setdefault(target, Connection(target))
         with connection.using() as client:
-            found = find_run(client, target, manifest["run"])
-        if found is None or found.info.status == "RUNNING":
+            recorded = find_run(client, target, manifest["run"])
+        if recorded is None or recorded.info.status == "RUNNING":
             record_run(connection, store, manifest)
             yield {"run": manifest["run"], "uri": target.uri}
         store.remove_file(f"{PENDING}/{manifest['run']}")
     for model in store.list("models"):
-        existing = versions(store, model)
-        own = connection_of(store, model) if existing and name in (None, model) else None
+        own = connection_of(store, model) if versions(store, model) and name in (None, model) else None
         if own is None:
             continue
         connection = connections.setdefault(own.target, own)
+        record_missing(store, connection, model)
         with connection.using() as client:
-            for version in existing:
-                register(client, connection.target, store, f"{model}:{version}")
             for alias, version in restore_aliases(client, store, model).items():
                 yield {"model": f"{model}:{version}", "alias": alias, "uri": connection.target.uri}
 

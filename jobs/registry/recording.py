@@ -80,14 +80,13 @@ def _experiment(client: MlflowClient, target: Target, store: Store) -> str:
     try:
         return str(client.create_experiment(target.experiment, artifact_location=place))
     except Exception as error:
-        if not is_there_already(error):
+        found = client.get_experiment_by_name(target.experiment) if is_there_already(error) else None
+        if found is None:
             raise
-        return str(client.get_experiment_by_name(target.experiment).experiment_id)
+        return str(found.experiment_id)
 
 
-def _record(
-    client: MlflowClient, target: Target, store: Store, manifest: Mapping[str, Any], begun: Run | None
-) -> Run:
+def _record(client: MlflowClient, target: Target, store: Store, manifest: Mapping[str, Any], begun: Run | None) -> Run:
     from mlflow.entities import RunTag
 
     started = round(datetime.fromisoformat(manifest["started"]).timestamp() * 1000)

@@ -121,7 +121,7 @@ def register(client: MlflowClient, target: Target, store: Store, reference: str)
         "treadle.model": document["model"],
         "treadle.task": document["task"],
     }
-    return client.create_model_version(name, source, run_id, tags=tags, await_creation_for=None)
+    return client.create_model_version(name, source, run_id, tags=tags, await_creation_for=0)
 
 
 def _uploaded(client: MlflowClient, store: Store, folder: str, run_id: str | None) -> str:
@@ -214,9 +214,7 @@ def list_models(store: Store, name: str | None = None) -> tuple[list[dict[str, A
                     "model": one,
                     "version": version,
                     "aliases": {
-                        alias: number
-                        for alias, number in sorted(aliases.items())
-                        if name is None or number == version
+                        alias: number for alias, number in sorted(aliases.items()) if name is None or number == version
                     },
                     "trained_with": document["model"],
                     "task": document["task"],
