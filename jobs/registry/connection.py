@@ -72,6 +72,11 @@ def target_of(tracking: Tracking, job: str, store: Store) -> Target | None:
     return Target(uri, tracking.experiment or job)
 
 
+def is_off() -> bool:
+    """Whether no run of this process records itself."""
+    return os.environ.get(OFF, "").casefold() == "off"
+
+
 def no_target(store: Store) -> str:
     """Why there is none, and what to do."""
     return (

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from treadle.engine.bundle import versions
 from treadle.engine.store import Store
 from treadle.errors import StorageError, TreadleError
-from treadle.jobs.registry.connection import OFF, Connection, Target, no_target, target_of, tracking_in
+from treadle.jobs.registry.connection import Connection, Target, is_off, no_target, target_of, tracking_in
 from treadle.jobs.registry.recording import find_run, record_run
 from treadle.jobs.registry.sections import Tracking
 from treadle.jobs.registry.versions import connection_of, manifest_of, register, registered
@@ -27,7 +26,7 @@ class Recorder:
     def __init__(self, tracking: Tracking, job: str, store: Store) -> None:
         self._store = store
         self._connection: Connection | None = None
-        if not tracking.enabled or os.environ.get(OFF, "").casefold() == "off":
+        if not tracking.enabled or is_off():
             return
         target = target_of(tracking, job, store)
         if target is None:
