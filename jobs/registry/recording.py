@@ -220,4 +220,4 @@ def _artifacts(client: MlflowClient, run_id: str, manifest: Mapping[str, Any]) -
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]", "_", name)
+    return re.sub(r"[^\w-]", "_", name)

@@ -42,6 +42,12 @@ class Tracking(Section):
                 "Schemes: [{schemes}].{hint}",
                 {"value": shortened(value), "schemes": listed(SCHEMES), "hint": did_you_mean(scheme, SCHEMES)},
             )
+        if scheme == "sqlite" and (not value.startswith("sqlite:////") or "?" in value):
+            raise PydanticCustomError(
+                "uri",
+                "'{value}' is no file of SQLite; give an absolute path, sqlite:////srv/mlflow.db",
+                {"value": value},
+            )
         try:
             secret = urlsplit(value).password
         except ValueError:

@@ -78,7 +78,7 @@ def _paths(spec: JobSpec, root: str) -> Iterator[tuple[str, str]]:
     if spec.split is not None and spec.split.kind == "path":
         yield from each("split.path", spec.split.path)
     if spec.tracking.uri is not None:
-        yield TRACKING, spec.tracking.uri.replace("sqlite:///", "file:///", 1).replace("file:////", "file:///", 1)
+        yield TRACKING, spec.tracking.uri.removeprefix("sqlite:///")
     yield ROOT, root
 
 

@@ -55,6 +55,8 @@ COMMANDS = (
     "down",
     "tokens",
     "certs",
+    "models",
+    "promote",
 )
 GROUPS = ("bench", "schedule", "tokens")
 IN_GROUPS = (
@@ -62,7 +64,19 @@ IN_GROUPS = (
     *("schedule put", "schedule list", "schedule remove"),
     *("tokens add", "tokens list", "tokens remove"),
 )
-HEAVY = ("pandas", "numpy", "pyarrow", "dask", "distributed", "xgboost", "sklearn", "numba", "deltalake", "pydantic")
+HEAVY = (
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "dask",
+    "distributed",
+    "xgboost",
+    "sklearn",
+    "numba",
+    "deltalake",
+    "pydantic",
+    "mlflow",
+)
 
 
 def treadle_says(*command: str | Path, status: int = 0) -> Result:
