@@ -39,8 +39,10 @@ def split_reference(model: str) -> tuple[str, int | None, str | None]:
     """Name, version and alias of `name`, `name:3` or `name@champion`; RequestError for anything else."""
     name, at, alias = model.partition("@")
     if at:
-        if not name or not re.fullmatch(ALIAS, alias):
-            raise RequestError(f"Model '{model}': after the @ stands an alias, e.g. {name or 'adult'}@champion.")
+        if not name or ":" in name or not re.fullmatch(ALIAS, alias):
+            raise RequestError(
+                f"Model '{model}': it is a name, an @ and an alias, e.g. {name.partition(':')[0] or 'adult'}@champion."
+            )
         return name, None, alias
     name, colon, version = model.partition(":")
     if not colon:
