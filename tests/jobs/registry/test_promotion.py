@@ -68,10 +68,10 @@ def test_rows_that_the_champion_learned_from_are_left_out(recorded: Recorded, tm
         patch.setenv("TREADLE_TRACKING", "off")
         other = treadle.run(copy.spec(seed=8, models=["decision_tree"]))
     (verdict,) = judged(copy, 3, {"gate": "not_worse", "tolerance": 1})
-    splits = [
+    theirs, ours = (
         run.table("features").to_pandas(["id", "split"]).set_index("id").split for run in (recorded.runs[0], other)
-    ]
-    both = (splits[0] == "test") & (splits[1].reindex(splits[0].index) == "test")
+    )
+    both = (theirs == "test") & (ours.reindex(theirs.index) == "test")
     assert 0 < verdict.values["rows"] == both.sum() < verdict.values["test_rows"]
 
 
@@ -160,7 +160,7 @@ def test_an_alias_is_a_model(promoted: Recorded, tmp_path: Path) -> None:
 
     assert treadle.load_model("people@champion", root=promoted.root).reference == "people:1"
     with pytest.raises(
-        RequestError, match=r"has the alias 'champoin' .*Aliases: \[champion \(version 1\)\]. Did you mean"
+        RequestError, match=r"the alias 'champoin' .*\[champion \(version 1\)\]. Did you mean 'champion'"
     ):
         treadle.load_model("people@champoin", root=promoted.root)
     with pytest.raises(RequestError, match="There is no model 'peopl'.*Did you mean 'people'"):
