@@ -4,6 +4,9 @@
 <root>/stages/checkpoints-<fingerprint>/   of a training that is not done (see treadle.engine.checkpoints)
 <root>/tables/<job>/<table>/           published Delta tables
 <root>/models/<name>/<version>/        model bundles; bundle.json is written last
+<root>/models/<name>/promotions/       approvals (see treadle.jobs.registry.promotion)
+<root>/mlflow.db, mlartifacts/         runs and aliases in MLflow
+<root>/unrecorded/                     runs that MLflow is still to be told of
 <root>/runs/<run-id>/                  events.jsonl, and manifest.json, written last of all
 """
 

@@ -160,7 +160,7 @@ def test_an_alias_is_a_model(promoted: Recorded, tmp_path: Path) -> None:
 
     assert treadle.load_model("people@champion", root=promoted.root).reference == "people:1"
     with pytest.raises(
-        RequestError, match=r"the alias 'champoin' .*\[champion \(version 1\)\]. Did you mean 'champion'"
+        RequestError, match=r"alias 'champoin' .*\[champion \(version 1\)\]. Did you mean 'champion'"
     ):
         treadle.load_model("people@champoin", root=promoted.root)
     with pytest.raises(RequestError, match="There is no model 'peopl'.*Did you mean 'people'"):
