@@ -29,12 +29,13 @@ ARTIFACTS = "mlartifacts"
 """Folder beside the database, a folder an experiment in it."""
 OFF = "TREADLE_TRACKING"
 """Set to `off`, no run records itself."""
-LOCK_SECONDS = 60.0
+LOCK_SECONDS = 180.0
 QUIET: Mapping[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
     # A server that does not answer costs the end of a run some seconds, not MLflow's minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

@@ -98,7 +98,6 @@ def promote(
         connection = needed_connection(store, name)
         if other is not None:
             newest = aliased(store, name, other)
-        record_missing(store, connection, name)
         with connection.using() as client:
             aliases = aliases_of(client, name)
         records = read_records(store, name)
@@ -176,6 +175,7 @@ def _make(store: Store, connection: Connection, record: Mapping[str, Any]) -> No
     """The record first: no alias leads anywhere without an approval; it is taken back when MLflow refuses."""
     name, alias = record["model"], record["alias"]
     path = f"models/{name}/promotions/{record['promotion']}.json"
+    record_missing(store, connection, name, [record["to"]])
     with connection.using() as client:
         version = register(client, connection.target, store, f"{name}:{record['to']}")
         store.write_json(path, record)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from treadle.engine.bundle import versions
@@ -68,9 +68,9 @@ def _catch_up(store: Store, run: str, connection: Connection) -> None:
     store.remove_file(f"{PENDING}/{run}")
 
 
-def record_missing(store: Store, connection: Connection, name: str) -> None:
-    """Registers the versions of a model that MLflow lacks, after the runs that made them."""
-    for version in versions(store, name):
+def record_missing(store: Store, connection: Connection, name: str, numbers: Sequence[int]) -> None:
+    """Registers versions of a model that MLflow lacks, after the runs that made them."""
+    for version in numbers:
         with connection.using() as client:
             if version in registered(client, name):
                 continue
@@ -114,7 +114,7 @@ def sync(store: Store, name: str | None = None) -> Iterator[dict[str, Any]]:
         if own is None:
             continue
         connection = connections.setdefault(own.target, own)
-        record_missing(store, connection, model)
+        record_missing(store, connection, model, versions(store, model))
         with connection.using() as client:
             for alias, version in restore_aliases(client, store, model).items():
                 yield {"model": f"{model}:{version}", "alias": alias, "uri": connection.target.uri}

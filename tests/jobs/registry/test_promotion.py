@@ -156,21 +156,16 @@ def test_a_version_that_is_worse_is_refused_unless_somebody_forces_it(promoted: 
 
 
 def test_an_alias_is_a_model(promoted: Recorded, tmp_path: Path) -> None:
-    import mlflow
+    import mlflow.pyfunc
 
     assert treadle.load_model("people@champion", root=promoted.root).reference == "people:1"
-    with pytest.raises(
-        RequestError, match=r"alias 'champoin' .*\[champion \(version 1\)\]. Did you mean 'champion'"
-    ):
+    with pytest.raises(RequestError, match=r"alias 'champoin' .*\[champion \(version 1\)\]. Did you mean 'champion'"):
         treadle.load_model("people@champoin", root=promoted.root)
     with pytest.raises(RequestError, match="There is no model 'peopl'.*Did you mean 'people'"):
         treadle.load_model("peopl@champion", root=promoted.root)
-    before = mlflow.get_registry_uri()
-    mlflow.set_registry_uri(promoted.uri)
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", promoted.uri)
         loaded = mlflow.pyfunc.load_model("models:/people@champion")
-    finally:
-        mlflow.set_registry_uri(before)
     rows = promoted.raw.head(30)
     expected = treadle.load_model("people:1", root=promoted.root).predict(rows)
     pd.testing.assert_frame_equal(loaded.predict(rows), expected, check_exact=True)

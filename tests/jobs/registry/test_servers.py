@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -48,8 +49,8 @@ def running(path: str, *arguments: str, log: Path, **environment: str) -> Iterat
             yield f"http://127.0.0.1:{port}"
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 15)
-            process.wait(30)
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def test_a_served_alias_predicts_as_treadle_does(recorded: Recorded, tmp_path: Path) -> None:
@@ -83,7 +84,7 @@ def test_a_served_alias_predicts_as_treadle_does(recorded: Recorded, tmp_path: P
 
 
 def test_a_server_gets_runs_and_bundles(recorded: Recorded, tmp_path: Path) -> None:
-    import mlflow
+    import mlflow.pyfunc
 
     copy = recorded.copied(tmp_path)
     place = tmp_path / "server"
@@ -102,14 +103,9 @@ def test_a_server_gets_runs_and_bundles(recorded: Recorded, tmp_path: Path) -> N
         record = promote("people:3", "champion", copy.root, force=True)
         assert record["registry"] == address
         assert treadle.load_model("people@champion", root=copy.root).reference == "people:3"
-        before = mlflow.get_registry_uri(), mlflow.get_tracking_uri()
-        mlflow.set_tracking_uri(address)
-        mlflow.set_registry_uri(address)
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", address)
             loaded = mlflow.pyfunc.load_model("models:/people@champion")
-        finally:
-            mlflow.set_registry_uri(before[0])
-            mlflow.set_tracking_uri(before[1])
         rows = copy.raw.head(30)
         expected = treadle.load_model("people:3", root=copy.root).predict(rows)
         pd.testing.assert_frame_equal(loaded.predict(rows), expected, check_exact=True)
