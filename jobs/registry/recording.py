@@ -113,7 +113,9 @@ def _record(client: MlflowClient, target: Target, store: Store, manifest: Mappin
     if evaluation:
         (best,) = [row for row in evaluation["rows"] if row["model"] == evaluation["best"]]
         metrics |= best | {f"test_{name}": value for name, value in (evaluation["held_out"] or {}).items()}
-        _children(client, experiment, run_id, evaluation, started, ended)
+        if len(evaluation["rows"]) > 1:
+            done = _recorded_models(client, experiment, run_id) if begun else set()
+            _children(client, experiment, run_id, evaluation, done, (started, ended))
     client.log_batch(run_id, metrics=_metrics(metrics, ended), tags=[RunTag(k, v) for k, v in tags.items()])
     _inputs(client, run_id, manifest)
     if target.is_server or "file" in store.fs.protocol:
@@ -122,12 +124,22 @@ def _record(client: MlflowClient, target: Target, store: Store, manifest: Mappin
     return run
 
 
-def _children(
-    client: MlflowClient, experiment: str, parent: str, evaluation: Mapping[str, Any], started: int, ended: int
-) -> None:
-    """A run a model, in the order of the leaderboard; those that are there are left."""
+def _recorded_models(client: MlflowClient, experiment: str, parent: str) -> set[str | None]:
+    """Those of the leaderboard that have their runs already."""
     there = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000)
-    done = {run.data.tags.get(MODEL) for run in there if run.info.status != "RUNNING"}
+    return {run.data.tags.get(MODEL) for run in there if run.info.status != "RUNNING"}
+
+
+def _children(
+    client: MlflowClient,
+    experiment: str,
+    parent: str,
+    evaluation: Mapping[str, Any],
+    done: set[str | None],
+    times: tuple[int, int],
+) -> None:
+    """A run a model, in the order of the leaderboard; those that are done are left."""
+    started, ended = times
     for rank, row in enumerate(evaluation["rows"], 1):
         if row["model"] in done:
             continue

@@ -104,11 +104,12 @@ def register(client: MlflowClient, target: Target, store: Store, reference: str)
     if int(number) in there:
         return there[int(number)]
     document = store.read_json(f"models/{name}/{number}/bundle.json")
-    try:
-        client.create_registered_model(name)
-    except Exception as error:
-        if not is_there_already(error):
-            raise
+    if not there:
+        try:
+            client.create_registered_model(name)
+        except Exception as error:
+            if not is_there_already(error):
+                raise
     run = find_run(client, target, document["run"])
     run_id = run.info.run_id if run else None
     folder = f"models/{name}/{number}"

@@ -14,6 +14,7 @@ import pytest
 import treadle
 from tests.jobs.registry.conftest import Recorded
 from treadle.engine.store import Store
+from treadle.errors import TreadleError
 from treadle.jobs.registry import figures
 from treadle.jobs.registry.connection import Connection, Target
 from treadle.jobs.registry.recorder import PENDING, sync
@@ -142,6 +143,18 @@ def test_a_root_on_an_object_store_says_where_it_is_not_recorded(
     caplog.clear()
     Recorder(Tracking(enabled=False), "people", Store("memory://bucket"))
     assert caplog.text == ""
+
+
+def test_a_run_that_failed_is_recorded_as_one(recorded: Recorded, tmp_path: Path) -> None:
+    copy = recorded.copied(tmp_path)
+    with pytest.raises(TreadleError):
+        treadle.run(copy.spec(contract=[{"expect": "rows", "min": 10_000}]))
+    (run,) = sorted(set(copy.store.list("runs")) - {run.id for run in recorded.runs})
+    with copy.connection().using() as client:
+        found = find_run(client, Target(copy.uri, "people"), run)
+    assert found is not None
+    assert found.info.status == "FAILED"
+    assert found.data.tags["treadle.error"] == copy.store.read_json(f"runs/{run}/manifest.json")["error"]
 
 
 def test_leaves_of_a_spec() -> None:
