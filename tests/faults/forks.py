@@ -9,9 +9,11 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from subprocess import PIPE, Popen
+from types import TracebackType
 from typing import Any
 
 BEFORE_MANIFEST = -2
@@ -22,14 +24,28 @@ SUCCEEDED, KILLED = 0, -signal.SIGKILL
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def run_forks(tasks: Sequence[Mapping[str, Any]], together: bool = False) -> list[int]:
-    """Runs `{spec, root, kill}` one after the other, or all at once; their exit statuses, negative for a signal."""
-    command = [sys.executable, "-m", __name__, "together" if together else "apart"]
-    with Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=REPOSITORY) as process:
-        said, _ = process.communicate(json.dumps(list(tasks)), timeout=240)
-    assert process.returncode == 0
-    statuses: list[int] = json.loads(said.splitlines()[-1])
-    return statuses
+class Forks:
+    """The process that forks; leaving the block ends it."""
+
+    def __enter__(self) -> Forks:
+        command = [sys.executable, "-m", __name__]
+        self._process = Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=REPOSITORY)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def run(self, tasks: Sequence[Mapping[str, Any]], together: bool = False) -> list[int]:
+        """Runs `{spec, root, kill}` one after the other, or all at once; their exit statuses, negative for a signal."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"tasks": list(tasks), "together": together}) + "\n")
+        self._process.stdin.flush()
+        statuses: list[int] = json.loads(self._process.stdout.readline())
+        return statuses
 
 
 def _run(spec: Mapping[str, Any], root: str, kill: int | None = None) -> None:
@@ -62,28 +78,37 @@ def _run(spec: Mapping[str, Any], root: str, kill: int | None = None) -> None:
     treadle.run(spec, root=root, listener=listener)
 
 
+def _fork(task: Mapping[str, Any]) -> int:
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # threads of libraries, all idle
+        pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.dup2(2, 1)
+            _run(**task)
+            status = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    return pid
+
+
+def _end_of(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
 def main() -> None:
+    """Reads requests and answers them, a line each."""
     from treadle.jobs.service.nursery import prepare
 
     prepare()
-    tasks = json.load(sys.stdin)
-    statuses, pids = [], []
-    for task in tasks:
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                _run(**task)
-                status = 0
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
-        pids.append(pid)
-        if sys.argv[1] == "apart":
-            statuses.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-    if sys.argv[1] == "together":
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-    print(json.dumps(statuses))
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["together"]:
+            statuses = [_end_of(pid) for pid in [_fork(task) for task in request["tasks"]]]
+        else:
+            statuses = [_end_of(_fork(task)) for task in request["tasks"]]
+        print(json.dumps(statuses), flush=True)
 
 
 if __name__ == "__main__":
