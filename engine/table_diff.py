@@ -21,7 +21,7 @@ from treadle.errors import column_not_found
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-MEMORY = 256 * 2**20
+MEMORY = 128 * 2**20
 """Bytes of the rows of both tables that are compared at once."""
 BATCH_BYTES = 8 * 2**20
 MOST_BATCH_ROWS = 131_072
@@ -157,15 +157,17 @@ def compare(
     for some in buckets(batches, compared, paired_by, left_rows + right_rows, memory):
         comparer.add(*some)
     return TableDiff(
-        *comparer.rows,
-        schema,
-        () if key is None else tuple(key),
-        *comparer.only,
-        comparer.changed,
-        comparer.columns(),
-        comparer.without_partner(0),
-        comparer.without_partner(1),
-        tuple(name for name in types if name not in compared.names),
+        left_rows=comparer.rows[0],
+        right_rows=comparer.rows[1],
+        schema=schema,
+        key=() if key is None else tuple(key),
+        only_left=comparer.only[0],
+        only_right=comparer.only[1],
+        changed=comparer.changed,
+        columns=comparer.columns(),
+        only_left_examples=comparer.without_partner(0),
+        only_right_examples=comparer.without_partner(1),
+        not_compared=tuple(name for name in types if name not in compared.names),
     )
 
 

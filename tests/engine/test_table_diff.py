@@ -94,6 +94,7 @@ def counts(found: TableDiff) -> dict[str, Any]:
     return {"only": [found.only_left, found.only_right], "changed": found.changed, "columns": columns}
 
 
+@settings(max_examples=60)
 @given(ROWS, ROWS, st.sampled_from([("k",), ("t", "k"), ("f",), ("b", "d"), ("w",)]), st.sampled_from([1, 1 << 28]))
 def test_counts_are_those_of_obvious_loops(
     left: list[dict[str, Any]], right: list[dict[str, Any]], key: tuple[str, ...], memory: int
@@ -104,6 +105,7 @@ def test_counts_are_those_of_obvious_loops(
     assert found.same == (counts(found) == {"only": [0, 0], "changed": 0, "columns": {}})
 
 
+@settings(max_examples=40)
 @given(ROWS, ROWS, st.sampled_from([1, 1 << 28]))
 def test_without_a_key_whole_rows_are_looked_for(
     left: list[dict[str, Any]], right: list[dict[str, Any]], memory: int
@@ -157,7 +159,8 @@ def test_a_shuffled_copy_in_other_files_is_the_same(
     folder = tmp_path_factory.mktemp("refiled")
 
     def committed(name: str, rows: list[dict[str, Any]], sizes: list[int]) -> Any:
-        files, start = [], 0
+        files: list[delta.DataFile] = []
+        start = 0
         while start < len(rows):
             size = sizes[len(files) % len(sizes)]
             files.append(write(folder / f"{name}-{len(files)}.parquet", table(rows[start : start + size])))
