@@ -6,14 +6,14 @@ Neither the order of rows nor the files matter, and tables need not fit the memo
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from treadle.engine.delta import read_batches
+from treadle.engine.delta_log import contents
 from treadle.engine.diff_buckets import buckets
 from treadle.engine.diff_rows import ColumnDiff, Comparer
 from treadle.errors import column_not_found
@@ -88,7 +88,7 @@ class TableDiff:
 
     def described(self) -> dict[str, Any]:
         """For --json; numbers that JSON does not have are text."""
-        found: dict[str, Any] = _plain({"same": self.same, **asdict(self)})
+        found: dict[str, Any] = in_json({"same": self.same, **asdict(self)})
         return found
 
 
@@ -186,7 +186,7 @@ def natural_key(name: str, left: pa.Table | DeltaTable, right: pa.Table | DeltaT
     return None
 
 
-def schema_diff(left: dict[str, pa.DataType], right: dict[str, pa.DataType]) -> SchemaDiff:
+def schema_diff(left: Mapping[str, object], right: Mapping[str, object]) -> SchemaDiff:
     """What became of columns, from name -> type."""
     return SchemaDiff(
         added={name: str(type_) for name, type_ in right.items() if name not in left},
@@ -222,9 +222,7 @@ def _common(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
 
 
 def _rows(table: pa.Table | DeltaTable) -> int:
-    if isinstance(table, pa.Table):
-        return int(table.num_rows)
-    return int(pc.sum(pa.table(table.get_add_actions())["num_records"]).as_py() or 0)
+    return int(table.num_rows) if isinstance(table, pa.Table) else contents(table).rows
 
 
 def _batches(table: pa.Table | DeltaTable, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -239,9 +237,10 @@ def _batches(table: pa.Table | DeltaTable, schema: pa.Schema) -> Iterator[pa.Rec
         yield batch if batch.schema == schema else batch.cast(schema, safe=False)
 
 
-def _plain(value: Any) -> Any:
+def in_json(value: Any) -> Any:
+    """The value with what JSON does not have, NaN and infinite numbers, as text."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: in_json(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [in_json(one) for one in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
