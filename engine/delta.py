@@ -45,6 +45,9 @@ __all__ = [
 
 FINGERPRINT = "treadle.fingerprint"
 """Key in a commit's custom metadata: what the version was made from."""
+KEPT = {"delta.enableExpiredLogCleanup": "false"}
+"""Of a new table, for every writer: else what is older than 30 days is cut off the log at a checkpoint (which
+deltalake makes every 100 commits), and no version of then can be opened, though manifests name it."""
 _THREADS = 8
 
 
@@ -275,7 +278,13 @@ def _commit(
     target = Schema.from_arrow(schema)
     if head is None:
         create_table_with_add_actions(
-            table.uri, target, adds, "error", storage_options=table.options, commit_properties=properties
+            table.uri,
+            target,
+            adds,
+            "error",
+            configuration=KEPT,
+            storage_options=table.options,
+            commit_properties=properties,
         )
         return 0
     _allow_timestamps(head, schema)

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from treadle.errors import listed
 from treadle.jobs.commands.console import out
 
 if TYPE_CHECKING:
     from treadle.engine.table_diff import TableDiff
     from treadle.jobs.diff import Diff, MetricChange, TablePair
     from treadle.jobs.rollback import RolledBack
+
+MOST_COLUMNS = 20
+"""Of a table that are shown one by one."""
 
 
 def show_tables(rows: Sequence[Mapping[str, Any]], root: str) -> None:
@@ -71,15 +75,19 @@ def _pair(pair: TablePair) -> None:
     ):
         if count:
             more = ", ..." if count > len(keys) else ""
-            out.print(f"  {sign} {count:,} rows: {', '.join(map(_key, keys))}{more}")
-    if diff.columns:
+            out.print(f"  {sign} {_rows(count)}: {', '.join(map(_key, keys))}{more}")
+    compared = {change.metric for change in pair.metrics}
+    columns = [column for column in diff.columns if column.name not in compared]
+    if columns:
         table = _columns("column", "changed", "largest", "for example")
-        for column in diff.columns:
+        for column in columns[:MOST_COLUMNS]:
             first = column.examples[0]
             largest = "" if column.largest is None else f"{column.largest:.6g}"
             example = f"{_key(first.key)}: {_value(first.left)} -> {_value(first.right)}"
             table.add_row(column.name, f"{column.changed:,}", largest, example)
         out.print(table)
+    if others := columns[MOST_COLUMNS:]:
+        out.print(f"  changed, too: {listed(column.name for column in others)}")
     if diff.not_compared:
         out.print(f"  not compared: {', '.join(diff.not_compared)}")
     changes = [change for change in pair.metrics if change.better is not None]
@@ -88,7 +96,7 @@ def _pair(pair: TablePair) -> None:
 
 
 def _summary(diff: TableDiff) -> str:
-    rows = f"{diff.left_rows:,} rows"
+    rows = _rows(diff.left_rows)
     if diff.same:
         return f"the same, {rows}"
     if diff.left_rows != diff.right_rows:
@@ -98,6 +106,10 @@ def _summary(diff: TableDiff) -> str:
     by = f"by {', '.join(diff.key)}" if diff.key else "whole rows"
     found = f"{diff.only_left:,} gone, {diff.only_right:,} new, {diff.changed:,} changed ({by})"
     return f"{rows}; {found}"
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
 
 
 def _metrics(changes: Sequence[MetricChange]) -> None:
