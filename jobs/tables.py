@@ -13,6 +13,7 @@ from typing import Any
 
 from treadle.engine import delta
 from treadle.engine.delta_log import Commit, columns_of, commits, contents, versions
+from treadle.engine.publication import visible_version
 from treadle.engine.store import Store
 from treadle.engine.table_diff import SchemaDiff, schema_diff
 from treadle.errors import RequestError, StorageError, TreadleError, did_you_mean, listed
@@ -101,7 +102,15 @@ def find(store: Store, text: str) -> Address:
     if len(found) > 1:
         named = listed(f"{one[0]}/{one[1]}" for one in found)
         raise RequestError(f"Several jobs have a table '{table}': [{named}]; name one of them so.")
-    return Address(*found[0], int(chosen) if chosen else None)
+    return Address(*found[0], int(chosen) if chosen else _visible(store, *found[0]))
+
+
+def _visible(store: Store, job: str, name: str) -> int | None:
+    """The version that readers should see while a publication is going on; None: the newest."""
+    version = visible_version(store, job, name)
+    if version == -1:
+        raise RequestError(f"Table '{job}/{name}' is being published for the first time; wait for its run to end.")
+    return version
 
 
 def list_tables(root: str) -> list[dict[str, Any]]:
@@ -118,7 +127,7 @@ def _listed(store: Store, job: str, name: str) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(("version", "rows", "bytes", "files", "versions", "run", "time", "error"))
     row = {"table": f"{job}/{name}", **row}
     try:
-        head = delta.open_table(store.fs, path)
+        head = delta.open_table(store.fs, path, _visible(store, job, name))
         held = contents(head)
         there = versions(store.fs, path)
         newest = commits(store.fs, path, there[-1:])
@@ -141,14 +150,15 @@ def history(root: str, table: str, limit: int = LIMIT) -> dict[str, Any]:
     store = Store(root)
     address = find(store, table)
     path = store.path(address.path)
+    one = address.version if "@" in table else None
     there = versions(store.fs, path)
-    if address.version is not None and address.version not in there:
+    if one is not None and one not in there:
         raise RequestError(
-            f"Table '{address.table}' has no version {address.version} in its log; there are {there[0]} to {there[-1]}."
+            f"Table '{address.table}' has no version {one} in its log; there are {there[0]} to {there[-1]}."
             if there
             else f"Table '{address.table}' has no versions."
         )
-    wanted = there[-limit:] if address.version is None else [address.version]
+    wanted = there[-limit:] if one is None else [one]
     found = commits(store.fs, path, wanted)
     names = _manifests(store, address, found)
     rows = [

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from treadle.jobs.commands.options import Debug, Json, Root, messages
+from treadle.jobs.commands.options import Debug, Json, Quiet, Root, messages
 
 
 def register(app: typer.Typer) -> None:
@@ -89,16 +89,17 @@ def rollback(
     run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run id, or the start of one.", show_default=False)],
     root: Root = None,
     as_json: Json = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Make the tables and the model that a run published current again, all together."""
     with messages(debug, as_json):
+        from treadle.jobs.commands import console, tables_console
         from treadle.jobs.rollback import rollback as restored
 
-        done = restored(run_id, root)
+        with console.listener(quiet or as_json) as listener:
+            done = restored(run_id, root, listener)
         if as_json:
             print(json.dumps(done.described()))
         else:
-            from treadle.jobs.commands import tables_console
-
             tables_console.show_rollback(done)

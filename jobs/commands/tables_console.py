@@ -130,7 +130,7 @@ def show_rollback(done: RolledBack) -> None:
         out.print(f"What run {done.of} published is current already; nothing was changed.")
         return
     table = Table("table", "version of the run", "was current", "is current", title_justify="left")
-    table.title = f"Run {done.run.id}: what run {done.of} published is current again"
+    table.title = f"Run {done.run}: what run {done.of} published is current again"
     for row in done.tables:
         table.add_row(row["table"], *(str(row[name]) for name in ("version", "before", "now")))
     out.print(table)

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from tests.engine.delta_tables import FS, fingerprint, write
 from treadle.engine import delta
+from treadle.engine.commits import commit_table
+from treadle.engine.delta_files import DataFile
 from treadle.engine.table_diff import TableDiff, compare, natural_key
 from treadle.errors import RequestError, StorageError
 
@@ -159,13 +161,13 @@ def test_a_shuffled_copy_in_other_files_is_the_same(
     folder = tmp_path_factory.mktemp("refiled")
 
     def committed(name: str, rows: list[dict[str, Any]], sizes: list[int]) -> Any:
-        files: list[delta.DataFile] = []
+        files: list[DataFile] = []
         start = 0
         while start < len(rows):
             size = sizes[len(files) % len(sizes)]
             files.append(write(folder / f"{name}-{len(files)}.parquet", table(rows[start : start + size])))
             start += size
-        delta.commit_table(FS, str(folder / name), files, SCHEMA, fingerprint=fingerprint(name), metadata={})
+        commit_table(FS, str(folder / name), files, SCHEMA, fingerprint=fingerprint(name), metadata={})
         return delta.open_table(FS, str(folder / name))
 
     shuffled = list(rows)
@@ -242,7 +244,7 @@ def test_a_key_that_is_no_column_is_refused_with_the_nearest() -> None:
 
 def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{number}.parquet", table([])) for number in range(2)]
-    delta.commit_table(FS, str(tmp_path / "t"), files, SCHEMA, fingerprint=fingerprint("a"), metadata={})
+    commit_table(FS, str(tmp_path / "t"), files, SCHEMA, fingerprint=fingerprint("a"), metadata={})
     opened = delta.open_table(FS, str(tmp_path / "t"))
     next(iter((tmp_path / "t").glob("part-00001*"))).unlink()
     with pytest.raises(StorageError, match="A file of version 0 of table .*/t is gone"):

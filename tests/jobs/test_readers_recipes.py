@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 
 from tests.engine.delta_tables import fingerprint, write
 from tests.test_docs import blocks
-from treadle.engine import delta
+from treadle.engine.commits import commit_table
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "artifacts.md").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, old: pa.Table, new: pa.Tabl
         ]
         path = str(folder / "artifacts" / "tables" / "adult" / name)
         fs = fsspec.filesystem("file")
-        delta.commit_table(fs, path, files, table.schema, fingerprint=fingerprint(str(number)), metadata={})
+        commit_table(fs, path, files, table.schema, fingerprint=fingerprint(str(number)), metadata={})
     return folder
 
 
@@ -101,7 +101,7 @@ def test_deltalake_skips_files_by_their_statistics(folder: Path, tmp_path: Path)
     table = tmp_path / "predictions"
     files = [write(tmp_path / f"{n}.parquet", pa.table({"id": [n, n + 1]})) for n in (0, 10)]
     schema = pa.schema([("id", pa.int64())])
-    delta.commit_table(fsspec.filesystem("file"), str(table), files, schema, fingerprint="0" * 16, metadata={})
+    commit_table(fsspec.filesystem("file"), str(table), files, schema, fingerprint="0" * 16, metadata={})
     next(table.glob("part-00000*")).unlink()
     assert DeltaTable(table).to_pandas(filters=[("id", ">", 5)])["id"].tolist() == [10, 11]
 

@@ -20,15 +20,13 @@ from typer.testing import CliRunner
 import treadle
 from tests.conftest import people_spec, write_people
 from tests.engine.delta_tables import fingerprint, write
-from treadle.engine import delta
-from treadle.engine.artifacts import TableRecord
-from treadle.engine.restoring import prepared, restore
+from treadle.engine.commits import commit_table
 from treadle.engine.store import Store
 from treadle.errors import RequestError, StorageError
 from treadle.jobs.cli import app
 from treadle.jobs.diff import diff, metric_changes
 from treadle.jobs.rollback import rollback
-from treadle.jobs.run import Run, load_run
+from treadle.jobs.run import Run, list_runs, load_run
 from treadle.jobs.tables import history, list_tables
 
 NAMES = ("explanations", "features", "leaderboard", "predictions")
@@ -74,7 +72,7 @@ def commit_as(root: str, table: str, run: str, content: pa.Table, name: str) -> 
     metadata = {"treadle.run": run, "treadle.spec": "0" * 16}
     fs = fsspec.filesystem("file")
     path = f"{root}/tables/{table}"
-    delta.commit_table(fs, path, [file], content.schema, fingerprint=fingerprint(name), metadata=metadata)
+    commit_table(fs, path, [file], content.schema, fingerprint=fingerprint(name), metadata=metadata)
 
 
 class TestTables:
@@ -279,7 +277,8 @@ class TestRollback:
         done = rollback(old.id, copy)
         assert done.changed
         assert done.left == ()
-        run = load_run(copy, done.run.id)
+        assert done.run is not None
+        run = load_run(copy, done.run)
         assert run.manifest["rollback_of"] == old.id
         assert (run.status, run.manifest["model"], run.leaderboard.equals(old.leaderboard)) == (
             "succeeded",
@@ -324,8 +323,9 @@ class TestRollback:
         commit_as(copy, "people/predictions", "people-killed", pa.table({"id": [1]}), "killed")
         done = rollback(two.runs[1].id, copy)
         assert heads(copy) == {"explanations": 1, "features": 1, "leaderboard": 1, "predictions": 3}
-        assert done.run.manifest["model"] == "people:2"
-        assert contents(done.run)["predictions"].equals(two.runs[1].table("predictions").to_arrow())
+        assert done.run is not None
+        assert done.model == {"version": "people:2", "now": "people:2"}
+        assert contents(load_run(copy, done.run))["predictions"].equals(two.runs[1].table("predictions").to_arrow())
 
     def test_a_file_that_is_gone_stops_it_before_anything_changes(self, copy: str, two: Two) -> None:
         (name,) = treadle.open_table("predictions@0", copy).files()
@@ -337,23 +337,27 @@ class TestRollback:
         assert len(Store(copy).list("runs")) == 2
         assert treadle.load_model("people", copy).reference == "people:2"
 
-    def test_broken_off_it_leaves_no_manifest_and_can_be_done_again(self, copy: str, two: Two) -> None:
-        store = Store(copy)
-        manifest = two.runs[0].manifest
-        records = [TableRecord.model_validate(record) for record in manifest["tables"]]
-        found = prepared(store, records, manifest["model"])
-        last = Path(treadle.open_table(f"{records[-1].name}@0", copy).files()[0])
-        aside = last.rename(last.with_suffix(".aside"))
-        with pytest.raises(StorageError, match="cannot be published"):
-            restore(store, found, "people-broken", {"treadle.run": "people-broken"})
-        made = heads(copy)
-        assert set(made.values()) == {1, 2}
-        assert history(copy, records[0].name, 1)["versions"][0]["manifest"] is None
-        aside.rename(last)
+    @pytest.mark.parametrize("note", ["publication 3 of people has begun", "the files of", "features is", "all is"])
+    def test_what_is_broken_off_is_taken_back_and_can_be_done_again(self, copy: str, two: Two, note: str) -> None:
+        before = contents(two.runs[1])
+
+        def listener(event: dict[str, Any]) -> None:
+            if event["note"].startswith(note):
+                raise StorageError("the listener's disk is full")
+
+        with pytest.raises(StorageError, match="disk is full"):
+            rollback(two.runs[0].id, copy, listener)
+        assert all(treadle.open_table(name, copy).to_arrow().equals(table) for name, table in before.items())
+        assert treadle.load_model("people", copy).reference == "people:2"
+        (failed,) = [row for row in list_runs(copy) if row["status"] == "failed"]
+        assert load_run(copy, failed["run"]).manifest["publication"] == 3
         done = rollback(two.runs[0].id, copy)
-        assert set(heads(copy).values()) == {2}
-        assert history(copy, records[0].name, 1)["versions"][0]["manifest"] == done.run.id
-        assert all(found.equals(contents(two.runs[0])[name]) for name, found in contents(done.run).items())
+        assert done.run is not None
+        run = load_run(copy, done.run)
+        assert run.manifest["publication"] == 4
+        assert all(found.equals(contents(two.runs[0])[name]) for name, found in contents(run).items())
+        assert history(copy, "features", 1)["versions"][0]["manifest"] == run.id
+        assert treadle.load_model("people", copy).document.run == run.id
 
     def test_runs_that_published_nothing_are_refused(self, copy: str, two: Two) -> None:
         failed = {**two.runs[0].manifest, "run": "people-failed", "status": "failed", "tables": [], "model": None}
