@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +25,7 @@ from treadle.engine.delta_files import DataFile
 from treadle.engine.table_diff import TableDiff, compare, natural_key
 from treadle.errors import RequestError, StorageError
 
+ROOT = Path(__file__).resolve().parents[2]
 SCHEMA = pa.schema(
     [
         ("k", pa.int64()), ("t", pa.string()), ("f", pa.float64()), ("s", pa.float32()), ("n", pa.int64()),
@@ -268,3 +271,48 @@ def test_natural_keys(name: str, columns: dict[str, str], key: tuple[str, ...] |
     types = {"int": pa.int64(), "float": pa.float32(), "text": pa.string()}
     empty = pa.schema([(column, types[kind]) for column, kind in columns.items()]).empty_table()
     assert natural_key(name, empty, empty) == key
+
+
+ROWS_OF_LARGE = 3_000_000
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from treadle.engine import delta
+from treadle.engine.table_diff import compare
+from tests.engine.delta_tables import FS
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+small, one, other = (delta.open_table(FS, f"{sys.argv[1]}/{name}") for name in ("small", "one", "other"))
+compare(small, small, ["id"], memory=1)  # what is imported, and compiled
+before = peak()
+found = compare(one, other, ["id"], memory=32 * 2**20)
+print(found.left_rows, found.only_left, found.changed, peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_tables_need_not_fit_the_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    columns = {f"c{i}": rng.random(ROWS_OF_LARGE) for i in range(10)}
+    size = 0
+    ids = np.arange(ROWS_OF_LARGE)
+    for name, rows in (("one", ids), ("other", rng.permutation(ROWS_OF_LARGE)), ("small", ids[:100])):
+        whole = pa.table({"id": rows, **{column: values[rows] for column, values in columns.items()}})
+        if name == "other":
+            whole = whole.set_column(1, "c0", pa.array(np.where(rows < 7, -1.0, columns["c0"][rows])))
+        files = [
+            write(tmp_path / f"{name}-{start}.parquet", whole.slice(start, 500_000), rows_per_group=100_000)
+            for start in range(0, len(rows), 500_000)
+        ]
+        commit_table(FS, str(tmp_path / name), files, whole.schema, fingerprint=fingerprint(name), metadata={})
+        size = max(size, whole.nbytes)
+        del whole
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(tmp_path)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    rows_found, only, changed, grown = map(int, done.stdout.split())
+    assert (rows_found, only, changed) == (ROWS_OF_LARGE, 0, 7)
+    assert grown < size  # and both tables are twice that
+    assert grown < 250 * 2**20
