@@ -172,7 +172,7 @@ def _read(
     for section, found in (("data", inputs.main), ("split", inputs.test)):
         if found is None:
             continue
-        if found.digest != then[section]["digest"]:
+        if found.content != then[section]["digest"]:
             raise DataError(f"the input of {run.id} ({section}) has changed since the run")
         missing = [name for name in wanted if name not in found.kinds]
         if missing:

@@ -178,7 +178,8 @@ def _make(store: Store, connection: Connection, record: Mapping[str, Any]) -> No
     record_missing(store, connection, name, [record["to"]])
     with connection.using() as client:
         version = register(client, connection.target, store, f"{name}:{record['to']}")
-        store.write_json(path, record)
+        if not store.create(path, record):
+            raise StorageError(f"Another promotion of '{name}' came first; look at it, and try again.")
         try:
             set_alias(client, connection.target, name, alias, version)
         except BaseException:

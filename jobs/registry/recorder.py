@@ -14,6 +14,7 @@ from treadle.jobs.registry.connection import Connection, Target, is_off, no_targ
 from treadle.jobs.registry.recording import find_run, record_run
 from treadle.jobs.registry.sections import Tracking
 from treadle.jobs.registry.versions import connection_of, manifest_of, register, registered
+from treadle.signals import held
 
 logger = logging.getLogger("treadle.tracking")
 PENDING = "unrecorded"
@@ -26,6 +27,7 @@ class Recorder:
     def __init__(self, tracking: Tracking, job: str, store: Store) -> None:
         self._store = store
         self._connection: Connection | None = None
+        self._manifest: Mapping[str, Any] | None = None
         if not tracking.enabled or is_off():
             return
         target = target_of(tracking, job, store)
@@ -34,13 +36,27 @@ class Recorder:
         else:
             self._connection = Connection(target).begin()
 
-    def record(self, manifest: Mapping[str, Any]) -> None:
-        """Never raises: the run is what its manifest says, whatever becomes of this."""
-        if self._connection is None:
-            return
+    def written(self, manifest: Mapping[str, Any]) -> None:
+        """The manifest is there, by which the run is what it is."""
+        self._manifest = manifest
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Records the run after the block, if its manifest was written.
+
+        Never raises on its own account: the run is what its manifest says, whatever becomes of this.
+        """
+        try:
+            yield
+        finally:
+            if self._connection is not None and self._manifest is not None:
+                with held():
+                    self._record(self._connection, self._manifest)
+
+    def _record(self, connection: Connection, manifest: Mapping[str, Any]) -> None:
         run = manifest["run"]
         try:
-            record_run(self._connection, self._store, manifest)
+            record_run(connection, self._store, manifest)
         except Exception as error:
             said = error if isinstance(error, TreadleError) else f"{type(error).__name__}: {error}"
             logger.warning(
@@ -54,7 +70,7 @@ class Recorder:
         with contextlib.suppress(TreadleError, OSError):
             self._store.remove_file(f"{PENDING}/{run}")
             for other in self._store.list(PENDING):
-                _catch_up(self._store, other, self._connection)
+                _catch_up(self._store, other, connection)
 
 
 def _catch_up(store: Store, run: str, connection: Connection) -> None:
