@@ -67,7 +67,7 @@ class Recorder:
             with contextlib.suppress(TreadleError, OSError):
                 self._store.write_json(f"{PENDING}/{run}", {"error": str(said)})
             return
-        with contextlib.suppress(TreadleError, OSError):
+        with contextlib.suppress(Exception):  # of other runs, which are still to be recorded then
             self._store.remove_file(f"{PENDING}/{run}")
             for other in self._store.list(PENDING):
                 _catch_up(self._store, other, connection)
