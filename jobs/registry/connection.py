@@ -1,6 +1,6 @@
 """MLflow, as Treadle uses it: quiet, telling nobody anything, and only when it is needed.
 
-Importing it takes about a second of a core, and making a database two: `Connection.begin` has a thread do both.
+Importing it takes one or two seconds of a core, and making a database one more: `Connection.begin` has a thread do it.
 """
 
 from __future__ import annotations
