@@ -6,13 +6,14 @@ which the pipeline writes last, names the versions: what no manifest names does 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
 
-from treadle.engine import delta
+from treadle.engine import card, delta
 from treadle.engine.artifacts import (
     Artifact,
     Comparison,
@@ -36,6 +37,7 @@ from treadle.engine.bundle import BundleDocument, fingerprint_of, is_sound, repl
 from treadle.engine.context import Context
 from treadle.engine.events import now
 from treadle.engine.expectations import EachRow, named
+from treadle.engine.inputs import Inspected
 from treadle.engine.program import Program
 from treadle.engine.rows import replay_of
 from treadle.engine.sampling import sample_of
@@ -43,12 +45,17 @@ from treadle.engine.skew import Sample, SampleRecord
 from treadle.engine.text_input import text_options
 from treadle.versions import version_of
 
-REVISION = 2
+REVISION = 3
 LIBRARIES = ("treadle", "xgboost", "scikit-learn", "numpy", "pandas", "pyarrow", "dask", "deltalake")
 
 
-def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[str, str]) -> Publication:
-    """Commits every table that the job made, then the bundle."""
+def run(
+    context: Context,
+    made: Mapping[str, Artifact],
+    fingerprints: Mapping[str, str],
+    inputs: Mapping[str, Inspected],
+) -> Publication:
+    """Commits every table that the job made, then the bundle; `inputs` are by the section that names them."""
     prepared = made["etl"]
     assert isinstance(prepared, Prepared)
     tables: list[TableRecord] = []
@@ -85,9 +92,19 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
         commit("explanations", explanation.table, "explain")
     best = made["refit"] if "refit" in made else made[f"train:{evaluation.best}"]
     assert isinstance(best, Trained)
-    fingerprint = fingerprints["publish"]
     raw = source_of(made[context.job.rows_from])
-    model = _bundle(context, prepared, raw, rule, features, evaluation, best, fingerprint)
+    told = functools.partial(
+        card.Facts.of,
+        context.job,
+        made=made,
+        best=best,
+        spec_digest=context.spec_digest,
+        device=context.backend.name,
+        stages=fingerprints,
+        tables=tables,
+        inputs=inputs,
+    )
+    model = _bundle(context, prepared, raw, rule, features, evaluation, best, fingerprints["publish"], told)
     return Publication(tables=tuple(tables), model=model)
 
 
@@ -139,6 +156,7 @@ def _bundle(
     evaluation: Evaluation,
     best: Trained,
     fingerprint: str,
+    told: Callable[..., card.Facts],
 ) -> str:
     store, job = context.store, context.job
     files = (*best.files, *features.level_files)
@@ -174,6 +192,7 @@ def _bundle(
         metrics=_metrics(evaluation, best.name),
         libraries={name: version_of(name) for name in LIBRARIES},
     )
+    card.write(store, f"models/{job.name}/{document.version}", told(document=document, columns=dict(program.kinds)))
     return write_bundle(store, document, files, program, sample).reference
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.commands import jobs, operating
+from treadle.jobs.commands import card, dvc, jobs, operating
 from treadle.jobs.commands.bench import bench
 from treadle.jobs.commands.options import (
     Debug,
@@ -380,3 +380,5 @@ def make_data(
 
 
 jobs.register(app)
+card.register(app)
+dvc.register(app)
