@@ -12,6 +12,7 @@ NAMES, PLOT, ROW = 200, 380, 26
 MARGIN = 24
 NAME_LENGTH = 28
 """Characters of a name; the table has all of it."""
+TITLE_LENGTH = 80
 
 
 def chart(block: Dots | Bars | Reliability, name: str) -> str:
@@ -38,9 +39,9 @@ def _said(text: str) -> str:
     return escape(visible(text))
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> str:
+def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "", longest: int = NAME_LENGTH) -> str:
     said = visible(text)
-    said = said if len(said) <= NAME_LENGTH else f"{said[: NAME_LENGTH - 3]}..."
+    said = said if len(said) <= longest else f"{said[: longest - 3]}..."
     known = f' class="{kind}"' if kind else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{known}>{escape(said)}</text>'
 
@@ -71,7 +72,7 @@ def _dots(block: Dots, name: str) -> str:
     def place(value: float) -> float:
         return NAMES + PLOT * (value - low) / (high - low)
 
-    parts = [_text(0, 16, block.title)]
+    parts = [_text(0, 16, block.title, longest=TITLE_LENGTH)]
     if several:
         step = (NAMES + PLOT) / len(block.series)
         for i, series in enumerate(block.series):
@@ -95,7 +96,7 @@ def _dots(block: Dots, name: str) -> str:
 def _bars(block: Bars, name: str) -> str:
     most = max((value for line in block.lines for value in line.values if value is not None), default=0.0) or 1.0
     height = MARGIN + ROW * len(block.lines) + 8
-    parts = [_text(0, 16, block.title)]
+    parts = [_text(0, 16, block.title, longest=TITLE_LENGTH)]
     for number, line in enumerate(block.lines):
         y = MARGIN + ROW * number + ROW / 2
         value = line.values[0] or 0.0

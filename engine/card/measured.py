@@ -19,7 +19,6 @@ from treadle.engine.card.blocks import (
     chapter,
 )
 from treadle.engine.card.facts import Facts
-from treadle.engine.evaluate import MAX_GROUPS
 from treadle.engine.job import LOWER_IS_BETTER, THRESHOLD
 from treadle.engine.sections.about import texts_of
 from treadle.engine.sections.decision import Costs
@@ -149,9 +148,7 @@ def _by_group(facts: Facts) -> list[Block]:
     for column in protected:
         groups = facts.evaluation.groups.get(column)
         if groups is None:
-            blocks.append(
-                Text(f"Results by {column}: not measured, since it has more than {MAX_GROUPS} values in the test rows.")
-            )
+            blocks.append(Text(f"Results by {column}: not measured, since it has too many values; a warning tells."))
         else:
             blocks += _of_column(column, groups)
     blocks.append(Text("Results by several protected columns together were not measured."))

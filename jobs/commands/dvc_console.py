@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from treadle.jobs.dvc.export import Exported
 
 
@@ -13,4 +15,4 @@ def show_export(done: Exported) -> None:
     for note in done.notes:
         print(f"note      {note}")
     if done.pointers:
-        print(f"next      dvc commit {' '.join(done.pointers)} puts the data into DVC's cache")
+        print(f"next      {shlex.join(['dvc', 'commit', *done.pointers])} puts the data into DVC's cache")

@@ -150,7 +150,8 @@ def _stage(
     stage["metrics"] = [{f"{results}/{METRICS}": {"cache": False}}]
     if spec.models:
         stage["plots"] = [
-            {f"{results}/{LEADERBOARD}": {"cache": False, "template": "bar_horizontal", "y": "model"}},
+            {f"{results}/{LEADERBOARD}": {
+                "cache": False, "template": "bar_horizontal", "x": "value", "y": "model"}},
             {f"{results}/{IMPORTANCE}": {
                 "cache": False, "template": "bar_horizontal", "x": "contribution", "y": "feature"}},
         ]  # fmt: skip
