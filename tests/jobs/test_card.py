@@ -206,7 +206,11 @@ def test_what_is_said_anew_makes_a_version_and_trains_nothing(published: Publish
 def test_folds_calibration_and_threshold(published: Published) -> None:
     run = published.job(
         name="folds",
+        models=["logistic_regression", "naive_bayes", "lda", "dummy"],
         compare={"folds": 3},
+        race={"rows": 100, "keep": 2},
+        tune={"models": ["logistic_regression"], "trials": 2},
+        ensemble={"kind": "blend"},
         decision={"calibrate": "sigmoid", "threshold": "f1"},
         explain={"rows": "none"},
         data={"path": str(published.people), "target": "buys", "id": "key", "protected": [], "duplicates": "count"},
@@ -234,6 +238,18 @@ def test_folds_calibration_and_threshold(published: Published) -> None:
     (result,) = found.front["model-index"][0]["results"]
     assert result["metrics"][0]["value"] == evaluation["held_out"]["auc"]
     assert "license" not in found.front
+    race = run.table("race").to_pandas()
+    lost = race.loc[~race["kept"], "model"].unique()
+    assert "dummy" in lost
+    assert found.says(f"heats on .* rows left out {', '.join(lost)}, which no fold has measured")
+    assert found.says(f"looked for in {run.table('trials').rows} trials by the same folds")
+    mixture = next(r["ensemble"] for n, r in run.manifest["results"].items() if n == "ensemble")
+    told = ", ".join(f"{n} {w:.3f}" for n, w in zip(mixture["members"], mixture["weights"], strict=True))
+    assert found.says(rf"An ensemble \(blend\) was compared, too: {told}\.")
+    assert {line[0] for line in found.table("Leaderboard, means over the folds")[1:]} >= {
+        "ensemble",
+        evaluation["best"],
+    }
 
 
 @pytest.mark.parametrize("target", ["city", "age"])
