@@ -7,13 +7,12 @@
 
 from __future__ import annotations
 
-from treadle.engine.bundle import CARDS
+from treadle.engine.bundle import CARDS, Bundle
 from treadle.engine.card.content import card_of
 from treadle.engine.card.facts import Facts
 from treadle.engine.card.front import front_matter
 from treadle.engine.card.markdown import markdown
 from treadle.engine.card.page import page
-from treadle.engine.store import Store
 
 __all__ = ["Facts", "card_of", "page", "text", "write"]
 
@@ -23,8 +22,8 @@ def text(facts: Facts) -> str:
     return front_matter(facts) + "\n" + markdown(card_of(facts))
 
 
-def write(store: Store, folder: str, facts: Facts) -> None:
-    """Writes both files of a card into a bundle's folder."""
+def write(bundle: Bundle, facts: Facts) -> None:
+    """Writes both files of a card into the bundle's folder."""
     for name, content in {CARDS["md"]: text(facts), CARDS["html"]: page(card_of(facts))}.items():
-        with store.writing(f"{folder}/{name}") as file:
+        with bundle.store.writing(f"{bundle.folder}/{name}") as file:
             file.write(content.encode())

@@ -104,10 +104,10 @@ def _use(facts: Facts) -> Chapter:
         Text("Out of scope:" if not_meant else f"Out of scope: {NOT_SAID}."),
         items(not_meant),
         Text(
-            f"Technically it predicts rows that have the {len(facts.columns)} columns below, of the kinds that the "
+            f"Technically it predicts rows that have the {len(d.inputs)} columns below, of the kinds that the "
             f"job's input had; anything else is refused. The target {d.target} is not needed."
         ),
-        Table("Columns of a row", ("column", "kind"), tuple(facts.columns.items())),
+        Table("Columns of a row", ("column", "kind"), tuple(d.inputs.items())),
     )
 
 
@@ -148,9 +148,7 @@ def _data(facts: Facts) -> Chapter:
         ("test rows", rule.test_rows),
     ]
     blocks: list[Block | None] = [
-        Table(
-            "Inputs", ("section", "name", "format", "files", "bytes", "version", "digest"), tuple(inputs)
-        ) if inputs else Text("Inputs: see the run's manifest."),
+        Table("Inputs", ("section", "name", "format", "files", "bytes", "version", "digest"), tuple(inputs)),
         Table("Rows", ("what", "rows"), tuple(counts)),
         Text(f"Split: {_split(facts)}."),
     ]  # fmt: skip
@@ -278,9 +276,7 @@ def _lineage(facts: Facts) -> Chapter:
     return chapter(
         "Lineage",
         Table("What it was made from", ("what", "value"), tuple(rows)),
-        Table("Tables published with it", ("table", "version", "rows", "path under the artifacts root"), tuple(tables))
-        if tables
-        else Text("Tables published with it: the run's manifest has their versions."),
+        Table("Tables published with it", ("table", "version", "rows", "path under the artifacts root"), tuple(tables)),
         Table("Software", ("library", "version"), tuple(d.libraries.items())),
         Text(f"The run's manifest has plan, hardware, timings and all digests: treadle show {d.run}"),
         Text("The structure of this card follows Mitchell et al., Model cards for model reporting, FAT* 2019:"),

@@ -26,12 +26,13 @@ from treadle.engine.artifacts import (
     deciding,
 )
 from treadle.engine.bundle import BundleDocument
+from treadle.engine.context import Context
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import CLASSIFICATION_METRICS, REGRESSION_METRICS, Job
 from treadle.engine.sections.about import About
 
 ALL_METRICS = frozenset({*CLASSIFICATION_METRICS, *REGRESSION_METRICS})
-TOLD = ("features", "split", "compare", "tune", "ensemble", "refit", "evaluate", "explain")
+TOLD = ("features", "split", "compare", "tune", "ensemble", "evaluate", "explain")
 """Stages whose warnings a card repeats. Those of the input's quote rows of it, which a card is not to carry about."""
 
 
@@ -68,16 +69,12 @@ class Facts:
 
     job: Job
     document: BundleDocument
-    columns: Mapping[str, str]
-    """Of a raw row, with their kinds."""
-    left_out: tuple[str, ...]
-    """Operations that are not replayed."""
     spec_digest: str
     device: str
     stages: Mapping[str, str]
     """Their fingerprints."""
     tables: tuple[TableRecord, ...]
-    """Those that are published with the model, as far as their versions are known."""
+    """Those that are published with the model."""
     inputs: tuple[Input, ...]
     source: Source
     duplicates: Deduplicated | None
@@ -96,41 +93,34 @@ class Facts:
     @classmethod
     def of(
         cls,
-        job: Job,
+        context: Context,
         document: BundleDocument,
-        columns: Mapping[str, str],
         made: Mapping[str, Artifact],
-        *,
-        best: Trained,
-        spec_digest: str,
-        device: str,
         stages: Mapping[str, str],
         tables: Sequence[TableRecord],
         inputs: Mapping[str, Inspected],
     ) -> Facts:
-        """Of a run's artifacts by stage, its inputs by section of the spec, and the model that is published."""
-        last = deciding(made)
+        """Of a run's artifacts and fingerprints by stage, its tables, and its inputs by section of the spec."""
+        evaluation = made["evaluate"]
+        assert isinstance(evaluation, Evaluation)
+        refit, last = "refit" if "refit" in made else f"train:{evaluation.best}", deciding(made)
         found: dict[str, Any] = {
             name: made.get(stage)
             for name, stage in {
                 "source": "read", "duplicates": "duplicates", "contract": "contract", "rule": "split",
-                "folds": "folds", "race": "race", "tuned": "tune", "features": "features",
-                "evaluation": "evaluate", "explanation": "explain",
+                "folds": "folds", "race": "race", "tuned": "tune", "comparison": last or "", "features": "features",
+                "best": refit, "evaluation": "evaluate", "explanation": "explain",
             }.items()
         }  # fmt: skip
-        told = [made[best_stage] for best_stage in (*TOLD, f"train:{best.name}") if best_stage in made]
+        told = [made[stage] for stage in (*TOLD, refit) if stage in made]
         return cls(
-            job=job,
+            job=context.job,
             document=document,
-            columns=dict(columns),
-            left_out=document.left_out,
-            spec_digest=spec_digest,
-            device=device,
+            spec_digest=context.spec_digest,
+            device=context.backend.name,
             stages=dict(stages),
             tables=tuple(tables),
             inputs=tuple(Input.of(section, one) for section, one in inputs.items()),
-            comparison=made[last] if last is not None else None,  # type: ignore[arg-type]
-            best=best,
             warnings=tuple(dict.fromkeys(text for artifact in told for text in artifact.warnings)),
             **found,
         )

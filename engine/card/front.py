@@ -45,7 +45,6 @@ def front_matter(facts: Facts) -> str:
 
 
 def _document(facts: Facts) -> dict[str, Any]:
-    d = facts.document
     task = "tabular-regression" if facts.rule.task == "regression" else "tabular-classification"
     values, rows = _results(facts)
     measured = [
@@ -62,9 +61,8 @@ def _document(facts: Facts) -> dict[str, Any]:
         "tags": ["tabular", task, algorithm, "treadle"],
     }
     if measured:
-        dataset = {"name": visible(facts.inputs[0].name) if facts.inputs else d.name, "type": "tabular"}
-        if facts.inputs:
-            dataset["revision"] = facts.inputs[0].digest
+        main = facts.inputs[0]
+        dataset = {"name": visible(main.name), "type": "tabular", "revision": main.digest}
         result = {"task": {"type": task}, "dataset": dataset, "metrics": measured}
         found["metrics"] = [metric["type"] for metric in measured]
         found["model-index"] = [{"name": facts.reference, "results": [result]}]

@@ -311,8 +311,8 @@ def _of_measuring(facts: Facts) -> list[str]:
 
 def _of_predicting(facts: Facts) -> list[str]:
     said = []
-    if facts.left_out:
-        said.append(f"Not replayed on rows to predict, for they need the target: {', '.join(facts.left_out)}.")
+    if facts.document.left_out:
+        said.append(f"Not replayed on rows to predict, for they need the target: {', '.join(facts.document.left_out)}.")
     by_rule: dict[str, list[str]] = {}
     for operation in facts.document.operations:
         if isinstance(unseen := getattr(operation, "unseen", None), str):

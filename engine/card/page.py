@@ -49,7 +49,6 @@ svg .soft { fill: var(--soft); }
 svg line, svg path { stroke: var(--soft); fill: none; }
 svg .s0 { fill: var(--a); stroke: var(--a); } svg .s1 { fill: var(--b); stroke: var(--b); }
 svg .s2 { fill: var(--c); stroke: var(--c); } svg .s3 { fill: var(--d); stroke: var(--d); }
-footer { margin-top: 3rem; color: var(--soft); }
 """.strip()
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """What a browser is to load of other places: nothing, whatever a text may have become."""
