@@ -52,7 +52,7 @@ class Input:
     def of(cls, section: str, found: Inspected) -> Input:
         paths = [file.path for file in found.files]
         name = place(paths[0]) if len(paths) == 1 else f"{place(paths[0])} and {len(paths) - 1} more"
-        return cls(section, name, len(paths), found.format, found.version, found.bytes, found.digest)
+        return cls(section, name, len(paths), found.format, found.version, found.bytes, found.content)
 
 
 def place(path: str) -> str:

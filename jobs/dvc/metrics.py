@@ -42,7 +42,9 @@ def write_metrics(job: str, root: str | None, out: Path) -> dict[str, Path]:
     if evaluation is not None:
         metric = evaluation["metric"]
         found[LEADERBOARD] = [
-            {"model": row["model"], "metric": metric, "value": row[metric]} for row in evaluation["rows"] if _is_number(row.get(metric))
+            {"model": row["model"], "metric": metric, "value": row[metric]}
+            for row in evaluation["rows"]
+            if _is_number(row.get(metric))
         ]
         found[IMPORTANCE] = [
             {"feature": name, "contribution": value} for name, value in list(run.importance.items())[:TOP]
