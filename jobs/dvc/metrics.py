@@ -41,11 +41,8 @@ def write_metrics(job: str, root: str | None, out: Path) -> dict[str, Path]:
     evaluation = run.manifest["results"].get("evaluate")
     if evaluation is not None:
         metric = evaluation["metric"]
-        found[LEADERBOARD] = [
-            {"model": row["model"], "metric": metric, "value": row[metric]}
-            for row in evaluation["rows"]
-            if _is_number(row.get(metric))
-        ]
+        measured = [row for row in evaluation["rows"] if _is_number(row.get(metric))]
+        found[LEADERBOARD] = [{"model": row["model"], "metric": metric, "value": row[metric]} for row in measured]
         found[IMPORTANCE] = [
             {"feature": name, "contribution": value} for name, value in list(run.importance.items())[:TOP]
         ]
