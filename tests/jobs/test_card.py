@@ -257,7 +257,11 @@ def test_several_classes_and_numbers(published: Published, target: str) -> None:
     run = published.job(
         name=target,
         data={"path": str(published.people), "target": target, "protected": [MEMBER]},
-        tables=[{"op": "select", "columns": [*{target, "age"}, MEMBER, "buys"]}],
+        tables=[
+            {"op": "select", "columns": [*{target, "age"}, MEMBER, "buys"]},
+            {"op": "filter", "sql": f"{target} IS NOT NULL"},
+        ],
+        artifacts={"root": str(published.root), "sample": 0},
         features=[{"op": "one_hot", "columns": ["buys"], "unseen": "error"}],
         models=["logistic_regression" if target == "city" else "ridge"],
         split=None,
@@ -269,6 +273,8 @@ def test_several_classes_and_numbers(published: Published, target: str) -> None:
     assert found.says("Calibration: not measured; it is for two classes") is not regression
     assert found.says("most probable class is predicted") is not regression
     assert found.says("One model was trained; there was none to compare it with")
+    assert found.says(r"Not replayed on rows to predict, for they need the target: tables\[?.?1")
+    assert found.says("predicted as in training is not checked when the model is loaded: ")
     assert found.says("Values that training rows did not have are refused: buys")
     rows = run.manifest["results"]["split"]["test_rows"]
     assert found.says(f"Contributions to the margin of {rows} test rows")
