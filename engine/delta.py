@@ -85,8 +85,10 @@ def data_files(table: DeltaTable) -> list[str]:
     Use these and not `table.file_uris()`, which has no order and which writes a space in a local path as
     `%20`, where no reader finds it.
     """
-    local = _is_local(table)
-    return sorted((unquote(uri) if local else uri for uri in table.file_uris()), key=order_of)
+    root = table.table_uri.rstrip("/")
+    root = unquote(root.removeprefix("file://")) if _is_local(table) else root
+    paths = pa.table(table.get_add_actions())["path"].to_pylist()
+    return sorted((f"{root}/{unquote(path)}" for path in paths), key=order_of)
 
 
 def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Table:
