@@ -202,11 +202,25 @@ def test_columns_that_came_went_and_became_another_type() -> None:
     assert not found.same
 
 
+def test_arrow_tables_of_types_that_published_ones_do_not_have() -> None:
+    left = pa.table({"id": [1, 2], "l": [[1], [2]], "n": [None, None], "m": [None, None], "y": [b"a", b"b"]})
+    right = pa.table({"id": [2, 1], "l": [[3], [4]], "n": [None, None], "m": ["x", None], "y": [b"b", b"c"]})
+    found = compare(left, right, ["id"])
+    assert counts(found) == {"only": [0, 0], "changed": 1, "columns": {"m": 1}}
+    assert found.not_compared == ("l", "y")
+    whole = compare(left, right)
+    assert (whole.only_left, whole.only_right, whole.not_compared) == (1, 1, ("l", "y"))
+    assert compare(left.select(["id", "n"]), right.select(["id", "n"])).same
+
+
 def test_keys_of_types_that_have_nothing_in_common_pair_no_rows() -> None:
     found = compare(pa.table({"id": [1], "a": [1]}), pa.table({"id": ["1"], "a": [1]}), ["id"])
     assert (found.only_left, found.changed, found.same) == (None, None, False)
     assert found.said == "'id' is int64 in the one and string in the other"
-    assert compare(pa.table({"a": [1]}), pa.table({"b": [1]})).said == "the tables have no column in common"
+    assert (
+        compare(pa.table({"a": [1]}), pa.table({"b": [1]})).said
+        == "the tables have no column in common that could be compared"
+    )
 
 
 @pytest.mark.parametrize(
