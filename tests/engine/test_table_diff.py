@@ -99,7 +99,7 @@ def counts(found: TableDiff) -> dict[str, Any]:
     return {"only": [found.only_left, found.only_right], "changed": found.changed, "columns": columns}
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(ROWS, ROWS, st.sampled_from([("k",), ("t", "k"), ("f",), ("b", "d"), ("w",)]), st.sampled_from([1, 1 << 28]))
 def test_counts_are_those_of_obvious_loops(
     left: list[dict[str, Any]], right: list[dict[str, Any]], key: tuple[str, ...], memory: int
@@ -110,7 +110,7 @@ def test_counts_are_those_of_obvious_loops(
     assert found.same == (counts(found) == {"only": [0, 0], "changed": 0, "columns": {}})
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(ROWS, ROWS, st.sampled_from([1, 1 << 28]))
 def test_without_a_key_whole_rows_are_looked_for(
     left: list[dict[str, Any]], right: list[dict[str, Any]], memory: int
@@ -121,7 +121,7 @@ def test_without_a_key_whole_rows_are_looked_for(
     assert (found.changed, found.key) == (0, ())
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.integers(1, 400), st.integers(0, 400))
 def test_counts_and_differences_are_those_of_a_merge_in_pandas(seed: int, one: int, other: int) -> None:
     rng = np.random.default_rng(seed)
