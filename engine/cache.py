@@ -14,7 +14,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pydantic import Field, ValidationError
 
 from treadle.engine.artifacts import Artifact, Document, Source
-from treadle.engine.chain import MadeOf, Stage
+from treadle.engine.chain import MadeOf, Stage, folder_of, trials_base
+from treadle.engine.checkpoints import folder_of as checkpoints_of
 from treadle.engine.differences import difference
 from treadle.engine.events import now
 from treadle.engine.store import OUTCOME, Store, modified
@@ -147,6 +148,15 @@ def _beside(artifact: Artifact) -> list[str]:
     source = artifact if isinstance(artifact, Source) else getattr(artifact, "source", None)
     partitions = source.partitions if isinstance(source, Source) else ()
     return sorted({piece.left_out for partition in partitions for piece in partition if piece.left_out})
+
+
+def folders_of(fingerprints: Mapping[str, str]) -> set[str]:
+    """Every folder of the cache that a run may use or make, by the fingerprints of its stages; relative to the root."""
+    found = {folder_of(name, fingerprint) for name, fingerprint in fingerprints.items()}
+    found |= {checkpoints_of(fingerprint) for fingerprint in fingerprints.values()}
+    if "features" in fingerprints and "folds" in fingerprints:
+        found.add(f"stages/trials-{trials_base(fingerprints['features'], fingerprints['folds'])}")
+    return found
 
 
 def read_notes(store: Store, job: str) -> Notes | None:

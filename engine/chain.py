@@ -56,6 +56,11 @@ def folder_of(stage: str, fingerprint: str) -> str:
     return f"stages/{stage.replace(':', '-')}-{fingerprint}"
 
 
+def trials_base(features: str, folds: str) -> str:
+    """What the trials of models by folds lie under, by the fingerprints of both stages."""
+    return digest([features, folds])
+
+
 @dataclass(frozen=True)
 class Record:
     """How a stage went in a run."""

@@ -53,12 +53,11 @@ from treadle.engine.artifacts import (
     Trained,
     Tuned,
     deciding,
-    digest,
     source_of,
 )
 from treadle.engine.bundle import replayable
 from treadle.engine.cache import Cache
-from treadle.engine.chain import Chain, Made, Record, Stage, content_of, input_config
+from treadle.engine.chain import Chain, Made, Record, Stage, content_of, input_config, trials_base
 from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.context import Context
 from treadle.engine.continuing import check_earlier
@@ -358,7 +357,7 @@ def _add_comparison(chain: Chain, job: Job, compared: Compare, decision: Mapping
         folds.REVISION,
         lambda c, m: folds.run(c, m["etl"], m["split"]),
     )
-    base = digest([chain.stages[name].fingerprint for name in ("features", "folds")])
+    base = trials_base(chain.stages["features"].fingerprint, chain.stages["folds"].fingerprint)
 
     def trials(context: Context, made: Made) -> tuple[Trials, Placement]:
         return trials_of(context, made["etl"], made["split"], len(made["features"].names), made["folds"], base)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.commands import jobs, operating
+from treadle.jobs.commands import gc, jobs, operating
 from treadle.jobs.commands.bench import bench
 from treadle.jobs.commands.options import (
     Debug,
@@ -379,4 +379,5 @@ def make_data(
             print(json.dumps(made, default=str))
 
 
+gc.register(app)
 jobs.register(app)

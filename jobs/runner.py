@@ -27,6 +27,7 @@ from treadle.engine.publication import Publishing
 from treadle.engine.store import Store
 from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
+from treadle.jobs.holding import holding
 from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.run import Run
 from treadle.jobs.spec import JobSpec, load_spec
@@ -125,6 +126,7 @@ def execute(
     with terminable(), contextlib.ExitStack() as ending:
         publishing = Publishing(store, plan.spec.name, run_id, ending)
         try:
+            ending.enter_context(holding(plan, store, run_id))
             events.emit("cluster", "started", profile=plan.spec.cluster.profile)
             log = store.path(f"runs/{run_id}/workers.log") if "file" in store.fs.protocol else os.devnull
             profile = on_device(plan.spec.cluster, plan.device)
