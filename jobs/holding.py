@@ -147,8 +147,8 @@ def live_runs(store: Store, since: float) -> list[Running]:
             said: Running | None = Running.model_validate(store.read_json(relative))
         except (StorageError, ValidationError):
             said = None
-        if not _lives(store, run, said, since):
-            continue
+        if (said is None and not store.exists(relative)) or not _lives(store, run, said, since):
+            continue  # it has ended, maybe just now
         if said is None:
             raise StorageError(
                 f"Run {run} is going on, and {store.path(relative)} does not say what it needs: another version of "
