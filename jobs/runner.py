@@ -121,12 +121,12 @@ def execute(
     started = time.perf_counter()
     run_id = run_id or f"{plan.spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     store = Store(plan.root, run_id)
-    events = Events(store, run_id, listener)
     manifest = _manifest(plan, run_id)
     with terminable(), contextlib.ExitStack() as ending:
+        ending.enter_context(holding(plan, store, run_id))
+        events = Events(store, run_id, listener)
         publishing = Publishing(store, plan.spec.name, run_id, ending)
         try:
-            ending.enter_context(holding(plan, store, run_id))
             events.emit("cluster", "started", profile=plan.spec.cluster.profile)
             log = store.path(f"runs/{run_id}/workers.log") if "file" in store.fs.protocol else os.devnull
             profile = on_device(plan.spec.cluster, plan.device)
