@@ -23,7 +23,7 @@ from treadle.engine.artifacts import Artifact, Publication, digest
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events, Listener, now
-from treadle.engine.publication import Publishing
+from treadle.engine.publication import Publishing, latest, pending
 from treadle.engine.store import Store
 from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
@@ -79,7 +79,7 @@ def run(
     fresh: bool = False,
     listener: Listener | None = None,
 ) -> Run:
-    """Runs a job to its end and returns the finished run.
+    """Runs a job to its end and returns the finished run; that of last time, when nothing at all has changed since.
 
     Parameters
     ----------
@@ -102,7 +102,27 @@ def run(
         The job failed; what was published before stays as it was.
     """
     loaded = load_spec(spec, overrides)
-    return execute(make_plan(loaded, loaded.root(root), fresh), fresh=fresh, listener=listener)
+    plan = make_plan(loaded, loaded.root(root), fresh)
+    return unchanged(plan) or execute(plan, fresh=fresh, listener=listener)
+
+
+def unchanged(plan: Plan) -> Run | None:
+    """The run that has published all that the plan would make, of the same spec, when nothing was published since."""
+    store, job = Store(plan.root), plan.spec.name
+    last = latest(store, job)
+    todo = [stage for stage in plan.stages if stage.name not in plan.cached]
+    if last is None or pending(store, job) is not None or any(not stage.always for stage in todo):
+        return None
+    run = Run(store, store.read_json(f"runs/{last.run}/manifest.json"))
+    before = {stage["stage"]: stage["fingerprint"] for stage in run.manifest["plan"]["stages"]}
+    same = before == {stage.name: stage.fingerprint for stage in plan.stages}
+    if run.status != "succeeded" or not same or run.manifest["spec_digest"] != _digest(plan.spec):
+        return None
+    return run if run.is_current else None
+
+
+def _digest(spec: JobSpec) -> str:
+    return digest(spec.model_dump(mode="json", by_alias=True))
 
 
 def execute(
@@ -186,7 +206,7 @@ def _manifest(plan: Plan, run_id: str) -> dict[str, Any]:
         "started": now(),
         "seconds": None,
         "spec": plan.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
-        "spec_digest": digest(plan.spec.model_dump(mode="json", by_alias=True)),
+        "spec_digest": _digest(plan.spec),
         "plan": plan.describe(),
         "inputs": _inputs(plan),
         "seed": plan.spec.seed,
