@@ -40,7 +40,7 @@ class Notes(Document):
     unsettled: tuple[str, ...] = ()
     """Of these, those that were made, and were not final."""
     noted: str = ""
-    """When, in UTC."""
+    """When, in UTC: what is in `stages` was used then."""
 
 
 class Cache:
@@ -101,13 +101,13 @@ class Cache:
 
         A run that is killed leaves its stages noted as unmade.
         """
-        self._write((), ())
+        self._note((), ())
         try:
             yield
         finally:
-            self._write(made, unsettled)
+            self._note(made, unsettled)
 
-    def _write(self, made: Collection[str], unsettled: Collection[str]) -> None:
+    def _note(self, made: Collection[str], unsettled: Collection[str]) -> None:
         kept = [stage for stage in self._stages if not stage.always]
         there = {s.name for s in kept if s.name in self.outcomes or (s.name in made and s.name not in unsettled)}
         notes = Notes(
@@ -116,8 +116,7 @@ class Cache:
             unsettled=tuple(s.name for s in kept if s.name in unsettled),
             noted=now(),
         )
-        with contextlib.suppress(StorageError):  # it is for telling only; what needs the disk will complain
-            self._store.write_json(f"{NOTES}/{self._job}.json", notes.model_dump(mode="json"))
+        _write(self._store, self._job, notes)
 
 
 def cached(store: Store, stage: Stage) -> Artifact | None:
@@ -165,6 +164,17 @@ def read_notes(store: Store, job: str) -> Notes | None:
         return Notes.model_validate(store.read_json(f"{NOTES}/{job}.json"))
     except (StorageError, ValidationError):
         return None
+
+
+def used(store: Store, job: str) -> None:
+    """Notes that what the job had last was used again, by a run that had nothing to do."""
+    if (notes := read_notes(store, job)) is not None:
+        _write(store, job, notes.model_copy(update={"noted": now()}))
+
+
+def _write(store: Store, job: str, notes: Notes) -> None:
+    with contextlib.suppress(StorageError):  # it is for telling only; what needs the disk will complain
+        store.write_json(f"{NOTES}/{job}.json", notes.model_dump(mode="json"))
 
 
 def _others(store: Store, job: str) -> list[tuple[str, Notes]]:

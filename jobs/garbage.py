@@ -6,13 +6,14 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
+from treadle.engine.cache import NOTES, folders_of, read_notes
 from treadle.engine.store import OUTCOME, UNFINISHED, Store
 from treadle.engine.vacuum import Needed, Unclear, needed_of
 from treadle.jobs.holding import Running
 from treadle.jobs.surveying import File, Folder, Manifest, Names, Publications
 
-NOTES = "stages/made"
 TRIALS = "stages/trials-"
 LEFT = {"stages/checkpoints-": "checkpoint", "stages/publish-": "copies of what was published"}
 """Folders without an outcome that are no unfinished stages."""
@@ -63,8 +64,6 @@ class Ground:
 
     @property
     def held_folders(self) -> set[str]:
-        from treadle.engine.cache import folders_of
-
         return {folder for run in self.live for folder in folders_of(run.stages)}
 
     @property
@@ -268,6 +267,11 @@ def _entries(ground: Ground, manifests: Iterable[Manifest]) -> dict[str, _Entry]
     for manifest in manifests:
         for path in manifest.folders:
             used[path] = max(manifest.ended, used.get(path, 0.0))
+    for job in ground.store.list(NOTES):
+        if job.endswith(".json") and (notes := read_notes(ground.store, job.removesuffix(".json"))) is not None:
+            at = datetime.fromisoformat(notes.noted).timestamp()
+            for path in folders_of({name: made.fingerprint for name, made in notes.stages.items()}):
+                used[path] = max(at, used.get(path, 0.0))
     entries: dict[str, _Entry] = {}
     for folder in ground.folders["stages"]:
         if folder.has(OUTCOME) or folder.path.startswith(TRIALS):

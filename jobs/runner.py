@@ -21,6 +21,7 @@ from treadle.cluster.profiles import is_here
 from treadle.engine import pipeline
 from treadle.engine.artifacts import Artifact, Publication, digest
 from treadle.engine.backend import Backend
+from treadle.engine.cache import used
 from treadle.engine.context import Context
 from treadle.engine.events import Events, Listener, now
 from treadle.engine.publication import Publishing, latest, pending
@@ -118,7 +119,10 @@ def unchanged(plan: Plan) -> Run | None:
     same = before == {stage.name: stage.fingerprint for stage in plan.stages}
     if run.status != "succeeded" or not same or run.manifest["spec_digest"] != _digest(plan.spec):
         return None
-    return run if run.is_current else None
+    if not run.is_current:
+        return None
+    used(store, job)
+    return run
 
 
 def _digest(spec: JobSpec) -> str:
