@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -22,16 +23,21 @@ from typer.testing import CliRunner
 
 import treadle
 from tests.conftest import people_spec, write_people
+from treadle.cluster.locks import locked
 from treadle.engine import commits
 from treadle.engine.cache import ALWAYS
 from treadle.engine.delta_files import DataFile, table_schema
+from treadle.engine.publication import turn
 from treadle.engine.store import Store
 from treadle.errors import RequestError, StorageError
 from treadle.jobs import holding
 from treadle.jobs.cli import app
 from treadle.jobs.garbage import Rules
 from treadle.jobs.gc import Report, collect
+from treadle.jobs.plan import make_plan
 from treadle.jobs.run import Run, load_run
+from treadle.jobs.runner import execute
+from treadle.jobs.spec import load_spec
 
 DAY = 86_400.0
 EVERYTHING = Rules(older_than=0.0, grace=0.0, keep_runs=1, max_size=0)
@@ -333,3 +339,74 @@ def test_the_command(root: Root) -> None:
     assert load_run(str(root.path), root.runs["last"].id).table("features").to_arrow().num_rows == 150
     assert "--grace: 'soon' is no span of time; write a number and one of" in says("--grace", "soon", status=2)
     assert "--max-size: 'big' is no size; write a number and a unit" in says("--max-size", "big", status=2)
+
+
+def test_a_publication_that_was_cut_off_is_left_to_the_jobs_next_run(root: Root) -> None:
+    root.reset()
+    store = Store(str(root.path))
+    with turn(store, "people", lambda: None) as mine:
+        mine.claim("people-killed", {"features": 0})
+    report = root.gc(EVERYTHING)
+    assert not [one for one in report.removals if one.path.startswith(("tables/people", "models/people"))]
+    assert "cut off; the job's next run ends it" in report.skipped["tables/people/features"]
+    assert [one for one in report.removals if one.path.startswith("tables/crashed")]
+    assert treadle.run(root.specs["last"]).status == "succeeded"
+    assert root.gc(EVERYTHING).skipped == {}
+    assert_all_is_there(root)
+
+
+def test_files_that_a_plan_counts_on_are_looked_at_when_the_run_begins(root: Root) -> None:
+    root.reset()
+    spec = load_spec(root.specs["derived"])
+    plan = make_plan(spec, spec.root())
+    for path in (root.path / "tables/people/features").glob("*.parquet"):
+        path.unlink()
+    with pytest.raises(StorageError, match=r"1 files of the input under .* were removed since the run was planned"):
+        execute(plan)
+    assert not list(root.path.glob(f"runs/*/{holding.RUNNING}"))
+
+
+def test_whether_a_run_lives_is_told_by_its_lock_or_by_what_it_writes(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    path = tmp_path / "runs/people-1" / holding.RUNNING
+    path.parent.mkdir(parents=True)
+    said = holding.Running(
+        run="people-1", job="people", host="here", boot=holding.boot(), pid=1, started="", stages={"read": "0" * 16}
+    )
+
+    def lives(since: float) -> bool:
+        return [run.run for run in holding.live_runs(store, time.time() + since)] == ["people-1"]
+
+    path.write_text(said.model_dump_json())
+    assert not lives(-60)
+    with locked(path):
+        assert lives(60)
+    path.write_text(said.model_copy(update={"boot": "elsewhere"}).model_dump_json())
+    assert lives(-60)
+    assert not lives(60)
+    with locked(path):
+        assert lives(60)
+        path.write_text("{}")
+        with pytest.raises(StorageError, match="Run people-1 is going on, and .* does not say what it needs"):
+            lives(60)
+
+
+def test_a_root_without_locks_and_links(root: Root) -> None:
+    """The same goes there as here, but for tables, which deltalake cannot read in fsspec's memory."""
+    root.reset()
+    fs = fsspec.filesystem("memory")
+    fs.put(f"{root.path}/", "/gc/", recursive=True)
+    rules = Rules(older_than=0.0, grace=DAY, keep_runs=1)
+    here = {(one.what, one.path) for one in root.gc(rules, dry_run=True).removals if one.what != "files of a table"}
+    report = collect("memory://gc", rules, now=time.time() + 10 * DAY)
+    assert {(one.what, one.path) for one in report.removals} == here
+    assert report.freed == report.bytes
+    assert set(report.skipped) == {
+        str(log.parent.relative_to(root.path)) for log in root.path.glob("tables/*/*/_delta_log")
+    }
+    left = {path.removeprefix("/gc/") for path in fs.find("/gc")}
+    assert not {one for _, one in here} & {path.rpartition("/")[0] for path in left}
+    for run in root.runs.values():
+        kept = f"runs/{run.id}/manifest.json" in left
+        assert kept == (run.id in {root.runs[name].id for name in ("last", "other", "derived")})
+    fs.rm("/gc", recursive=True)
