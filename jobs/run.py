@@ -49,9 +49,11 @@ class Table:
 class Run:
     """A finished run, read from its manifest."""
 
-    def __init__(self, store: Store, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, manifest: Mapping[str, Any], *, reused: bool = False) -> None:
         self._store = store
         self.manifest = manifest
+        self.reused = reused
+        """Whether it is that of an earlier time, since nothing has changed."""
         self.id: str = manifest["run"]
 
     def __repr__(self) -> str:
