@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.commands import gc, jobs, operating
+from treadle.jobs.commands import gc, jobs, operating, tables
 from treadle.jobs.commands.bench import bench
 from treadle.jobs.commands.options import (
     Debug,
@@ -385,3 +385,4 @@ def make_data(
 
 gc.register(app)
 jobs.register(app)
+tables.register(app)

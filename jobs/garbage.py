@@ -45,6 +45,8 @@ class Removal:
     whole: bool
     head: int | None = None
     """Of a table: the version that was the current one."""
+    job: str | None = None
+    """Of a run that is forgotten."""
 
 
 @dataclass
@@ -115,7 +117,9 @@ def _forgotten(ground: Ground, rules: Rules) -> dict[str, Manifest]:
     models = _newest_models(ground) | set(ground.protected)
     live = {run.run for run in ground.live}
     forgotten = {}
-    for of_job in by_job.values():
+    for job, of_job in by_job.items():
+        if job in ground.held_jobs:
+            continue  # what they name is left alone as well
         newest = next((one.run for one in of_job if one.succeeded), None)
         for place, one in enumerate(of_job):
             age = ground.now - one.ended
@@ -182,7 +186,8 @@ def _runs(ground: Ground, forgotten: Mapping[str, Manifest], cutoff: float) -> I
     for folder in ground.folders["runs"]:
         run = folder.path.removeprefix("runs/")
         if run in forgotten:
-            yield Removal("run", folder.path, "older than the runs to keep", folder.files, True)
+            why, job = "older than the runs to keep", forgotten[run].job
+            yield Removal("run", folder.path, why, folder.files, True, job=job)
         elif run not in ground.manifests and run not in live and folder.newest < cutoff:
             yield Removal("unfinished run", folder.path, "its driver has ended without a manifest", folder.files, True)
 

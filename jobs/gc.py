@@ -190,7 +190,7 @@ class _Held:
             case "stages":
                 return removal.path in self.folders
             case "runs":
-                return name in self.runs
+                return name in self.runs or removal.job in self.jobs
             case "models":
                 return name in self.jobs or ":".join(removal.path.split("/")[1:]) in self.models
         return name in self.jobs or any(file.path in self.files for file in removal.files)

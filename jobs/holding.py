@@ -74,30 +74,51 @@ def holding(plan: Plan, store: Store, run_id: str) -> Iterator[None]:
         A file of an input was removed since the plan was made; a gc does not come to its end.
     """
     said = Running(
-        run=run_id,
-        job=plan.spec.name,
-        host=platform.node(),
-        boot=boot(),
-        pid=os.getpid(),
-        started=now(),
+        **_here(plan.spec.name, run_id),
         stages={stage.name: stage.fingerprint for stage in plan.stages},
         inputs=tuple(_inputs(plan, store)),
         models=tuple(model.continue_from for model in plan.spec.job.listed_models if model.continue_from),
     )
-    relative = f"runs/{run_id}/{RUNNING}"
+    with _saying(store, said):
+        _check(store, said)
+        yield
+
+
+@contextlib.contextmanager
+def at_work(store: Store, job: str, run_id: str) -> Iterator[None]:
+    """As `holding`, for what works on the published tables and models of a job without running it."""
+    with _saying(store, Running(**_here(job, run_id), stages={})):
+        yield
+
+
+def _here(job: str, run_id: str) -> dict[str, Any]:
+    """What says of a run that it is one of this process."""
+    return {
+        "run": run_id,
+        "job": job,
+        "host": platform.node(),
+        "boot": boot(),
+        "pid": os.getpid(),
+        "started": now(),
+    }
+
+
+@contextlib.contextmanager
+def _saying(store: Store, said: Running) -> Iterator[None]:
+    folder = f"runs/{said.run}"
+    relative = f"{folder}/{RUNNING}"
     with contextlib.ExitStack() as ending:
+        ending.callback(store.remove_empty, folder)
+        ending.callback(store.remove_file, relative)
         if store.is_local:
             with deciding(store, shared=True), storage_errors(store.path(relative)):
-                ending.callback(store.remove_file, relative)
                 path = Path(store.path(relative))
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(BlockingIOError):  # a process that an earlier attempt left has it
                     _lock(ending, path)
                 path.write_text(said.model_dump_json(indent=1))
         else:
-            ending.callback(store.remove_file, relative)
             store.write_json(relative, said.model_dump(mode="json"))
-        _check(store, said)
         yield
 
 
