@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.commands import card, dvc, jobs, operating, tables
+from treadle.jobs.commands import card, dvc, gc, jobs, operating, tables
 from treadle.jobs.commands.bench import bench
 from treadle.jobs.commands.options import (
     Debug,
@@ -383,6 +383,7 @@ def make_data(
             print(json.dumps(made, default=str))
 
 
+gc.register(app)
 jobs.register(app)
 tables.register(app)
 card.register(app)

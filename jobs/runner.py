@@ -21,6 +21,7 @@ from treadle.cluster.profiles import is_here
 from treadle.engine import pipeline
 from treadle.engine.artifacts import Artifact, Publication, digest
 from treadle.engine.backend import Backend
+from treadle.engine.cache import used
 from treadle.engine.context import Context
 from treadle.engine.digests import check_unchanged
 from treadle.engine.events import Events, Listener, now
@@ -28,6 +29,7 @@ from treadle.engine.publication import Publishing, latest, pending
 from treadle.engine.store import Store
 from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
+from treadle.jobs.holding import holding
 from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.run import Run
 from treadle.jobs.spec import JobSpec, load_spec
@@ -118,7 +120,10 @@ def unchanged(plan: Plan) -> Run | None:
     same = before == {stage.name: stage.fingerprint for stage in plan.stages}
     if run.status != "succeeded" or not same or run.manifest["spec_digest"] != _digest(plan.spec):
         return None
-    return run if run.is_current else None
+    if not run.is_current:
+        return None
+    used(store, job)
+    return run
 
 
 def _digest(spec: JobSpec) -> str:
@@ -141,9 +146,10 @@ def execute(
     started = time.perf_counter()
     run_id = run_id or f"{plan.spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     store = Store(plan.root, run_id)
-    events = Events(store, run_id, listener)
     manifest = _manifest(plan, run_id)
     with terminable(), contextlib.ExitStack() as ending:
+        ending.enter_context(holding(plan, store, run_id))
+        events = Events(store, run_id, listener)
         publishing = Publishing(store, plan.spec.name, run_id, ending)
         try:
             events.emit("cluster", "started", profile=plan.spec.cluster.profile)

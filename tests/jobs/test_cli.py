@@ -36,6 +36,7 @@ COMMANDS = (
     "profile",
     "runs",
     "show",
+    "gc",
     "schema",
     "doctor",
     "parity",
