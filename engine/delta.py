@@ -40,6 +40,7 @@ __all__ = [
     "open_table",
     "order_of",
     "read_arrow",
+    "rows_where",
     "table_schema",
 ]
 
@@ -156,6 +157,15 @@ def read_batches(table: DeltaTable, columns: Sequence[str] | None = None) -> Ite
         chosen = rows.schema if columns is None else pa.schema([rows.schema.field(name) for name in columns])
         yield pa.RecordBatch.from_pylist([], chosen)  # a table without rows has columns, too
         yield from rows.to_batches(columns=None if columns is None else list(columns))
+
+
+def rows_where(table: DeltaTable, column: str, value: pa.Scalar) -> pa.Table:
+    """The rows whose `column` is `value`, in published order; files and row groups are left out by their statistics.
+
+    Raises as `read_arrow`.
+    """
+    with _ordered(table, [column]) as rows:
+        return rows.to_table(filter=dataset.field(column) == value)
 
 
 @contextlib.contextmanager

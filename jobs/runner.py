@@ -19,13 +19,14 @@ from treadle.cluster.hardware import cores, memory_bytes
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import is_here
 from treadle.engine import pipeline
-from treadle.engine.artifacts import Artifact, Publication, digest
+from treadle.engine.artifacts import Artifact, Publication, Source, digest
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events, Listener, now
 from treadle.engine.store import Store
 from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
+from treadle.jobs.environment import code, environment
 from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.run import Run
 from treadle.jobs.spec import JobSpec, load_spec
@@ -144,6 +145,7 @@ def execute(
                 context = Context(
                     plan.spec.job, store, Backend(plan.device), client, events, run_id, manifest["spec_digest"]
                 )
+                manifest["cluster"] = {"workers": context.room.count, "threads": context.room.threads}
                 # Too late to cancel: from the first table to the manifest nothing is left half published.
                 context.before_publish = lambda: ending.enter_context(held())
                 made, records = pipeline.run(context, plan.stages, fresh)
@@ -184,14 +186,16 @@ def _manifest(plan: Plan, run_id: str) -> dict[str, Any]:
         "spec": plan.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
         "spec_digest": digest(plan.spec.model_dump(mode="json", by_alias=True)),
         "plan": plan.describe(),
-        "inputs": _inputs(plan),
+        "inputs": described_inputs(plan),
         "seed": plan.spec.seed,
         "libraries": {name: version_of(name) for name in LIBRARIES},
         "hardware": {
             "machine": platform.machine(), "system": platform.system(), "python": platform.python_version(),
             "cores": cores(), "memory_bytes": memory_bytes(),
         },
+        "code": code(), "environment": environment(),
         "cluster_start_seconds": None,
+        "cluster": None,
         "stages": [],
         "results": {},
         "warnings": [],
@@ -209,7 +213,8 @@ def _shared(plan: Plan, store: Store) -> list[str]:
     return root + [path for path in first if "://" not in path]
 
 
-def _inputs(plan: Plan) -> list[dict[str, Any]]:
+def described_inputs(plan: Plan) -> list[dict[str, Any]]:
+    """For the manifest: every input by the section of the spec that names it."""
     named = {"data": plan.inputs.main, "split": plan.inputs.test}
     named.update({f"tables.{i}": side for i, side in plan.inputs.sides.items()})
     named.update({f"contract.{i}": side for i, side in plan.inputs.known.items()})
@@ -227,8 +232,9 @@ def _inputs(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Sequence[Record]) -> None:
-    published = made["publish"]
+    published, read = made["publish"], made["read"]
     assert isinstance(published, Publication)
+    assert isinstance(read, Source)
     results = {}
     for name in IN_MANIFEST:
         if name in made:
@@ -236,6 +242,9 @@ def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Seq
                 mode="json",
                 exclude=NOT_IN_MANIFEST,
             )
+    # By input, and those of text files too, whose rows are counted as they are read.
+    of_test = sum(partition[0].role == "test" for partition in read.partitions)
+    manifest["plan"]["partitions_read"] = {"data": len(read.partitions) - of_test, "split": of_test or None}
     manifest.update(
         status="succeeded",
         stages=[asdict(record) for record in records],

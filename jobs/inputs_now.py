@@ -1,0 +1,61 @@
+"""The inputs of a run as they are now: what is missing or has changed since its manifest named them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from treadle.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Stale:
+    """A file of an input that is not what it was."""
+
+    section: str
+    """Of the spec, which names the input."""
+    path: str
+    said: str
+    """`is missing` or `has changed`, and how."""
+
+    @property
+    def text(self) -> str:
+        return f"'{self.path}' ({self.section}) {self.said}"
+
+
+def stale_inputs(manifest: Mapping[str, Any], most: int | None = None) -> Iterator[Stale]:
+    """The files of a run's inputs that are missing or have another digest now, in the manifest's order.
+
+    `most` bytes are read of them at most, then only sizes are looked at; without it all are read.
+    """
+    read = 0
+    for found in manifest["inputs"]:
+        for file in found["files"]:
+            read += file["bytes"]
+            said = stale(file, by_size=most is not None and read > most)
+            if said is not None:
+                yield Stale(found["section"], file["path"], said)
+
+
+def stale(file: Mapping[str, Any], by_size: bool = False) -> str | None:
+    """What became of a file of an input, as a manifest records it; None when it is as it was."""
+    from treadle.engine.inputs import HASHED_WHOLE, digest_of, filesystem
+
+    try:
+        fs, bare = filesystem(file["path"])
+        fs.invalidate_cache()
+        size = fs.size(bare)
+        if size != file["bytes"]:
+            return f"has changed: {size:,} bytes, and {file['bytes']:,} before"
+        if by_size:
+            return None
+        digest = digest_of(fs, bare)
+    except FileNotFoundError:
+        return "is missing"
+    except (OSError, RequestError) as error:
+        return f"cannot be looked at: {error}"
+    if digest == file["digest"]:
+        return None
+    large = "; of a file of this size its ends and its time are looked at" if size > HASHED_WHOLE else ""
+    return f"has changed: digest {digest[:12]}, and {file['digest'][:12]} before{large}"
