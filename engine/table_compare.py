@@ -151,11 +151,10 @@ class _Found:
 
     def column(self, name: str, then: pa.Array, now: pa.Array, before: int) -> None:
         """Some rows of a column, which come after `before` others."""
-        if then.equals(now):  # of numbers only without NaN; -0.0 is 0.0 to Arrow
-            if then.type not in FLOATS or _bits_equal(then, now).all():
-                return
         if then.type in FLOATS:
             differs = self._numbers(name, then, now)
+        elif then.equals(now):
+            return
         else:
             same = pc.equal(then, now).fill_null(False)
             both_null = pc.and_(then.is_null(), now.is_null())

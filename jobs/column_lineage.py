@@ -22,6 +22,8 @@ Origins = frozenset[tuple[str, str]]
 """Section of the spec that names an input, and column of it."""
 NONE: Origins = frozenset()
 TABLES = ("etl", "features", "predictions", "explanations")
+MOST = 50_000
+"""Pairs of columns; a wide table of explanations would have millions, each made from all inputs."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ def column_lineage(run: Run, table: str, columns: Sequence[str]) -> ColumnLineag
             return ColumnLineage({name: walk.before(name) for name in columns}, walk.deciding())
         if run.manifest["model"] is None:
             return None
-        return ColumnLineage(_of_features(run, walk, table, columns), walk.deciding())
+        found = _of_features(run, walk, table, columns)
+        return ColumnLineage(found, walk.deciding()) if sum(map(len, found.values())) <= MOST else None
     except TreadleError:
         return None  # an input or the model is gone
 
@@ -60,6 +63,7 @@ def facet(run: Run, found: ColumnLineage, producer: str) -> Any:
     )
 
     names = input_names(run.manifest)
+    names["data"] = [*names["data"], *names.get("split", ())]  # the same columns, of the test rows
 
     def fields(origins: Origins, *kinds: Transformation) -> list[InputField]:
         return [

@@ -85,9 +85,8 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         was, now_is = (f"treadle {one['version']} ({said_of_code(one)})" for one in (old_code, new_code))
         found.append(f"code: {now_is}, and was {was}")
     old, new = then["environment"], now["environment"]
-    for name in ("python", "implementation", "platform", "processor"):
-        if old[name] != new[name]:
-            found.append(f"{name}: {new[name]}, and was {old[name]}")
+    plain = ("python", "implementation", "platform", "processor")
+    found += [f"{name}: {new[name]}, and was {old[name]}" for name in plain if old[name] != new[name]]
     for kind, absent in (("distributions", "absent"), ("variables", "not set")):
         before, after = old[kind], new[kind]
         found += [
@@ -100,7 +99,9 @@ def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def said_of_code(code_: Mapping[str, Any]) -> str:
     """For a line: `commit 0123456789ab with changes, sources 89abcdef`."""
-    commit = "" if code_["commit"] is None else f"commit {code_['commit'][:12]}{' with changes' * bool(code_['dirty'])}, "
+    commit = (
+        "" if code_["commit"] is None else f"commit {code_['commit'][:12]}{' with changes' * bool(code_['dirty'])}, "
+    )
     return f"{commit}sources {code_['sources'][:12]}"
 
 

@@ -7,7 +7,6 @@ run's manifest, its tables and its model: nothing is guessed.
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -124,21 +123,22 @@ def _run_facets(run: Run, end: str | None) -> dict[str, Any]:
     from openlineage.client.generated.tags_run import TagsRunFacet, TagsRunFacetFields
 
     manifest = run.manifest
-    made = functools.partial(dict, producer=PRODUCER)
     version = manifest["libraries"]["treadle"]
     tags = {"treadle.run": run.id, "treadle.spec": manifest["spec_digest"], "treadle.seed": str(manifest["seed"])}
     if "code" in manifest:
         tags["treadle.sources"] = manifest["code"]["sources"]
     facets: dict[str, Any] = {
-        "processing_engine": ProcessingEngineRunFacet(version, "Treadle", version, **made()),
-        "tags": TagsRunFacet([TagsRunFacetFields(key, value, "TREADLE") for key, value in tags.items()], **made()),
+        "processing_engine": ProcessingEngineRunFacet(version, "Treadle", version, producer=PRODUCER),
+        "tags": TagsRunFacet(
+            [TagsRunFacetFields(key, value, "TREADLE") for key, value in tags.items()], producer=PRODUCER
+        ),
     }
     variables = manifest.get("environment", {}).get("variables", {})
     if variables:
         named_ = [EnvironmentVariable(name, value) for name, value in variables.items()]
-        facets["environmentVariables"] = EnvironmentVariablesRunFacet(named_, **made())
+        facets["environmentVariables"] = EnvironmentVariablesRunFacet(named_, producer=PRODUCER)
     if end in ("FAIL", "ABORT") and manifest["error"]:
-        facets["errorMessage"] = ErrorMessageRunFacet(manifest["error"], "PYTHON", **made())
+        facets["errorMessage"] = ErrorMessageRunFacet(manifest["error"], "PYTHON", producer=PRODUCER)
     return facets
 
 
@@ -242,9 +242,7 @@ def _table(run: Run, table: Table) -> OutputDataset:
     statistics = OutputStatisticsOutputDatasetFacet(
         rowCount=record["rows"], size=record["bytes"], fileCount=record["files"], producer=PRODUCER
     )
-    return OutputDataset(
-        dataset.namespace, dataset.name, facets=facets, outputFacets={"outputStatistics": statistics}
-    )
+    return OutputDataset(dataset.namespace, dataset.name, facets=facets, outputFacets={"outputStatistics": statistics})
 
 
 def _source(dataset: Named) -> dict[str, Any]:

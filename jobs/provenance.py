@@ -82,7 +82,8 @@ def _unreadable(table: Table) -> Iterator[str]:
         yield str(error)
         return
     if missing:
-        yield f"table {table.name}@{table.version} cannot be read: {listed(missing, 2)} is missing"
+        more = f", and {len(missing) - 1} more files are" if len(missing) > 1 else " is"
+        yield f"table {table.name}@{table.version} cannot be read: {missing[0]}{more} missing"
 
 
 def _model(run: Run) -> Link:
@@ -100,7 +101,9 @@ def _features(run: Run) -> Link:
     table, spec = run.tables["features"], run.manifest["spec"]
     said = [f"{len(spec[key])} of {key}" for key in ("tables", "features") if spec.get(key)]
     operations = f"operations: {', '.join(said)}" if said else "no operations"
-    return Link("features", f"features@{table.version}", f"{_rows(table.rows)}, {operations}", tuple(_unreadable(table)))
+    return Link(
+        "features", f"features@{table.version}", f"{_rows(table.rows)}, {operations}", tuple(_unreadable(table))
+    )
 
 
 def _inputs(manifest: Mapping[str, Any]) -> Iterator[Link]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 MEASURED = ("train_seconds", "predict_seconds", "peak_bytes", "seconds")
 """Columns of what something cost: no two runs have them alike, and they are not compared."""
+SHOWN = 3
+"""Files of an input that are named in a message."""
 SAMPLED_ROWS = 1000
 """Rows of the feature table whose margins are compared where a bundle has no sample."""
 _BUILT_IN = re.compile(r".*/inputs/sklearn-([a-z_]+)\.parquet")
@@ -178,9 +180,10 @@ def _check_inputs(manifest: Mapping[str, Any]) -> None:
     # A built-in data set that is gone is made anew, and its digest looked at when it is there.
     wrong = [one for one in stale_inputs(manifest) if not (_BUILT_IN.fullmatch(one.path) and one.said == "is missing")]
     if wrong:
+        more = f"; and {len(wrong) - SHOWN} more files" if len(wrong) > SHOWN else ""
         raise RequestError(
             f"Run {manifest['run']} cannot be reproduced, for its inputs are not what they were: "
-            f"{listed((one.text for one in wrong), 5)}. Put them back as they were."
+            f"{'; '.join(one.text for one in wrong[:SHOWN])}{more}. Put them back as they were."
         )
 
 
@@ -201,7 +204,7 @@ def _planned(manifest: Mapping[str, Any], place: Store, workers: int | None) -> 
             raise RequestError(
                 f"Run {manifest['run']} cannot be reproduced: its input {then['section']} is another one now "
                 f"({len(found['files'])} files, and {len(digests)} before; new or changed: "
-                f"[{listed(other or ['none'], 3)}]). Put it back as it was."
+                f"[{', '.join(other[:SHOWN]) or 'none'}]). Put it back as it was."
             )
     return plan
 
