@@ -130,8 +130,7 @@ class _Walk:
             given, steps = self.job.tables[index], self.programs[index + 1].steps
             if isinstance(given, (Aggregate, Pivot)) and not given.broadcast:
                 # Groups take the place of the rows.
-                made = needed.difference(given.by)
-                needed = needed.intersection(given.by) | (frozenset(given.gathers) if made else frozenset())
+                needed = needed.intersection(given.by) | _gathered(given, needed.difference(given.by))
                 continue
             step = steps[-1]
             operation = step.operation
@@ -144,10 +143,9 @@ class _Walk:
                 continue
             if isinstance(operation, Join):
                 found |= {(f"tables.{index}", _there(operation, name)) for name in hit}
-            narrowed = operation.only(needed)
-            needed = narrowed.needs(needed, step.side_columns)
-            if isinstance(narrowed, Aggregate):
-                needed |= set(narrowed.gathers)
+            needed = operation.only(needed).needs(needed, step.side_columns)
+            if isinstance(operation, Aggregate):
+                needed |= _gathered(operation, hit)
         return frozenset(found | {("data", name) for name in needed.difference(OWN_COLUMNS)})
 
     def deciding(self) -> Origins:
@@ -164,6 +162,20 @@ class _Walk:
                 operation = self.programs[index].resolved(given)
                 found = found.union(*(self.before(name, index) for name in operation.reads))
         return found
+
+
+def _gathered(operation: Any, made: frozenset[str]) -> frozenset[str]:
+    """The columns that some columns of an aggregate or a pivot are made from: keys, values, and what orders them."""
+    from treadle.engine.relational import Aggregate
+
+    if not made:
+        return frozenset()
+    if not isinstance(operation, Aggregate):
+        return frozenset(operation.gathers)
+    wanted = [one for name, one in operation.aggregations.items() if name in made]
+    ordered = any(one.function in ("first", "last") for one in wanted)
+    columns = [*operation.by, *(one.column for one in wanted), operation.order if ordered else None]
+    return frozenset(name for name in columns if name is not None)
 
 
 def _there(operation: Any, column: str) -> str:
