@@ -4,6 +4,7 @@
 <root>/stages/checkpoints-<fingerprint>/   of a training that is not done (see treadle.engine.checkpoints)
 <root>/tables/<job>/<table>/           published Delta tables
 <root>/models/<name>/<version>/        model bundles; bundle.json is written last
+<root>/publications/<job>/             what is about to be published (see treadle.engine.publication)
 <root>/runs/<run-id>/                  events.jsonl, and manifest.json, written last of all
 """
 
@@ -63,6 +64,16 @@ class Store:
         """The path as the file system understands it."""
         return f"{_filesystem(self.url)[1]}/{relative}"
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine, or one that is mounted here."""
+        return "file" in self.fs.protocol
+
+    def exists(self, relative: str) -> bool:
+        """Whether a file or folder is there."""
+        with storage_errors(self.path(relative)):
+            return bool(self.fs.exists(self.path(relative)))
+
     @contextlib.contextmanager
     def writing(self, relative: str) -> Iterator[IO[bytes]]:
         """A file that appears under its name only when the block ends without an error."""
@@ -87,7 +98,7 @@ class Store:
                     self.fs.rm_file(path)
 
     def _rename(self, source: str, target: str) -> None:
-        if "file" in self.fs.protocol:
+        if self.is_local:
             os.replace(source, target)
         else:
             self.fs.mv(source, target)
@@ -95,6 +106,29 @@ class Store:
     def write_json(self, relative: str, value: Any) -> None:
         with self.writing(relative) as file:
             file.write(json.dumps(value, indent=1, default=str).encode())
+
+    def create(self, relative: str, value: Any) -> bool:
+        """Writes JSON where there is no such file yet; of several who try at once, one is told that it did."""
+        final, raw = self.path(relative), json.dumps(value, indent=1, default=str).encode()
+        with storage_errors(final):
+            if not self.is_local:
+                try:
+                    self.fs.pipe_file(final, raw, mode="create")
+                except FileExistsError:
+                    return False
+                return True
+            temporary = f"{final}.{self.run}{uuid.uuid4().hex[:8]}{UNFINISHED}"
+            os.makedirs(os.path.dirname(final), exist_ok=True)
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(raw)
+                os.link(temporary, final)
+            except FileExistsError:
+                return False
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+            return True
 
     def read_json(self, relative: str) -> Any:
         with storage_errors(self.path(relative)), self.fs.open(self.path(relative), "rb") as file:
@@ -121,7 +155,7 @@ class Store:
 
     def remove_empty(self, folder: str) -> None:
         """Deletes a folder of this machine when nothing is left in it; object stores have none that are empty."""
-        if "file" in self.fs.protocol:
+        if self.is_local:
             with contextlib.suppress(OSError):
                 self.fs.rmdir(self.path(folder))
 

@@ -40,7 +40,8 @@ def stale_inputs(manifest: Mapping[str, Any], most: int | None = None) -> Iterat
 
 def stale(file: Mapping[str, Any], by_size: bool = False) -> str | None:
     """What became of a file of an input, as a manifest records it; None when it is as it was."""
-    from treadle.engine.inputs import HASHED_WHOLE, digest_of, filesystem
+    from treadle.engine.digests import identify
+    from treadle.engine.inputs import filesystem
 
     try:
         fs, bare = filesystem(file["path"])
@@ -50,12 +51,24 @@ def stale(file: Mapping[str, Any], by_size: bool = False) -> str | None:
             return f"has changed: {size:,} bytes, and {file['bytes']:,} before"
         if by_size:
             return None
-        digest = digest_of(fs, bare)
+        digest = identify(fs, bare, whole=file.get("whole", True)).digest
     except FileNotFoundError:
         return "is missing"
     except (OSError, RequestError) as error:
         return f"cannot be looked at: {error}"
     if digest == file["digest"]:
         return None
-    large = "; of a file of this size its ends and its time are looked at" if size > HASHED_WHOLE else ""
-    return f"has changed: digest {digest[:12]}, and {file['digest'][:12]} before{large}"
+    return f"has changed: digest {digest[:12]}, and {file['digest'][:12]} before"
+
+
+def unsure_inputs(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """The paths of large files that have another time now, and of which only the ends were looked at."""
+    from treadle.engine.inputs import filesystem
+    from treadle.engine.store import stamp
+
+    for found in manifest["inputs"]:
+        for file in found["files"]:
+            if not file.get("whole", True):
+                fs, bare = filesystem(file["path"])
+                if stamp(fs, bare) != file["stamp"]:
+                    yield file["path"]

@@ -191,12 +191,13 @@ def _publish(
         return {"path": target, "rows": rows, "files": len(parts)}
     import pyarrow.parquet as pq
 
-    from treadle.engine import delta
+    from treadle.engine.commits import commit_table
+    from treadle.engine.delta_files import DataFile
 
     with scratch.fs.open(scratch.path(parts[0].path), "rb") as file:
         schema = pq.read_schema(file)
-    files = [delta.DataFile(scratch.path(part.path), part.rows, part.bytes) for part in parts]
-    version = delta.commit_table(
+    files = [DataFile(scratch.path(part.path), part.rows, part.bytes) for part in parts]
+    version = commit_table(
         store.fs,
         target,
         files,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.engine.store import Store
 from treadle.errors import RequestError, listed
-from treadle.jobs.inputs_now import stale_inputs
+from treadle.jobs.inputs_now import stale_inputs, unsure_inputs
 from treadle.jobs.run import Run, load_run
 
 if TYPE_CHECKING:
@@ -295,6 +295,8 @@ def _notes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     for key, value in limits.items():
         if value is not None:
             yield f"{key} is {value}: what is done within a time is not promised to repeat"
+    for path in unsure_inputs(then):
+        yield f"{path} has another time than in the run, and is so large that only its ends were compared"
     for model in spec.get("models", ()):
         if isinstance(model, Mapping) and model.get("estimator"):
             yield f"{model['estimator']} is code of your own, whose version no manifest has"

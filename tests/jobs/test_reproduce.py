@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pandas as pd
 import pytest
 from distributed import Client, LocalCluster
@@ -15,8 +17,10 @@ from typer.testing import CliRunner, Result
 
 import treadle
 from tests.conftest import people_spec, write_people
+from treadle.engine import digests
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
+from treadle.jobs.inputs_now import stale_inputs, unsure_inputs
 from treadle.jobs.plan import make_plan
 from treadle.jobs.reproduce import MEASURED, Reproduction, _notes, pinned, reproduce
 from treadle.jobs.run import Run, list_runs, load_run
@@ -294,12 +298,36 @@ def test_the_cluster_is_the_recorded_one_or_local_workers(
 
 def test_limits_of_time_are_no_promise() -> None:
     spec = {"budget": "10m", "compare": {"time_limit": "5s"}, "tune": {"budget": "1m"}, "models": "all"}
-    now = {"plan": {"partitions_read": {"data": 1, "split": None}}, "cluster": {"workers": 1, "threads": 1}}
+    now = {
+        "plan": {"partitions_read": {"data": 1, "split": None}},
+        "cluster": {"workers": 1, "threads": 1},
+        "inputs": [],
+    }
     found = list(_notes({**now, "spec": spec}, now))
     assert [text.partition(" is ")[0] for text in found] == ["budget", "compare.time_limit", "tune.budget"]
     assert all(text.endswith("what is done within a time is not promised to repeat") for text in found)
     own = {"models": [{"name": "a", "estimator": "pkg.mod:Own"}]}
     assert list(_notes({**now, "spec": own}, now)) == ["pkg.mod:Own is code of your own, whose version no manifest has"]
+
+
+def test_a_large_file_with_another_time_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only its ends are looked at, as in the run."""
+    monkeypatch.setattr(digests, "HASHED_WHOLE", 100)
+    path = tmp_path / "large"
+    path.write_bytes(bytes(3 * digests.END))
+    found = digests.identify(fsspec.filesystem("file"), str(path))
+    file = {"path": str(path), "bytes": found.bytes, "digest": found.digest, "whole": False, "stamp": found.stamp}
+    manifest = {"inputs": [{"section": "data", "files": [file]}]}
+    assert not [*stale_inputs(manifest), *unsure_inputs(manifest)]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] = 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    assert list(unsure_inputs(manifest)) == [str(path)]
+    assert not list(stale_inputs(manifest))
+    content[0] = 1
+    path.write_bytes(content)
+    assert [one.said.partition(":")[0] for one in stale_inputs(manifest)] == ["has changed"]
 
 
 @pytest.mark.slow
