@@ -44,17 +44,35 @@ class SourceRow:
 
 @dataclass(frozen=True)
 class _File:
-    """Some rows of an input as a Parquet file that can be read now, or not."""
+    """Some rows of an input as a Parquet file that may be there to be read."""
 
     section: str
     path: str
     """Of the input's file."""
     rows: int | None
+    """None where they are not known."""
     before: int = 0
     """Rows of the input's file before these."""
-    readable: tuple[fsspec.AbstractFileSystem, str] | None = None
-    constants: Mapping[str, str | None] | None = None
-    said: str = ""
+    record: Mapping[str, Any] | None = None
+    """What the manifest says of the file, where its rows lie in itself."""
+    converted: tuple[fsspec.AbstractFileSystem, str] | None = None
+    """Where the rows of a text file are."""
+
+    @property
+    def constants(self) -> dict[str, str | None]:
+        """Columns that are not in the file and have one value in all of its rows."""
+        return dict(self.record.get("constants", ())) if self.record is not None else {}
+
+    def opened(self) -> tuple[fsspec.AbstractFileSystem, str] | str:
+        """Where the rows can be read now, or why they cannot: the file must be what it was."""
+        from treadle.engine.inputs import filesystem
+
+        if self.converted is not None:
+            return self.converted
+        if self.record is None:
+            return "it is text, whose rows as they were read are not kept (any more); run the spec again to have them"
+        said = stale(self.record)
+        return f"it {said}" if said else filesystem(self.path)
 
 
 def source_rows(run: Run, value: pa.Scalar, most: int) -> tuple[list[SourceRow], str]:
@@ -82,7 +100,7 @@ def _by_number(run: Run, number: int) -> tuple[list[SourceRow], str]:
     first = 0
     for file in _files(run):
         if file.rows is None:
-            return [], f"how many rows '{file.path}' has is not known: {file.said}"
+            return [], f"how many rows '{file.path}' has is not known: {file.opened()}"
         if number < first + file.rows:
             return [_row(file, number - first)], ""
         first += file.rows
@@ -96,14 +114,12 @@ def _by_column(run: Run, column: str, value: pa.Scalar, most: int) -> tuple[list
     found: list[SourceRow] = []
     unread: list[str] = []
     for file in _files(run):
-        if file.readable is None:
-            unread.append(f"'{file.path}' was not looked into: {file.said}")
-            continue
         name = _name_there(run, file.section, column)
-        if file.constants and name in file.constants:
-            unread.append(f"'{file.path}' was not looked into: its folder's name is its column '{name}'")
+        place = f"its folder's name is its column '{name}'" if name in file.constants else file.opened()
+        if isinstance(place, str):
+            unread.append(f"'{file.path}' was not looked into: {place}")
             continue
-        for number in numbers_where(*file.readable, name, kind, value):
+        for number in numbers_where(*place, name, kind, value):
             if len(found) == most:
                 return found, f"there are more than {most} such rows in the input"
             found.append(_row(file, number))
@@ -123,50 +139,37 @@ def _name_there(run: Run, section: str, column: str) -> str:
 def _row(file: _File, number: int) -> SourceRow:
     from treadle.engine.raw_rows import row_at
 
-    place = (file.section, file.path, file.before + number + 1)
-    if file.readable is None:
-        return SourceRow(*place, None, file.said)
+    where, there = (file.section, file.path, file.before + number + 1), file.opened()
+    if isinstance(there, str):
+        return SourceRow(*where, None, there)
     try:
-        values = row_at(*file.readable, number)
+        values = row_at(*there, number)
     except StorageError as error:
-        return SourceRow(*place, None, str(error))
-    return SourceRow(*place, {**values, **(file.constants or {})})
+        return SourceRow(*where, None, str(error))
+    return SourceRow(*where, {**values, **file.constants})
 
 
 def _files(run: Run) -> Iterator[_File]:
     """The files of the rows that a run read as its own, in the order of their numbers."""
-    from treadle.engine.inputs import filesystem
-
     manifest = run.manifest
-    unions = {f"tables.{i}" for i, one in enumerate(manifest["spec"].get("tables", ())) if one["op"] == "union"}
-    for found in manifest["inputs"]:
-        section = found["section"]
-        if section not in ("data", "split") and section not in unions:
-            continue
-        if found["format"] in ("csv", "jsonl"):
-            yield from _converted(run, section, found)
-            continue
-        for file in found["files"]:
-            said = stale(file)
-            readable = None if said else filesystem(file["path"])
-            constants = dict(file.get("constants", ()))
-            yield _File(section, file["path"], file["rows"], 0, readable, constants, f"it {said}" if said else "")
-
-
-def _converted(run: Run, section: str, found: Mapping[str, Any]) -> Iterator[_File]:
-    """Text files as they were converted, if that is still there."""
-    source = _outcome(run) if section in ("data", "split") else None
-    if source is None:
-        said = "it is text, whose rows as they were read are not kept (any more); run the spec again to have them"
-        # All rows are those of the only file, however many it has.
-        rows = ALL if len(run.manifest["inputs"]) == len(found["files"]) == 1 else None
-        yield from (_File(section, file["path"], rows, said=said) for file in found["files"])
-        return
-    paths = {file["path"] for file in found["files"]}
-    for part in source.files:
-        origin = source.origins.get(part.path)
-        if origin is not None and origin.file in paths:
-            yield _File(section, origin.file, part.rows, origin.before, (run.store.fs, run.store.path(part.path)))
+    sections = ["data", "split"]
+    sections += [f"tables.{i}" for i, one in enumerate(manifest["spec"].get("tables", ())) if one["op"] == "union"]
+    own = [found for found in manifest["inputs"] if found["section"] in sections]
+    for found in own:
+        section, files = found["section"], found["files"]
+        if found["format"] not in ("csv", "jsonl"):
+            yield from (_File(section, file["path"], file["rows"], record=file) for file in files)
+        elif (source := _outcome(run) if section in ("data", "split") else None) is None:
+            # All rows are those of the only file, however many it has.
+            rows = ALL if len(own) == len(files) == 1 else None
+            yield from (_File(section, file["path"], rows) for file in files)
+        else:
+            paths = {file["path"] for file in files}
+            for part in source.files:
+                origin = source.origins.get(part.path)
+                if origin is not None and origin.file in paths:
+                    place = (run.store.fs, run.store.path(part.path))
+                    yield _File(section, origin.file, part.rows, origin.before, converted=place)
 
 
 def _outcome(run: Run) -> Any:

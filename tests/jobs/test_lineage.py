@@ -19,6 +19,7 @@ from treadle.jobs.cli import app
 from treadle.jobs.inputs_now import stale_inputs
 from treadle.jobs.lineage import MOST, find_run
 from treadle.jobs.provenance import provenance
+from treadle.jobs.reproduce import reproduce
 from treadle.jobs.run import Run, load_run
 from treadle.jobs.runner import run as run_job
 
@@ -205,6 +206,15 @@ def test_without_its_converted_rows_a_text_file_is_only_named(cities: tuple[Run,
     assert found.sources == ()
     assert re.search(r"how many rows '.*/1.csv' has is not known: it is text", found.said)
     assert found.rows[0].prediction
+
+
+def test_a_run_on_text_files_repeats(cities: tuple[Run, pd.DataFrame], folder: Path) -> None:
+    run, _ = cities
+    assert run.manifest["plan"]["partitions"] is None, "not known before the files were read"
+    assert run.manifest["plan"]["partitions_read"] == {"data": 1, "split": None}
+    found = reproduce(str(folder / "b"), run.id)
+    assert found.right
+    assert found.notes == ()
 
 
 @pytest.fixture(scope="module")
