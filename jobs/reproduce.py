@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-6
 MEASURED = ("train_seconds", "predict_seconds", "peak_bytes", "seconds")
 """Columns of what something cost: no two runs have them alike, and they are not compared."""
+PREDICTING = ("model.", "levels-", "side-")
+"""What the names of a bundle's files begin with that it predicts by; others say of which run it is."""
 SHOWN = 3
 """Files of an input that are named in a message."""
 SAMPLED_ROWS = 1000
@@ -211,8 +213,12 @@ def _planned(manifest: Mapping[str, Any], place: Store, workers: int | None) -> 
 
 def pinned(manifest: Mapping[str, Any], workers: int | None = None) -> dict[str, Any]:
     """The recorded spec, with what it left to the moment as it was in the run."""
+    from treadle.jobs.spec import JobSpec
+
     spec: dict[str, Any] = copy.deepcopy(manifest["spec"])
     spec.get("artifacts", {}).pop("root", None)
+    if "tracking" in JobSpec.model_fields:
+        spec["tracking"] = {"enabled": False}  # a reproduction is no run of the job
     inputs = {found["section"]: found for found in manifest["inputs"]}
     if (count := _partitions(manifest)) is not None:
         spec["data"].setdefault("partitions", count)
@@ -345,7 +351,7 @@ def _files(run: Run, reference: str) -> dict[str, bytes]:
     store, folder = run.store, f"models/{reference.replace(':', '/')}"
     found = {}
     for name in store.list(folder):
-        if name not in ("bundle.json", "sample.parquet"):  # of the run, and not of the model
+        if name.startswith(PREDICTING):
             with store.fs.open(store.path(f"{folder}/{name}"), "rb") as file:
                 found[name] = hashlib.file_digest(file, "sha256").digest()
     return found
