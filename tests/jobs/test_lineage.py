@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -16,6 +17,7 @@ import treadle
 from tests.conftest import people_spec, write_people
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
+from treadle.jobs.client.remote_run import RemoteRun
 from treadle.jobs.inputs_now import stale_inputs
 from treadle.jobs.lineage import MOST, find_run
 from treadle.jobs.provenance import provenance
@@ -325,3 +327,20 @@ def test_runs_from_before_code_was_recorded_are_shown(run: Run) -> None:
     assert found.links[-2].said == "not recorded"
     assert "numpy" in found.links[-1].said
     assert found.changed == ("the run did not record its code", "the run did not record its environment")
+
+
+def test_rows_of_a_run_that_is_elsewhere_are_looked_up_there(run: Run) -> None:
+    def fetch(name: str, columns: list[str] | None) -> bytes:
+        rows, sink = run.table(name).to_arrow(columns), pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_table(rows)
+        return sink.getvalue().to_pybytes()
+
+    far = RemoteRun(fetch, "/elsewhere", run.manifest)
+    near = run.table("predictions")
+    assert pa.Table.from_batches(list(far.table("predictions").batches())).equals(near.to_arrow())
+    key = near.to_arrow(["id"]).column(0)[3]
+    assert far.table("predictions").where("id", key).equals(near.where("id", key))
+    assert far.table("predictions").schema.equals(near.to_arrow().schema)
+    with pytest.raises(RequestError, match="are not here, but where its service runs, under /elsewhere; ask there"):
+        far.lineage(1)
