@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from treadle.engine import card
 from treadle.engine.artifacts import (
     Artifact,
     Evaluation,
@@ -17,23 +18,26 @@ from treadle.engine.artifacts import (
     source_of,
 )
 from treadle.engine.bundle import (
-    Bundle,
     BundleDocument,
     all_versions,
     complete_versions,
     fingerprint_of,
     is_sound,
+    publish_bundle,
     replayable,
     write_bundle,
 )
 from treadle.engine.context import Context
+from treadle.engine.delta import TableVersion
 from treadle.engine.events import now
 from treadle.engine.expectations import EachRow, named
+from treadle.engine.inputs import Inspected
 from treadle.engine.program import Program
 from treadle.engine.publication import Claim
 from treadle.engine.rows import replay_of
 from treadle.engine.sampling import sample_of
 from treadle.engine.skew import Sample, SampleRecord
+from treadle.engine.store import Store
 from treadle.engine.text_input import text_options
 from treadle.versions import version_of
 
@@ -47,8 +51,15 @@ class Bundling:
     context: Context
     made: Mapping[str, Artifact]
     best: Trained
-    fingerprint: str
-    """Of all that it is made from."""
+    fingerprints: Mapping[str, str]
+    """Of the stages."""
+    inputs: Mapping[str, Inspected]
+    """By the section of the spec that names each."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that it is made from."""
+        return self.fingerprints["publish"]
 
     @property
     def name(self) -> str:
@@ -72,14 +83,11 @@ class Bundling:
         return f"{self.name}:{found[-1]}" if whole else None
 
     def next_reference(self, left: Claim | None) -> str:
-        """`name:version` for a new bundle; a version that `left` may still be writing is not used again."""
-        taken = all_versions(self.context.store, self.name)
-        if left is not None and left.model is not None:
-            taken.append(int(left.model.rpartition(":")[2]))
-        return f"{self.name}:{max(taken, default=0) + 1}"
+        """`name:version` for a new bundle."""
+        return next_reference(self.context.store, self.name, left)
 
-    def write(self, reference: str) -> Bundle:
-        """Writes all of it but bundle.json.
+    def write(self, reference: str) -> Callable[[Mapping[str, TableVersion]], None]:
+        """Writes all of it but the card, which names the tables' versions, and bundle.json: the function does.
 
         Raises
         ------
@@ -120,7 +128,23 @@ class Bundling:
             metrics=_metrics(evaluation, self.best.name),
             libraries={name: version_of(name) for name in LIBRARIES},
         )
-        return write_bundle(context.store, document, self.files, program, found if isinstance(found, Sample) else None)
+        sample = found if isinstance(found, Sample) else None
+        bundle = write_bundle(context.store, document, self.files, program, sample)
+
+        def publish(versions: Mapping[str, TableVersion]) -> None:
+            tables = [version.record(job.name) for version in versions.values()]
+            card.write(bundle, card.Facts.of(context, bundle.document, made, self.fingerprints, tables, self.inputs))
+            publish_bundle(bundle)
+
+        return publish
+
+
+def next_reference(store: Store, name: str, left: Claim | None) -> str:
+    """`name:version` for a new bundle; a version that `left` may still be writing is not used again."""
+    taken = all_versions(store, name)
+    if left is not None and left.model is not None:
+        taken.append(int(left.model.rpartition(":")[2]))
+    return f"{name}:{max(taken, default=0) + 1}"
 
 
 def _contract(context: Context, prepared: Prepared, program: Program) -> dict[str, EachRow]:

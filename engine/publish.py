@@ -22,90 +22,47 @@ from treadle.engine.artifacts import (
     Prepared,
     Publication,
     Raced,
-    TableRecord,
     Trained,
     Tuned,
     deciding,
 )
-from treadle.engine.bundle import publish_bundle
 from treadle.engine.bundling import Bundling
+from treadle.engine.commit_all import COMMON_STEPS, Steps, commit_all
 from treadle.engine.commits import Ready, prepare_table
 from treadle.engine.context import Context
-from treadle.engine.delta import RUN, TableVersion
+from treadle.engine.delta import RUN
 from treadle.engine.delta_files import DataFile
-from treadle.engine.publication import hide, settle
-from treadle.signals import held
+from treadle.engine.inputs import Inspected
 from treadle.versions import version_of
 
-REVISION = 2
+REVISION = 3
 
 
-def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[str, str]) -> Publication:
+def run(
+    context: Context,
+    made: Mapping[str, Artifact],
+    fingerprints: Mapping[str, str],
+    inputs: Mapping[str, Inspected],
+) -> Publication:
     """Makes every table of the job a new version, and the best model one, all of them at once.
 
-    1. The files are placed in the tables' folders, and checked. 2. The run waits for its turn, and takes back what
-    a killed one left. 3. It says what it will change. 4. The bundle's files are written and checked. 5. The tables
-    are committed, one after the other. 6. bundle.json. The manifest, which the runner writes, makes all of it
-    visible. Where all of it is there already, nothing is done.
+    The files are placed in the tables' folders, and checked; then all of it is committed (`commit_all`).
     """
     publishing = context.publishing
     assert publishing is not None
     outputs = [(name, parts, stage) for name, parts, stage in _outputs(context, made) if parts]
     best = _best(made)
-    steps = Steps(context, 2 * len(outputs) + 4)
+    steps = Steps(
+        lambda done, total, note: context.events.emit("publish", "progress", done=done, total=total, note=note),
+        2 * len(outputs) + COMMON_STEPS,
+    )
     ready = {}
     for name, parts, stage in outputs:
         ready[name] = _prepare(context, name, parts, fingerprints[stage])
         steps.done(f"the files of {name} are checked")
-    turn = publishing.turn(lambda: steps.say("waits for another run that is publishing"))
-    steps.done("no other run is publishing")
-    bundling = None if best is None else Bundling(context, made, best, fingerprints["publish"])
-    model = None if bundling is None else bundling.existing()
-    there = {name: found for name, table in ready.items() if (found := table.existing()) is not None}
-    left = turn.left
-    if left is None and there.keys() == ready.keys() and (bundling is None or model is not None):
-        return Publication(tables=tuple(_record(context, name, found) for name, found in there.items()), model=model)
-    if left is not None:
-        settle(context.store, left, context.run_id, keep=there)
-        if left.model not in (None, model):
-            hide(context.store, left.model)
-    before = {name: table.current for name, table in ready.items() if name not in there}
-    if left is not None:  # what both make is there, but hidden until this run has its manifest
-        before |= {name: left.before[name] for name in there.keys() & left.before.keys()}
-    is_new = bundling is not None and model is None
-    if bundling is not None and model is None:
-        model = bundling.next_reference(left)
-    claim = publishing.begin(turn, before, model if is_new or (left is not None and left.model == model) else None)
-    steps.done(f"publication {claim.number} of {context.job.name} has begun")
-    bundle = bundling.write(model) if bundling is not None and model is not None and is_new else None
-    steps.done("the files of the model's bundle are there" if model else "there is no model")
-    # Too late to cancel: from the first table to the manifest nothing is left half published.
-    publishing.ending.enter_context(held())
-    tables = []
-    for name, table in ready.items():
-        tables.append(_record(context, name, table.commit(before.get(name))))
-        steps.done(f"{name} is committed")
-    if bundle is not None:
-        publish_bundle(bundle)
-    steps.done("all is committed")
-    return Publication(tables=tuple(tables), model=model)
-
-
-class Steps:
-    """Numbered steps, as events of the run."""
-
-    def __init__(self, context: Context, total: int) -> None:
-        self._context = context
-        self._total = total
-        self._done = 0
-
-    def done(self, note: str) -> None:
-        """Another step is done."""
-        self._done += 1
-        self.say(note)
-
-    def say(self, note: str) -> None:
-        self._context.events.emit("publish", "progress", done=self._done, total=self._total, note=note)
+    bundling = None if best is None else Bundling(context, made, best, fingerprints, inputs)
+    found, model = commit_all(context.store, publishing, context.run_id, context.job.name, ready, bundling, steps)
+    return Publication(tables=tuple(version.record(context.job.name) for version in found.values()), model=model)
 
 
 def _outputs(context: Context, made: Mapping[str, Artifact]) -> Iterator[tuple[str, Sequence[Part], str]]:
@@ -157,17 +114,6 @@ def _prepare(context: Context, name: str, parts: Sequence[Part], fingerprint: st
             "treadle.spec": context.spec_digest,
             "treadle.version": version_of("treadle"),
         },
-    )
-
-
-def _record(context: Context, name: str, version: TableVersion) -> TableRecord:
-    return TableRecord(
-        name=name,
-        path=f"tables/{context.job.name}/{name}",
-        version=version.version,
-        rows=version.rows,
-        bytes=version.bytes,
-        files=version.files,
     )
 
 

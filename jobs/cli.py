@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.commands import jobs, lineage, operating
+from treadle.jobs.commands import card, dvc, jobs, lineage, operating, tables
 from treadle.jobs.commands.bench import bench
 from treadle.jobs.commands.options import (
     Debug,
@@ -386,4 +386,7 @@ def make_data(
 
 
 jobs.register(app)
+tables.register(app)
+card.register(app)
+dvc.register(app)
 lineage.register(app)

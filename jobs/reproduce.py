@@ -273,7 +273,8 @@ def _bring_earlier_models(manifest: Mapping[str, Any], store: Store, place: Stor
                 f"Run {manifest['run']} cannot be reproduced: model {reference}, which it went on from, is gone from "
                 f"{store.url}."
             )
-        for name in (*(n for n in names if n != "bundle.json"), "bundle.json"):
+        wanted_files = [n for n in names if n.startswith(PREDICTING) or n == "sample.parquet"]
+        for name in (*wanted_files, "bundle.json"):
             with store.fs.open(store.path(f"{folder}/{name}"), "rb") as file, place.writing(f"{folder}/{name}") as out:
                 out.write(file.read())
 

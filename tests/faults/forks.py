@@ -39,7 +39,10 @@ class Forks:
         self._process.communicate()
 
     def run(self, tasks: Sequence[Mapping[str, Any]], together: bool = False) -> list[int]:
-        """Runs `{spec, root, kill}` one after the other, or all at once; their exit statuses, negative for a signal."""
+        """Runs `{spec, root, kill}` one after the other, or all at once; their exit statuses, negative for a signal.
+
+        With `back`, a run, instead of `spec`, that run is made current again.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"tasks": list(tasks), "together": together}) + "\n")
@@ -48,9 +51,10 @@ class Forks:
         return statuses
 
 
-def _run(spec: Mapping[str, Any], root: str, kill: int | None = None) -> None:
+def _run(root: str, spec: Mapping[str, Any] | None = None, back: str | None = None, kill: int | None = None) -> None:
     import treadle
     from treadle.engine.store import Store
+    from treadle.jobs.rollback import rollback
 
     seen = 0
 
@@ -75,7 +79,10 @@ def _run(spec: Mapping[str, Any], root: str, kill: int | None = None) -> None:
             die()
 
     Store._rename = renaming  # type: ignore[method-assign]
-    treadle.run(spec, root=root, listener=listener)
+    if spec is not None:
+        treadle.run(spec, root=root, listener=listener)
+    elif back is not None:
+        rollback(back, root, listener)
 
 
 def _fork(task: Mapping[str, Any]) -> int:

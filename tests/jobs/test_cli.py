@@ -44,6 +44,9 @@ COMMANDS = (
     "parity",
     "warmup",
     "make-data",
+    "tables",
+    "diff",
+    "rollback",
     "bench",
     "submit",
     "status",
@@ -58,12 +61,15 @@ COMMANDS = (
     "down",
     "tokens",
     "certs",
+    "card",
+    "dvc",
 )
-GROUPS = ("bench", "schedule", "tokens")
+GROUPS = ("bench", "schedule", "tokens", "dvc")
 IN_GROUPS = (
     *("bench treeshap", "bench predict", "bench fraud"),
     *("schedule put", "schedule list", "schedule remove"),
     *("tokens add", "tokens list", "tokens remove"),
+    *("dvc export", "dvc metrics"),
 )
 HEAVY = ("pandas", "numpy", "pyarrow", "dask", "distributed", "xgboost", "sklearn", "numba", "deltalake", "pydantic")
 
