@@ -27,13 +27,15 @@ class Stale:
 def stale_inputs(manifest: Mapping[str, Any], most: int | None = None) -> Iterator[Stale]:
     """The files of a run's inputs that are missing or have another digest now, in the manifest's order.
 
-    `most` bytes are read of them at most, then only sizes are looked at; without it all are read.
+    `most` bytes are read of them at most, of files that are here; of all others only sizes are looked at. Without it
+    all are read.
     """
     read = 0
     for found in manifest["inputs"]:
         for file in found["files"]:
             read += file["bytes"]
-            said = stale(file, by_size=most is not None and read > most)
+            is_far = "://" in file["path"] and not file["path"].startswith("file://")
+            said = stale(file, by_size=most is not None and (is_far or read > most))
             if said is not None:
                 yield Stale(found["section"], file["path"], said)
 

@@ -310,6 +310,8 @@ def test_show_walks_back_and_tells_what_is_gone(run: Run, folder: Path, raw: pd.
         assert stale.said == f"has changed: {len(content) + 1:,} bytes, and {len(content):,} before"
         people.unlink()
         assert [one.said for one in stale_inputs(run.manifest)] == ["is missing"]
+        people.write_bytes(content[:-1] + b"x")
+        assert list(stale_inputs(run.manifest, most=0)) == [], "beyond what is read sizes count"
     finally:
         people.write_bytes(content)
         for path in (table, model):
