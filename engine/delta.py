@@ -116,6 +116,15 @@ def read_batches(
         yield from whole.to_batches(columns=None if columns is None else list(columns), **ahead)
 
 
+def rows_where(table: DeltaTable, column: str, value: pa.Scalar) -> pa.Table:
+    """The rows whose `column` is `value`, in published order; files and row groups are left out by their statistics.
+
+    Raises as `read_arrow`.
+    """
+    with _ordered(table, [column]) as rows:
+        return rows.to_table(filter=dataset.field(column) == value)
+
+
 @contextlib.contextmanager
 def _ordered(table: DeltaTable, columns: Sequence[str] | None) -> Iterator[dataset.Dataset]:
     """The rows of a table in the order of their files, for a block that reads them."""
