@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from treadle.engine import layout
 from treadle.engine.artifacts import (
     Artifact,
     Comparison,
@@ -22,23 +23,24 @@ from treadle.engine.artifacts import (
     Prepared,
     Publication,
     Raced,
-    TableRecord,
     Trained,
     Tuned,
     deciding,
 )
 from treadle.engine.bundling import Bundling
 from treadle.engine.commit_all import COMMON_STEPS, Steps, commit_all
-from treadle.engine.commits import Ready, prepare_table
 from treadle.engine.context import Context
-from treadle.engine.delta import RUN, TableVersion
-from treadle.engine.delta_files import DataFile
-from treadle.versions import version_of
+from treadle.engine.inputs import Inspected
 
-REVISION = 2
+REVISION = 3
 
 
-def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[str, str]) -> Publication:
+def run(
+    context: Context,
+    made: Mapping[str, Artifact],
+    fingerprints: Mapping[str, str],
+    inputs: Mapping[str, Inspected],
+) -> Publication:
     """Makes every table of the job a new version, and the best model one, all of them at once.
 
     The files are placed in the tables' folders, and checked; then all of it is committed (`commit_all`).
@@ -51,13 +53,15 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
         lambda done, total, note: context.events.emit("publish", "progress", done=done, total=total, note=note),
         2 * len(outputs) + COMMON_STEPS,
     )
-    ready = {}
+    ready, spare = {}, []
     for name, parts, stage in outputs:
-        ready[name] = _prepare(context, name, parts, fingerprints[stage])
+        ready[name], split = layout.prepare(context, name, parts, fingerprints[stage])
+        spare += split
         steps.done(f"the files of {name} are checked")
-    bundling = None if best is None else Bundling(context, made, best, fingerprints["publish"])
+    bundling = None if best is None else Bundling(context, made, best, fingerprints, inputs)
     found, model = commit_all(context.store, publishing, context.run_id, context.job.name, ready, bundling, steps)
-    return Publication(tables=tuple(_record(context, name, version) for name, version in found.items()), model=model)
+    context.store.remove(*spare)
+    return Publication(tables=tuple(version.record(context.job.name) for version in found.values()), model=model)
 
 
 def _outputs(context: Context, made: Mapping[str, Artifact]) -> Iterator[tuple[str, Sequence[Part], str]]:
@@ -90,37 +94,6 @@ def _best(made: Mapping[str, Artifact]) -> Trained | None:
     best = made["refit"] if "refit" in made else made[f"train:{evaluation.best}"]
     assert isinstance(best, Trained)
     return best
-
-
-def _prepare(context: Context, name: str, parts: Sequence[Part], fingerprint: str) -> Ready:
-    import pyarrow.parquet as pq
-
-    store = context.store
-    with store.fs.open(store.path(parts[0].path), "rb") as file:
-        schema = pq.read_schema(file)
-    return prepare_table(
-        store.fs,
-        store.path(f"tables/{context.job.name}/{name}"),
-        [DataFile(store.path(part.path), part.rows, part.bytes) for part in parts],
-        schema,
-        fingerprint=fingerprint,
-        metadata={
-            RUN: context.run_id,
-            "treadle.spec": context.spec_digest,
-            "treadle.version": version_of("treadle"),
-        },
-    )
-
-
-def _record(context: Context, name: str, version: TableVersion) -> TableRecord:
-    return TableRecord(
-        name=name,
-        path=f"tables/{context.job.name}/{name}",
-        version=version.version,
-        rows=version.rows,
-        bytes=version.bytes,
-        files=version.files,
-    )
 
 
 def _rows(context: Context, name: str, rows: Sequence[Mapping[str, Any]]) -> Part:

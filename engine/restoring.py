@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,10 +19,12 @@ from treadle.engine.artifacts import TableRecord
 from treadle.engine.bundle import BundleDocument, complete_versions, fingerprint_of, is_sound, load_bundle
 from treadle.engine.bundling import next_reference
 from treadle.engine.commits import Ready, prepare_table
+from treadle.engine.delta import TableVersion
 from treadle.engine.delta_files import DataFile
 from treadle.engine.delta_log import commits
 from treadle.engine.events import now
 from treadle.engine.mlmodel import write_mlmodel
+from treadle.engine.partitioning import partition_text
 from treadle.engine.publication import Claim
 from treadle.engine.store import Store, storage_errors
 from treadle.errors import StorageError
@@ -44,7 +45,13 @@ def prepared(store: Store, tables: Sequence[TableRecord], metadata: Mapping[str,
     found = [(record, *_files(store, record)) for record in tables]  # all are looked at before one is prepared
     return {
         record.name: prepare_table(
-            store.fs, store.path(record.path), files, schema, fingerprint=fingerprint, metadata=metadata
+            store.fs,
+            store.path(record.path),
+            files,
+            schema,
+            fingerprint=fingerprint,
+            metadata=metadata,
+            partition_by=[name for name, _ in files[0].values] if files else (),
         )
         for record, files, schema, fingerprint in found
     }
@@ -55,16 +62,17 @@ def _files(store: Store, record: TableRecord) -> tuple[list[DataFile], pa.Schema
     path = store.path(record.path)
     label = f"version {record.version} of table {path}"
     opened = delta.open_table(store.fs, path, record.version)
-    added = pa.table(opened.get_add_actions()).select(["path", "num_records", "size_bytes"]).to_pylist()
+    added = pa.table(opened.get_add_actions()).to_pylist()
     files = []
     for add in sorted(added, key=lambda add: delta.order_of(add["path"])):
-        file = f"{path}/{unquote(add['path']) if store.is_local else add['path']}"
+        file = f"{path}/{unquote(add['path'])}"
         with storage_errors(path):
             size = store.fs.size(file) if store.fs.exists(file) else None
         if size != add["size_bytes"]:
             what = "is gone" if size is None else f"has {size} bytes instead of {add['size_bytes']}"
             raise StorageError(f"{label} cannot be made current: its file {file} {what}. Run its spec again.")
-        files.append(DataFile(file, add["num_records"], add["size_bytes"]))
+        values = tuple((name, partition_text(value)) for name, value in (add.get("partition") or {}).items())
+        files.append(DataFile(file, add["num_records"], add["size_bytes"], values))
     (commit,) = commits(store.fs, path, [record.version])
     fingerprint = commit.properties.get(delta.FINGERPRINT)
     if fingerprint is None:
@@ -97,7 +105,7 @@ class OldBundle:
         """`name:version` for a new one."""
         return next_reference(self.store, self.name, left)
 
-    def write(self, reference: str) -> Callable[[], None]:
+    def write(self, reference: str) -> Callable[[Mapping[str, TableVersion]], None]:
         """Copies all of it but bundle.json, which the function that it returns writes."""
         version = int(reference.rpartition(":")[2])
         old, new = f"models/{self.name}/{self.version}", f"models/{self.name}/{version}"
@@ -108,9 +116,11 @@ class OldBundle:
                     shutil.copyfileobj(source, target, 1 << 20)
         # As it is in the file, so that what this version of Treadle does not know of stays, too.
         document: dict[str, Any] = self.store.read_json(f"{old}/{DOCUMENT}")
-        return partial(self._publish, new, {**document, "version": version, "run": self.run, "created": now()})
+        changed = {**document, "version": version, "run": self.run, "created": now()}
+        write_mlmodel(self.store, new, BundleDocument.model_validate(changed))
 
-    def _publish(self, folder: str, document: Mapping[str, Any]) -> None:
-        write_mlmodel(self.store, folder, BundleDocument.model_validate(document))
-        with self.store.writing(f"{folder}/{DOCUMENT}") as file:
-            file.write(json.dumps(document, indent=1).encode())
+        def publish(_versions: Mapping[str, TableVersion]) -> None:
+            with self.store.writing(f"{new}/{DOCUMENT}") as file:
+                file.write(json.dumps(changed, indent=1).encode())
+
+        return publish

@@ -2,6 +2,7 @@
 
 <root>/stages/<stage>-<fingerprint>/   outputs of stages, a build cache; stage.json is written last
 <root>/stages/checkpoints-<fingerprint>/   of a training that is not done (see treadle.engine.checkpoints)
+<root>/stages/made/<job>.json          what a job's stages were made from (see treadle.engine.cache)
 <root>/tables/<job>/<table>/           published Delta tables
 <root>/models/<name>/<version>/        model bundles; bundle.json is written last
 <root>/models/<name>/promotions/       approvals (see treadle.jobs.registry.promotion)
@@ -19,8 +20,9 @@ import functools
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
@@ -233,6 +235,17 @@ def stamp(fs: fsspec.AbstractFileSystem, path: str) -> str:
     info = fs.info(path)
     tag = next((info[key] for key in ("ETag", "mtime", "LastModified", "updated", "created") if key in info), "")
     return f"{info['size']}|{tag}"
+
+
+def modified(info: Mapping[str, Any]) -> float:
+    """When a file was written, as its file system's `info` tells: seconds since 1970; 0 where it does not tell."""
+    for key in ("mtime", "LastModified", "updated", "last_modified", "created"):
+        found = info.get(key)
+        if isinstance(found, datetime):
+            return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        if isinstance(found, (int, float)):
+            return float(found)
+    return 0.0
 
 
 @contextlib.contextmanager

@@ -144,7 +144,7 @@ class Connection:
             return
         database.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with locked(database.with_name(f"{database.name}.lock"), LOCK_SECONDS):
+            with locked(database.with_name(f"{database.name}.lock"), seconds=LOCK_SECONDS, mine=False):
                 yield
         except BlockingIOError as error:
             raise TrackingError(

@@ -243,7 +243,7 @@ def _alone(store: Store, name: str) -> Iterator[None]:
     folder = Path(store.path(f"models/{name}/promotions"))
     folder.mkdir(exist_ok=True)
     try:
-        with locked(folder / ".lock", LOCK_SECONDS):
+        with locked(folder / ".lock", seconds=LOCK_SECONDS, mine=False):
             yield
     except BlockingIOError as error:
         raise StorageError(

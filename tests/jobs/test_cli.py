@@ -36,6 +36,10 @@ COMMANDS = (
     "profile",
     "runs",
     "show",
+    "gc",
+    "lineage",
+    "reproduce",
+    "openlineage",
     "schema",
     "doctor",
     "parity",
@@ -60,12 +64,15 @@ COMMANDS = (
     "certs",
     "models",
     "promote",
+    "card",
+    "dvc",
 )
-GROUPS = ("bench", "schedule", "tokens")
+GROUPS = ("bench", "schedule", "tokens", "dvc")
 IN_GROUPS = (
     *("bench treeshap", "bench predict", "bench fraud"),
     *("schedule put", "schedule list", "schedule remove"),
     *("tokens add", "tokens list", "tokens remove"),
+    *("dvc export", "dvc metrics"),
 )
 HEAVY = (
     "pandas",
