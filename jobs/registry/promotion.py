@@ -12,7 +12,7 @@ import contextlib
 import getpass
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +21,14 @@ from treadle.engine.bundle import load_bundle, versions
 from treadle.engine.events import now
 from treadle.engine.store import Store
 from treadle.errors import RequestError, StorageError, TreadleError
-from treadle.jobs.registry.connection import LOCK_SECONDS, Connection
+from treadle.jobs.registry.connection import LOCK_SECONDS, Connection, Target
 from treadle.jobs.registry.gates import Candidate, Verdict
 from treadle.jobs.registry.recorder import record_missing
 from treadle.jobs.registry.sections import ALIAS, Promotion
 from treadle.jobs.registry.versions import (
     aliased,
     aliases_of,
+    known_aliases,
     manifest_of,
     needed_connection,
     register,
@@ -155,6 +156,27 @@ def stack(records: Sequence[Mapping[str, Any]], alias: str) -> list[int]:
             if not found and record["from"] is not None:
                 found.append(record["from"])  # given by others, before there were records
             found.append(record["to"])
+    return found
+
+
+def in_use(root: str) -> Callable[[], Collection[str]]:
+    """Tells `name:version` of all that have an alias, by MLflow, or had one that may still be gone back to.
+
+    Each call looks anew. TrackingError where MLflow is not reached: then nobody knows.
+    """
+    store = Store(root)
+    connections: dict[Target, Connection] = {}
+
+    def found() -> Collection[str]:
+        used = set()
+        for name in store.list("models"):
+            records = read_records(store, name)
+            for alias in {record["alias"] for record in records}:
+                used |= {f"{name}:{number}" for number in stack(records, alias)[-2:]}
+            if versions(store, name):
+                used |= {f"{name}:{number}" for number in known_aliases(store, name, connections).values()}
+        return used
+
     return found
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from treadle.engine.bundle import versions
@@ -206,7 +206,7 @@ def list_models(store: Store, name: str | None = None) -> tuple[list[dict[str, A
     for one in [name] if name is not None else names:
         existing = versions(store, one)
         try:
-            aliases = _aliases(store, one, connections)
+            aliases = known_aliases(store, one, connections)
         except TrackingError as error:
             aliases = {}
             warnings.append(f"the aliases of '{one}' are not known: {error}")
@@ -229,8 +229,8 @@ def list_models(store: Store, name: str | None = None) -> tuple[list[dict[str, A
     return rows, warnings
 
 
-def _aliases(store: Store, name: str, connections: dict[Target, Connection]) -> dict[str, int]:
-    """None where there is no registry, or no database yet: looking makes none."""
+def known_aliases(store: Store, name: str, connections: dict[Target, Connection]) -> dict[str, int]:
+    """As `aliases_of`; none where there is no registry, or no database yet: looking makes none."""
     connection = connection_of(store, name)
     if connection is None:
         return {}
@@ -251,7 +251,3 @@ def set_alias(client: MlflowClient, target: Target, name: str, alias: str, versi
 def tag_version(client: MlflowClient, version: ModelVersion, tags: Mapping[str, str]) -> None:
     for key, value in tags.items():
         client.set_model_version_tag(version.name, version.version, key, value)
-
-
-def names_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(row["model"] for row in rows))

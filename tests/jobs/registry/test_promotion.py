@@ -16,13 +16,13 @@ from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 import treadle
-from tests.jobs.registry.conftest import Recorded
+from tests.jobs.registry.conftest import STUMP, Recorded
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
 from treadle.jobs.registry.gates import Candidate
 from treadle.jobs.registry.promotion import PromotionRefused, promote, read_records, stack
 from treadle.jobs.registry.sections import Promotion
-from treadle.jobs.registry.versions import aliases_of, manifest_of, split_reference
+from treadle.jobs.registry.versions import aliases_of, list_models, manifest_of, split_reference
 from treadle.jobs.spec import load_spec
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -207,6 +207,22 @@ def test_promotions_at_once_come_one_after_the_other(promoted: Recorded, tmp_pat
     assert [record["promotion"] for record in records] == [1, 2, 3, 4, 5]
     assert [record["from"] for record in records[1:]] == [record["to"] for record in records[:-1]]
     assert aliases(copy) == {"champion": records[-1]["to"]}
+
+
+def test_gc_leaves_what_an_alias_leads_to_and_went_back_to(promoted: Recorded, tmp_path: Path) -> None:
+    copy = promoted.copied(tmp_path)
+    promote("people:2", "champion", copy.root, force=True)
+    promote("people", "champion", copy.root, rollback=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TREADLE_TRACKING", "off")
+        for seed in (8, 9):
+            treadle.run(copy.spec(seed=seed, models=STUMP, explain={"rows": "none"}))
+    said = CliRunner().invoke(app, ["gc", "--keep-runs", "1", "--grace", "0", "--root", copy.root, "--json"])
+    assert said.exit_code == 0, said.output
+    assert [row["version"] for row in list_models(copy.store, "people")[0]] == [4, 1]
+    assert treadle.load_model("people@champion", root=copy.root).reference == "people:1"
+    assert len(read_records(copy.store, "people")) == 3
+    promote("people@champion", "other", copy.root, force=True)  # the run that made it is there, too
 
 
 @given(st.lists(st.sampled_from([1, 2, 3, None]), max_size=12))
