@@ -28,6 +28,7 @@ from pyarrow import dataset
 from pyarrow import fs as filesystem
 
 from treadle.engine.delta_files import DataFile, Placed, place, table_schema
+from treadle.engine.object_store import delta_options
 from treadle.engine.store import storage_errors
 from treadle.errors import RequestError, StorageError, column_not_found, did_you_mean, listed
 
@@ -231,7 +232,7 @@ def _locate(fs: fsspec.AbstractFileSystem, path: str, options: Mapping[str, str]
         )
     fs.invalidate_cache()
     uri = path if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(path)
-    return _Table(fs, path, uri, dict(options) if options else None)
+    return _Table(fs, path, uri, dict(options) if options else delta_options(fs))
 
 
 def _place_all(

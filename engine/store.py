@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec
 
 from treadle.engine.artifacts import Part
+from treadle.engine.object_store import filesystem_options, putting, refusal
 from treadle.errors import RequestError, StorageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ UNFINISHED = ".tmp"
 @functools.lru_cache(maxsize=32)
 def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = fsspec.core.url_to_fs(url, **filesystem_options(url))
     except (ImportError, ValueError) as error:
         raise RequestError(f"'{url}' cannot be opened: {error}.") from error
     return fs, path.rstrip("/")
@@ -66,18 +67,8 @@ class Store:
     @contextlib.contextmanager
     def writing(self, relative: str) -> Iterator[IO[bytes]]:
         """A file that appears under its name only when the block ends without an error."""
-        final = self.path(relative)
-        temporary = f"{final}.{self.run}{uuid.uuid4().hex[:8]}{UNFINISHED}"
-        with storage_errors(final):
-            self.fs.makedirs(final.rsplit("/", 1)[0], exist_ok=True)
-            try:
-                with self.fs.open(temporary, "wb") as file:
-                    yield file
-                self._rename(temporary, final)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    self.fs.rm_file(temporary)
-                raise
+        with whole_file(self.fs, self.path(relative), self.run) as file:
+            yield file
 
     def remove_unfinished(self, folder: str) -> None:
         """Removes what writers of this run left in a folder when they were killed."""
@@ -85,12 +76,6 @@ class Store:
             for path in self.fs.ls(self.path(folder), detail=False):
                 if self.run and path.endswith(UNFINISHED) and f".{self.run}" in path:
                     self.fs.rm_file(path)
-
-    def _rename(self, source: str, target: str) -> None:
-        if "file" in self.fs.protocol:
-            os.replace(source, target)
-        else:
-            self.fs.mv(source, target)
 
     def write_json(self, relative: str, value: Any) -> None:
         with self.writing(relative) as file:
@@ -146,7 +131,9 @@ class Store:
                 writer.write_table(table, row_group_size=ROW_GROUP)
                 rows += table.num_rows
                 del table
-        return Part(path=relative, rows=rows, bytes=self.fs.size(self.path(relative)))
+            closing.close()
+            size = file.tell()
+        return Part(path=relative, rows=rows, bytes=size)
 
     def read_parquet(self, relative: str, columns: list[str] | None = None) -> pa.Table:
         import pyarrow as pa
@@ -181,6 +168,29 @@ class Store:
         return sorted(name for name in names if not name.endswith(UNFINISHED))
 
 
+@contextlib.contextmanager
+def whole_file(fs: fsspec.AbstractFileSystem, path: str, run: str = "") -> Iterator[IO[bytes]]:
+    """A file that appears at its path only when the block ends without an error.
+
+    Where files can be renamed it is made beside its place, with `run` in its name; elsewhere it is one object.
+    """
+    if "file" not in fs.protocol:
+        with storage_errors(path), putting(fs, path) as file:
+            yield file
+        return
+    temporary = f"{path}.{run}{uuid.uuid4().hex[:8]}{UNFINISHED}"
+    with storage_errors(path):
+        fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
 def repeating(table: pa.Table) -> list[str]:
     """The columns whose values repeat in a stretch of the rows: a dictionary of the others only costs time."""
     import pyarrow.compute as pc
@@ -209,13 +219,18 @@ def storage_errors(path: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "free space there, or choose another folder with --root"
             raise StorageError(f"No space left on the device of {path}; {remedy}.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(
-                f"{path} may not be written ({error.strerror}); choose another folder with --root."
-            ) from error
+        said = error.strerror or str(error) or "no such file"
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            raise StorageError(f"{path} may not be written ({said}); choose another folder with --root.") from error
         if isinstance(error, FileNotFoundError) or error.errno == errno.ENOTDIR:
             raise StorageError(
-                f"{path} cannot be found or made ({error.strerror or 'no such file'}); "
-                "look at the folder that --root names."
+                f"{path} cannot be found or made ({said}); look at the folder that --root names."
             ) from error
         raise
+    except Exception as error:
+        said = refusal(error) or ""
+        if not said:
+            raise
+        raise StorageError(
+            f"{path} cannot be reached: {said}. Look at the credentials and the endpoint (docs/artifacts.md)."
+        ) from error
