@@ -25,6 +25,7 @@ from treadle.engine.expectations import EachRow, broken_rows
 from treadle.engine.models.base import Model, Task, load_model
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
+from treadle.engine.publication import pending
 from treadle.engine.relational import Rename
 from treadle.engine.scoring import Scored, Scoring, Target, write_scores
 from treadle.engine.skew import Sample, SampleRecord, other_libraries
@@ -234,7 +235,9 @@ def replayable(program: Program, feature_inputs: Mapping[str, Any], target: str)
 def write_bundle(
     store: Store, document: BundleDocument, files: tuple[Part, ...], program: Program, sample: Sample | None = None
 ) -> Bundle:
-    """Copies the files of model and features and the small tables into the version's folder, and bundle.json last.
+    """Copies the files of model and features and the small tables into the version's folder.
+
+    Without bundle.json, which `publish_bundle` writes, no reader sees it.
 
     Raises
     ------
@@ -262,8 +265,13 @@ def write_bundle(
                 "Outcomes of stages that another version of a library made may have been used; run again with --fresh."
             )
         sample.write(store, folder, document.features)
-    store.write_json(f"{folder}/bundle.json", bundle.document.model_dump(mode="json", by_alias=True))
     return bundle
+
+
+def publish_bundle(bundle: Bundle) -> None:
+    """Writes bundle.json, by which the version exists."""
+    document = bundle.document.model_dump(mode="json", by_alias=True)
+    bundle.store.write_json(f"{bundle.folder}/bundle.json", document)
 
 
 def _features_fingerprint(raw: Mapping[str, Any]) -> str:
@@ -277,9 +285,20 @@ def _copy(store: Store, source: str, target: str) -> None:
 
 
 def versions(store: Store, name: str) -> list[int]:
-    """Versions of a model that are complete, ascending."""
-    found = [int(v) for v in store.list(f"models/{name}") if v.isdigit()]
-    return sorted(v for v in found if store.fs.exists(store.path(f"models/{name}/{v}/bundle.json")))
+    """Versions of a model that are published, ascending."""
+    claim = pending(store, name)
+    hidden = None if claim is None else claim.model
+    return [version for version in complete_versions(store, name) if f"{name}:{version}" != hidden]
+
+
+def complete_versions(store: Store, name: str) -> list[int]:
+    """Versions of a model with all their files, ascending; the last may be of a run that has no manifest yet."""
+    return [v for v in all_versions(store, name) if store.exists(f"models/{name}/{v}/bundle.json")]
+
+
+def all_versions(store: Store, name: str) -> list[int]:
+    """Versions of a model that have been begun, ascending."""
+    return sorted(int(version) for version in store.list(f"models/{name}") if version.isdigit())
 
 
 def load_bundle(store: Store, name: str, version: int | None = None) -> Bundle:
@@ -298,7 +317,12 @@ def load_bundle(store: Store, name: str, version: int | None = None) -> Bundle:
         )
     if version is not None and version not in existing:
         raise RequestError(f"Model '{name}' has no version {version}. Versions: [{listed(existing)}].")
-    bundle, fingerprint = _opened(store, f"models/{name}/{version or existing[-1]}")
+    return _unchanged(store, name, version or existing[-1])
+
+
+def _unchanged(store: Store, name: str, version: int) -> Bundle:
+    """A version, published or not, of which bundle.json makes features as it did; else StorageError."""
+    bundle, fingerprint = _opened(store, f"models/{name}/{version}")
     if bundle.document.features_fingerprint not in (None, fingerprint):
         bundle.verify()
         raise StorageError(
@@ -352,9 +376,9 @@ def _verify(store: Store, folder: str, stamps: tuple[str, ...]) -> None:
 
 
 def is_sound(store: Store, name: str, version: int) -> bool:
-    """Whether a version can be loaded, and replays its sample."""
+    """Whether a version, published or not, can be loaded, and replays its sample."""
     try:
-        load_bundle(store, name, version).verify()
+        _unchanged(store, name, version).verify()
     except TreadleError:
         return False
     return True

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from treadle.engine.backend import Backend
 from treadle.engine.events import Events
 from treadle.engine.job import Job
+from treadle.engine.publication import Publishing
 from treadle.engine.store import Store
 from treadle.engine.workers import Workers
 from treadle.errors import TreadleError
@@ -40,8 +41,10 @@ class Context:
     stage: str = ""
     fingerprint: str = ""
     live: dict[str, Any] = field(default_factory=dict)
+    publishing: Publishing | None = None
+    """That of the run; None where nothing is to be published."""
     before_publish: Callable[[], object] = lambda: None
-    """Called when results are about to be made visible; from then on a run is not to be interrupted."""
+    """Called before results are made visible."""
     missing: Mapping[str, str] = field(default_factory=dict)
     """Stages of the run that had no outcome when it began -> the folders that they write into."""
     began: float = field(default_factory=time.monotonic)

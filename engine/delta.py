@@ -1,9 +1,4 @@
-"""Publishes Parquet files as versions of Delta tables, and reads the versions back.
-
-Everything that deltalake leaves unchecked is checked here: the files (see `delta_files`), whether the
-version was made already, which version the commit replaces, and whether the table's protocol allows
-the new schema. A commit either replaces exactly the version that was looked at, or is refused.
-"""
+"""Delta tables: where one is, its versions, and their rows. `treadle.engine.commits` makes versions."""
 
 from __future__ import annotations
 
@@ -11,42 +6,29 @@ import contextlib
 import json
 import os
 import re
-import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, TableFeatures
+from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError
-from deltalake.transaction import AddAction, create_table_with_add_actions
 from fsspec.implementations.local import LocalFileSystem
 from pyarrow import dataset
 from pyarrow import fs as filesystem
 
-from treadle.engine.delta_files import DataFile, Placed, place, table_schema
 from treadle.engine.object_store import delta_options
 from treadle.engine.store import storage_errors
 from treadle.errors import RequestError, StorageError, column_not_found, did_you_mean, listed
 
-__all__ = [
-    "DataFile",
-    "TableVersion",
-    "commit_table",
-    "data_files",
-    "explained",
-    "open_table",
-    "order_of",
-    "read_arrow",
-    "table_schema",
-]
-
 FINGERPRINT = "treadle.fingerprint"
 """Key in a commit's custom metadata: what the version was made from."""
-_THREADS = 8
+RUN = "treadle.run"
+"""Key in a commit's custom metadata: the run that made the version."""
+RESTORED = "treadle.restored"
+"""Key in a commit's custom metadata: the version whose content it brought back."""
 
 
 @dataclass(frozen=True)
@@ -61,50 +43,6 @@ class TableVersion:
     files: int
 
 
-def commit_table(
-    fs: fsspec.AbstractFileSystem,
-    table_path: str,
-    files: Sequence[DataFile],
-    schema: pa.Schema,
-    *,
-    fingerprint: str,
-    metadata: Mapping[str, str],
-    storage_options: Mapping[str, str] | None = None,
-) -> TableVersion:
-    """Makes a new version of a table that holds exactly `files`, in one commit.
-
-    The files are hard-linked into the table's folder where that is possible, else copied, so the ones
-    given must never be changed in place. The schema may differ from the last version's; older versions
-    keep theirs. When the current version was committed with the same fingerprint, nothing is done and
-    that version is returned: a replay commits nothing twice.
-
-    Args:
-        files: in the order of their rows.
-        schema: of every file; the table gets `table_schema(schema)`.
-        fingerprint: at least 12 characters that name what the content was made from.
-        metadata: kept with the commit.
-        storage_options: for deltalake, where `fs` is not local.
-
-    Raises:
-        DataError: the schema has columns that a table cannot hold.
-        StorageError: a file is not what its description says; another run changed the table meanwhile;
-            a full disk or a missing permission. The table is as it was.
-    """
-    table = _locate(fs, table_path, storage_options)
-    wanted = table_schema(schema)
-    with explained(table.uri):
-        head = table.head()
-        if head is not None and table.fingerprint(head.version()) == fingerprint:
-            return table.described(head)
-        placed = _place_all(table, head, files, wanted, fingerprint)
-        try:
-            version = _commit(table, head, placed, wanted, {**metadata, FINGERPRINT: fingerprint})
-        except (DeltaError, OSError) as error:
-            return _after_failure(table, head, fingerprint, error)
-    rows, size = sum(file.rows for file in files), sum(file.bytes for file in files)
-    return TableVersion(table.name, table.uri, version, rows, size, len(files))
-
-
 def open_table(
     fs: fsspec.AbstractFileSystem,
     table_path: str,
@@ -116,7 +54,7 @@ def open_table(
     Raises:
         RequestError: there is no such table or version; the message names those that there are.
     """
-    table = _locate(fs, table_path, storage_options)
+    table = locate(fs, table_path, storage_options)
     with explained(table.uri):
         head = table.head()
         if head is None:
@@ -186,7 +124,7 @@ def _is_local(table: DeltaTable) -> bool:
 
 
 @dataclass(frozen=True)
-class _Table:
+class Location:
     """Where a table is: for fsspec (`path`) and for deltalake (`uri`)."""
 
     fs: fsspec.AbstractFileSystem
@@ -206,16 +144,20 @@ class _Table:
         return self.open() if DeltaTable.is_deltatable(self.uri, self.options) else None
 
     def fingerprint(self, version: int) -> str | None:
-        """What the version was made from, when Treadle made it.
+        """What the version was made from, when Treadle made it."""
+        return self.info(version).get(FINGERPRINT)
+
+    def info(self, version: int) -> dict[str, Any]:
+        """What a version's commit says of itself; nothing when its entry in the log is gone.
 
         Read from the log itself: `DeltaTable.history` finds nothing where the path has a '#' or '?'.
         """
         try:
             lines = self.fs.cat_file(f"{self.path}/_delta_log/{version:020d}.json").splitlines()
         except FileNotFoundError:
-            return None
+            return {}
         infos = (json.loads(line).get("commitInfo") for line in lines)
-        return next((info.get(FINGERPRINT) for info in infos if info), None)
+        return next((info for info in infos if info), {})
 
     def described(self, table: DeltaTable) -> TableVersion:
         added = pa.table(table.get_add_actions())
@@ -223,7 +165,7 @@ class _Table:
         return TableVersion(self.name, self.uri, table.version(), sum(rows), sum(sizes), len(sizes))
 
 
-def _locate(fs: fsspec.AbstractFileSystem, path: str, options: Mapping[str, str] | None) -> _Table:
+def locate(fs: fsspec.AbstractFileSystem, path: str, options: Mapping[str, str] | None) -> Location:
     path = str(fs._strip_protocol(path)).rstrip("/")
     if "\\" in path or unquote(path) != path:
         raise RequestError(
@@ -232,87 +174,10 @@ def _locate(fs: fsspec.AbstractFileSystem, path: str, options: Mapping[str, str]
         )
     fs.invalidate_cache()
     uri = path if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(path)
-    return _Table(fs, path, uri, dict(options) if options else delta_options(fs))
+    return Location(fs, path, uri, dict(options) if options else delta_options(fs))
 
 
-def _place_all(
-    table: _Table, head: DeltaTable | None, files: Sequence[DataFile], schema: pa.Schema, fingerprint: str
-) -> list[Placed]:
-    table.fs.makedirs(table.path, exist_ok=True)
-    # One commit must not add a path that it also removes, so a name in use is not used again.
-    in_use = set() if head is None else {uri.rsplit("/", 1)[-1] for uri in head.file_uris()}
-    token = uuid.uuid4().hex[:8]
-
-    def one(numbered: tuple[int, DataFile]) -> Placed:
-        number, file = numbered
-        stem = f"part-{number:05d}-{fingerprint[:12]}"
-        name, spare = f"{stem}.parquet", f"{stem}-{token}.parquet"
-        with explained(f"{table.path}/{name}"):
-            return place(table.fs, file, table.path, schema, spare if name in in_use else name, spare)
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        return list(pool.map(one, enumerate(files)))
-
-
-def _commit(
-    table: _Table,
-    head: DeltaTable | None,
-    placed: Sequence[Placed],
-    schema: pa.Schema,
-    metadata: dict[str, str],
-) -> int:
-    """Commits the version after `head`, and only that one; returns its number."""
-    now = int(time.time() * 1000)
-    adds = [AddAction(file.name, file.bytes, {}, now, True, file.statistics) for file in placed]
-    # Without retries a commit fails when its version is taken. With them, deltalake would let an
-    # overwrite through after another run's append, and keep the rows of both.
-    properties = CommitProperties(custom_metadata=metadata, max_commit_retries=0)
-    target = Schema.from_arrow(schema)
-    if head is None:
-        create_table_with_add_actions(
-            table.uri, target, adds, "error", storage_options=table.options, commit_properties=properties
-        )
-        return 0
-    _allow_timestamps(head, schema)
-    base = head.version()
-    head.create_write_transaction([*adds], "overwrite", target, commit_properties=properties)
-    return base + 1
-
-
-def _allow_timestamps(head: DeltaTable, schema: pa.Schema) -> None:
-    """Gives an older table the feature that timestamps without a zone need.
-
-    It takes a commit of its own, without data: deltalake commits such a schema without the feature,
-    and refuses to open the table ever after.
-    """
-    if pa.timestamp("us") not in schema.types:
-        return
-    if "timestampNtz" not in (head.protocol().reader_features or ()):
-        head.alter.add_feature(
-            TableFeatures.TimestampWithoutTimezone,
-            allow_protocol_versions_increase=True,
-            commit_properties=CommitProperties(max_commit_retries=0),
-        )
-
-
-def _after_failure(
-    table: _Table, base: DeltaTable | None, fingerprint: str, error: DeltaError | OSError
-) -> TableVersion:
-    """Finds out what a commit that raised has come to; raises unless the version is there all the same."""
-    head = table.head()
-    before = None if base is None else base.version()
-    if head is None or head.version() == before:
-        raise error
-    if table.fingerprint(head.version()) == fingerprint:
-        # Another driver published the same content first, or ours failed in what follows the commit.
-        return table.described(head)
-    change = f"(version {'none' if before is None else before} -> {head.version()})"
-    raise StorageError(
-        f"Table {table.path} was changed by another run {change} while this one was publishing; run again."
-    ) from error
-
-
-def _no_table(table: _Table) -> RequestError:
+def _no_table(table: Location) -> RequestError:
     folder = table.path.rsplit("/", 1)[0]
     try:
         paths = sorted(str(path).rstrip("/") for path in table.fs.ls(folder, detail=False))

@@ -408,13 +408,13 @@ def _publish(context: Context, made: Made, stages: Mapping[str, Stage]) -> Publi
 
 def cached(store: Store, stage: Stage) -> Artifact | None:
     """The stage's outcome when it is there with all its files."""
-    if stage.always or not store.fs.exists(store.path(f"{stage.folder}/{OUTCOME}")):
+    if stage.always:
         return None
     try:
         artifact = stage.artifact.model_validate(store.read_json(f"{stage.folder}/{OUTCOME}"))
     except (ValidationError, StorageError):
-        return None  # written by another version of Treadle: it is made again
-    return artifact if artifact.holds and all(store.has(part) for part in artifact.parts) else None
+        return None  # there is none, or it is of another version of Treadle: it is made
+    return artifact if artifact.holds and store.has(*artifact.parts) else None
 
 
 def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tuple[dict[str, Artifact], list[Record]]:

@@ -1,18 +1,16 @@
 """Stage `publish`: makes what the other stages wrote visible, as table versions and a model bundle.
 
-Files are linked or copied into the tables and committed in one step a table. The run's manifest,
-which the pipeline writes last, names the versions: what no manifest names does not exist.
+What it does is numbered, and can be followed in the run's events. The run's manifest, which is written last, names
+the versions: what no manifest names does not exist.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from treadle.engine import delta
 from treadle.engine.artifacts import (
     Artifact,
     Comparison,
@@ -24,95 +22,148 @@ from treadle.engine.artifacts import (
     Prepared,
     Publication,
     Raced,
-    Source,
-    SplitRule,
     TableRecord,
     Trained,
     Tuned,
     deciding,
-    source_of,
 )
-from treadle.engine.bundle import BundleDocument, fingerprint_of, is_sound, replayable, versions, write_bundle
+from treadle.engine.bundle import publish_bundle
+from treadle.engine.bundling import Bundling
+from treadle.engine.commits import Ready, prepare_table
 from treadle.engine.context import Context
-from treadle.engine.events import now
-from treadle.engine.expectations import EachRow, named
-from treadle.engine.program import Program
-from treadle.engine.rows import replay_of
-from treadle.engine.sampling import sample_of
-from treadle.engine.skew import Sample, SampleRecord
-from treadle.engine.text_input import text_options
+from treadle.engine.delta import RUN, TableVersion
+from treadle.engine.delta_files import DataFile
+from treadle.engine.publication import hide, settle
+from treadle.signals import held
 from treadle.versions import version_of
 
 REVISION = 2
-LIBRARIES = ("treadle", "xgboost", "scikit-learn", "numpy", "pandas", "pyarrow", "dask", "deltalake")
 
 
 def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[str, str]) -> Publication:
-    """Commits every table that the job made, then the bundle."""
-    prepared = made["etl"]
-    assert isinstance(prepared, Prepared)
-    tables: list[TableRecord] = []
+    """Makes every table of the job a new version, and the best model one, all of them at once.
 
-    def commit(name: str, parts: Sequence[Part], stage: str) -> None:
-        if parts:
-            tables.append(_commit(context, name, parts, fingerprints[stage]))
-            context.progress(len(tables), 0)
-
-    commit("quarantine", prepared.source.quarantine, "contract" if context.job.sets_aside else "read")
-    if prepared.table is not None:
-        commit("etl", prepared.table, "etl")
-        return Publication(tables=tuple(tables), model=None)
-    features = made["features"]
-    assert isinstance(features, Features)
-    commit("features", features.table, "features")
-    if "evaluate" not in made:
-        return Publication(tables=tuple(tables), model=None)
-    evaluation, rule = made["evaluate"], made["split"]
-    assert isinstance(evaluation, Evaluation)
-    assert isinstance(rule, SplitRule)
-    commit("leaderboard", [_rows(context, "leaderboard", evaluation.rows)], "evaluate")
-    if (last := deciding(made)) is not None:
-        comparison = made[last]
-        assert isinstance(comparison, Comparison)
-        commit("folds", [_rows(context, "folds", comparison.folds)], last)
-    if isinstance(raced := made.get("race"), Raced):
-        commit("race", [_rows(context, "race", raced.heats)], "race")
-    if isinstance(tuned := made.get("tune"), Tuned):
-        commit("trials", [_rows(context, "trials", tuned.trials)], "tune")
-    if isinstance(predictions := made.get("predict"), Predictions):
-        commit("predictions", predictions.table, "predict")
-    if isinstance(explanation := made.get("explain"), Explanation):
-        commit("explanations", explanation.table, "explain")
-    best = made["refit"] if "refit" in made else made[f"train:{evaluation.best}"]
-    assert isinstance(best, Trained)
-    fingerprint = fingerprints["publish"]
-    raw = source_of(made[context.job.rows_from])
-    model = _bundle(context, prepared, raw, rule, features, evaluation, best, fingerprint)
+    1. The files are placed in the tables' folders, and checked. 2. The run waits for its turn, and takes back what
+    a killed one left. 3. It says what it will change. 4. The bundle's files are written and checked. 5. The tables
+    are committed, one after the other. 6. bundle.json. The manifest, which the runner writes, makes all of it
+    visible. Where all of it is there already, nothing is done.
+    """
+    publishing = context.publishing
+    assert publishing is not None
+    outputs = [(name, parts, stage) for name, parts, stage in _outputs(context, made) if parts]
+    best = _best(made)
+    steps = Steps(context, 2 * len(outputs) + 4)
+    ready = {}
+    for name, parts, stage in outputs:
+        ready[name] = _prepare(context, name, parts, fingerprints[stage])
+        steps.done(f"the files of {name} are checked")
+    turn = publishing.turn(lambda: steps.say("waits for another run that is publishing"))
+    steps.done("no other run is publishing")
+    bundling = None if best is None else Bundling(context, made, best, fingerprints["publish"])
+    model = None if bundling is None else bundling.existing()
+    there = {name: found for name, table in ready.items() if (found := table.existing()) is not None}
+    left = turn.left
+    if left is None and there.keys() == ready.keys() and (bundling is None or model is not None):
+        return Publication(tables=tuple(_record(context, name, found) for name, found in there.items()), model=model)
+    if left is not None:
+        settle(context.store, left, context.run_id, keep=there)
+        if left.model not in (None, model):
+            hide(context.store, left.model)
+    before = {name: table.current for name, table in ready.items() if name not in there}
+    if left is not None:  # what both make is there, but hidden until this run has its manifest
+        before |= {name: left.before[name] for name in there.keys() & left.before.keys()}
+    is_new = bundling is not None and model is None
+    if bundling is not None and model is None:
+        model = bundling.next_reference(left)
+    claim = publishing.begin(turn, before, model if is_new or (left is not None and left.model == model) else None)
+    steps.done(f"publication {claim.number} of {context.job.name} has begun")
+    bundle = bundling.write(model) if bundling is not None and model is not None and is_new else None
+    steps.done("the files of the model's bundle are there" if model else "there is no model")
+    # Too late to cancel: from the first table to the manifest nothing is left half published.
+    publishing.ending.enter_context(held())
+    tables = []
+    for name, table in ready.items():
+        tables.append(_record(context, name, table.commit(before.get(name))))
+        steps.done(f"{name} is committed")
+    if bundle is not None:
+        publish_bundle(bundle)
+    steps.done("all is committed")
     return Publication(tables=tuple(tables), model=model)
 
 
-def _commit(context: Context, name: str, parts: Sequence[Part], fingerprint: str) -> TableRecord:
+class Steps:
+    """Numbered steps, as events of the run."""
+
+    def __init__(self, context: Context, total: int) -> None:
+        self._context = context
+        self._total = total
+        self._done = 0
+
+    def done(self, note: str) -> None:
+        """Another step is done."""
+        self._done += 1
+        self.say(note)
+
+    def say(self, note: str) -> None:
+        self._context.events.emit("publish", "progress", done=self._done, total=self._total, note=note)
+
+
+def _outputs(context: Context, made: Mapping[str, Artifact]) -> Iterator[tuple[str, Sequence[Part], str]]:
+    """Every table of the job: its name, its files, and the stage that they are from."""
+    prepared = made["etl"]
+    assert isinstance(prepared, Prepared)
+    yield "quarantine", prepared.source.quarantine, "contract" if context.job.sets_aside else "read"
+    if prepared.table is not None:
+        yield "etl", prepared.table, "etl"
+    if isinstance(features := made.get("features"), Features):
+        yield "features", features.table, "features"
+    if isinstance(evaluation := made.get("evaluate"), Evaluation):
+        yield "leaderboard", [_rows(context, "leaderboard", evaluation.rows)], "evaluate"
+    if (last := deciding(made)) is not None and isinstance(comparison := made[last], Comparison):
+        yield "folds", [_rows(context, "folds", comparison.folds)], last
+    if isinstance(raced := made.get("race"), Raced):
+        yield "race", [_rows(context, "race", raced.heats)], "race"
+    if isinstance(tuned := made.get("tune"), Tuned):
+        yield "trials", [_rows(context, "trials", tuned.trials)], "tune"
+    if isinstance(predictions := made.get("predict"), Predictions):
+        yield "predictions", predictions.table, "predict"
+    if isinstance(explanation := made.get("explain"), Explanation):
+        yield "explanations", explanation.table, "explain"
+
+
+def _best(made: Mapping[str, Artifact]) -> Trained | None:
+    """The model that the evaluation puts first; None in a job without models."""
+    if not isinstance(evaluation := made.get("evaluate"), Evaluation):
+        return None
+    best = made["refit"] if "refit" in made else made[f"train:{evaluation.best}"]
+    assert isinstance(best, Trained)
+    return best
+
+
+def _prepare(context: Context, name: str, parts: Sequence[Part], fingerprint: str) -> Ready:
     import pyarrow.parquet as pq
 
     store = context.store
     with store.fs.open(store.path(parts[0].path), "rb") as file:
         schema = pq.read_schema(file)
-    relative = f"tables/{context.job.name}/{name}"
-    version = delta.commit_table(
+    return prepare_table(
         store.fs,
-        store.path(relative),
-        [delta.DataFile(store.path(part.path), part.rows, part.bytes) for part in parts],
+        store.path(f"tables/{context.job.name}/{name}"),
+        [DataFile(store.path(part.path), part.rows, part.bytes) for part in parts],
         schema,
         fingerprint=fingerprint,
         metadata={
-            "treadle.run": context.run_id,
+            RUN: context.run_id,
             "treadle.spec": context.spec_digest,
             "treadle.version": version_of("treadle"),
         },
     )
+
+
+def _record(context: Context, name: str, version: TableVersion) -> TableRecord:
     return TableRecord(
         name=name,
-        path=relative,
+        path=f"tables/{context.job.name}/{name}",
         version=version.version,
         rows=version.rows,
         bytes=version.bytes,
@@ -128,81 +179,3 @@ def _rows(context: Context, name: str, rows: Sequence[Mapping[str, Any]]) -> Par
     schema = pa.schema([(name, types.get(name, pa.float64())) for name in names])
     table = pa.Table.from_pylist([dict(row) for row in rows], schema)
     return context.store.write_parquet(f"{context.folder}/{name}.parquet", table)
-
-
-def _bundle(
-    context: Context,
-    prepared: Prepared,
-    raw: Source,
-    rule: SplitRule,
-    features: Features,
-    evaluation: Evaluation,
-    best: Trained,
-    fingerprint: str,
-) -> str:
-    store, job = context.store, context.job
-    files = (*best.files, *features.level_files)
-    existing = versions(store, job.name)
-    if existing and fingerprint_of(store, job.name, existing[-1]) == fingerprint:
-        folder = f"models/{job.name}/{existing[-1]}"
-        copies = [part.model_copy(update={"path": f"{folder}/{part.path.rsplit('/', 1)[-1]}"}) for part in files]
-        if all(store.has(copy) for copy in copies) and is_sound(store, job.name, existing[-1]):
-            return f"{job.name}:{existing[-1]}"
-    program, left_out = replayable(replay_of(context, prepared), features.inputs, job.data.target or "")
-    found = sample_of(context, prepared, raw, (program, left_out), features, best)
-    sample = found if isinstance(found, Sample) else None
-    document = BundleDocument(
-        name=job.name,
-        version=_reserve(context),
-        fingerprint=fingerprint,
-        run=context.run_id,
-        created=now(),
-        task=rule.task,
-        classes=rule.classes,
-        target=job.data.target or "",
-        id=program.id_column,
-        csv=asdict(text_options(job.data)),
-        inputs={},
-        steps=(),
-        left_out=tuple(step.where for step in left_out),
-        contract=_contract(context, prepared, program),
-        feature_inputs=tuple(features.inputs),
-        operations=features.operations,
-        features=features.names,
-        sample=SampleRecord(rows=len(found.ids)) if isinstance(found, Sample) else SampleRecord(rows=0, reason=found),
-        model=best.model,
-        metrics=_metrics(evaluation, best.name),
-        libraries={name: version_of(name) for name in LIBRARIES},
-    )
-    return write_bundle(store, document, files, program, sample).reference
-
-
-def _contract(context: Context, prepared: Prepared, program: Program) -> dict[str, EachRow]:
-    """The expectations that can be held against a row to predict by itself, by name."""
-    if prepared.first > 0:
-        return {}  # what is predicted are rows that the operations made, not the input's
-    columns = set(dict(program.kinds))
-    return {
-        name: expectation
-        for name, expectation in named(context.job.contract)
-        if isinstance(expectation, EachRow) and columns.issuperset(expectation.reads)
-    }
-
-
-def _reserve(context: Context) -> int:
-    """The next version number; the folder is made here, so that two runs at once do not share it."""
-    store, name = context.store, context.job.name
-    while True:
-        numbers = [int(v) for v in store.list(f"models/{name}") if v.isdigit()]
-        version = max(numbers, default=0) + 1
-        try:
-            store.fs.makedirs(store.path(f"models/{name}/{version}"), exist_ok=False)
-        except FileExistsError:
-            continue
-        return version
-
-
-def _metrics(evaluation: Evaluation, name: str) -> dict[str, Any]:
-    (row,) = [row for row in evaluation.rows if row["model"] == name]
-    held_out = {f"test_{key}": value for key, value in (evaluation.held_out or {}).items()}
-    return {key: value for key, value in row.items() if isinstance(value, float)} | held_out

@@ -4,6 +4,7 @@
 <root>/stages/checkpoints-<fingerprint>/   of a training that is not done (see treadle.engine.checkpoints)
 <root>/tables/<job>/<table>/           published Delta tables
 <root>/models/<name>/<version>/        model bundles; bundle.json is written last
+<root>/publications/<job>/             what is about to be published (see treadle.engine.publication)
 <root>/runs/<run-id>/                  events.jsonl, and manifest.json, written last of all
 """
 
@@ -22,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec
 
 from treadle.engine.artifacts import Part
-from treadle.engine.object_store import filesystem_options, putting, refusal
+from treadle.engine.object_store import create, filesystem_options, putting, refusal
 from treadle.errors import RequestError, StorageError
 
 if TYPE_CHECKING:
@@ -64,6 +65,21 @@ class Store:
         """The path as the file system understands it."""
         return f"{_filesystem(self.url)[1]}/{relative}"
 
+    def uri(self, relative: str) -> str:
+        """The path as other readers understand it: with its scheme, unless it is local."""
+        path = self.path(relative)
+        return path if self.is_local else str(self.fs.unstrip_protocol(path))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine, or one that is mounted here."""
+        return "file" in self.fs.protocol
+
+    def exists(self, relative: str) -> bool:
+        """Whether a file or folder is there."""
+        with storage_errors(self.path(relative)):
+            return bool(self.fs.exists(self.path(relative)))
+
     @contextlib.contextmanager
     def writing(self, relative: str) -> Iterator[IO[bytes]]:
         """A file that appears under its name only when the block ends without an error."""
@@ -81,9 +97,28 @@ class Store:
         with self.writing(relative) as file:
             file.write(json.dumps(value, indent=1, default=str).encode())
 
+    def create(self, relative: str, value: Any) -> bool:
+        """Writes JSON where there is no such file yet; of several who try at once, one is told that it did."""
+        final, raw = self.path(relative), json.dumps(value, indent=1, default=str).encode()
+        with storage_errors(final):
+            if not self.is_local:
+                return create(self.fs, final, raw)
+            temporary = f"{final}.{self.run}{uuid.uuid4().hex[:8]}{UNFINISHED}"
+            os.makedirs(os.path.dirname(final), exist_ok=True)
+            try:
+                with open(temporary, "wb") as file:
+                    file.write(raw)
+                os.link(temporary, final)
+            except FileExistsError:
+                return False
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+            return True
+
     def read_json(self, relative: str) -> Any:
-        with storage_errors(self.path(relative)), self.fs.open(self.path(relative), "rb") as file:
-            raw = file.read()
+        with storage_errors(self.path(relative)):
+            raw = self.fs.cat_file(self.path(relative))
         try:
             return json.loads(raw)
         except ValueError as error:
@@ -106,7 +141,7 @@ class Store:
 
     def remove_empty(self, folder: str) -> None:
         """Deletes a folder of this machine when nothing is left in it; object stores have none that are empty."""
-        if "file" in self.fs.protocol:
+        if self.is_local:
             with contextlib.suppress(OSError):
                 self.fs.rmdir(self.path(folder))
 
@@ -146,13 +181,13 @@ class Store:
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"{path} cannot be read: {error}") from error
 
-    def has(self, part: Part) -> bool:
-        """Whether the file is there with the size that it was written with."""
-        path = self.path(part.path)
-        try:
-            return self.fs.size(path) == part.bytes
-        except FileNotFoundError:
-            return False
+    def has(self, *parts: Part) -> bool:
+        """Whether all these files are there with the sizes that they were written with; a folder is asked once."""
+        sizes: dict[str, int] = {}
+        for folder in {self.path(part.path).rpartition("/")[0] for part in parts}:
+            with storage_errors(folder), contextlib.suppress(FileNotFoundError):
+                sizes |= {found["name"]: found["size"] for found in self.fs.ls(folder, detail=True)}
+        return all(sizes.get(self.path(part.path)) == part.bytes for part in parts)
 
     def stamp(self, relative: str) -> str:
         """A mark that changes when the file is written again: what a process keeps of it goes by this."""

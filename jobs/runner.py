@@ -23,6 +23,7 @@ from treadle.engine.artifacts import Artifact, Publication, digest
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events, Listener, now
+from treadle.engine.publication import Publishing
 from treadle.engine.store import Store
 from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
@@ -122,6 +123,7 @@ def execute(
     events = Events(store, run_id, listener)
     manifest = _manifest(plan, run_id)
     with terminable(), contextlib.ExitStack() as ending:
+        publishing = Publishing(store, plan.spec.name, run_id, ending)
         try:
             events.emit("cluster", "started", profile=plan.spec.cluster.profile)
             log = store.path(f"runs/{run_id}/workers.log") if "file" in store.fs.protocol else os.devnull
@@ -144,8 +146,7 @@ def execute(
                 context = Context(
                     plan.spec.job, store, Backend(plan.device), client, events, run_id, manifest["spec_digest"]
                 )
-                # Too late to cancel: from the first table to the manifest nothing is left half published.
-                context.before_publish = lambda: ending.enter_context(held())
+                context.publishing = publishing
                 made, records = pipeline.run(context, plan.stages, fresh)
                 context.live.clear()
             _finish(manifest, made, records)
@@ -166,6 +167,7 @@ def execute(
             with held(), contextlib.nullcontext() if done else contextlib.suppress(TreadleError):
                 for stage in () if done else plan.stages:
                     store.remove_unfinished(stage.folder)
+                manifest["publication"] = publishing.number if done else publishing.undone()
                 events.close()
                 store.write_json(f"runs/{run_id}/manifest.json", manifest)
     return Run(store, manifest)
@@ -196,6 +198,7 @@ def _manifest(plan: Plan, run_id: str) -> dict[str, Any]:
         "results": {},
         "warnings": [],
         "fell_back": [],
+        "publication": None,
         "tables": [],
         "model": None,
     }  # fmt: skip

@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from treadle.engine import delta
-from treadle.engine.delta import DataFile, TableVersion
+from treadle.engine.commits import commit_table
+from treadle.engine.delta import TableVersion
+from treadle.engine.delta_files import DataFile
 
 FS = fsspec.filesystem("file")
 INTS = pa.schema([("x", pa.int64())])
@@ -32,7 +34,7 @@ def fingerprint(name: str) -> str:
 
 
 def commit(table: str, files: Sequence[DataFile], name: str, schema: pa.Schema = INTS) -> TableVersion:
-    return delta.commit_table(
+    return commit_table(
         FS, table, files, schema, fingerprint=fingerprint(name), metadata={"treadle.run": f"run-{name}"}
     )
 

@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression
 from tests.engine.parts import fitted_on
 from treadle.engine.artifacts import Part
 from treadle.engine.backend import Backend, kinds_of
-from treadle.engine.bundle import Bundle, BundleDocument, load_bundle, versions, write_bundle
+from treadle.engine.bundle import Bundle, BundleDocument, load_bundle, publish_bundle, versions, write_bundle
 from treadle.engine.encoders import apply, to_matrix
 from treadle.engine.models.base import Model, save_model
 from treadle.engine.models.forest import ForestModel
@@ -83,7 +83,9 @@ def made_bundle(root: Path, task: str, id_column: str | None = None, **document:
     files = tuple(Part(path=name, rows=0, bytes=store.fs.size(store.path(name))) for name in names)
     made = {"task": task, "classes": CLASSES[task], "id": id_column, "operations": operations, "features": tuple(kinds)}
     fields = BundleDocument.model_validate({**DOCUMENT, **made, **document})
-    return write_bundle(store, fields, files, program)
+    bundle = write_bundle(store, fields, files, program)
+    publish_bundle(bundle)
+    return bundle
 
 
 @pytest.mark.parametrize(("task", "id_column"), [("binary", None), ("multiclass", "key"), ("regression", "key")])

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from tests.engine.delta_tables import FS, INTS, commit, ints, values, write
 from treadle.engine import delta
-from treadle.engine.delta import DataFile, TableVersion
-from treadle.engine.delta_files import LONGEST_BOUND, place
+from treadle.engine.delta import TableVersion
+from treadle.engine.delta_files import LONGEST_BOUND, DataFile, place, table_schema
 from treadle.errors import DataError, RequestError, StorageError
 
 
@@ -68,7 +68,7 @@ def test_pandas_types_come_back_and_other_readers_agree(cache: Path, table: str)
     assert version == TableVersion("etl", table, 0, 3, sum(f.bytes for f in files), 3)
 
     opened = delta.open_table(FS, table)
-    wanted = rows.cast(delta.table_schema(rows.schema))
+    wanted = rows.cast(table_schema(rows.schema))
     read = delta.read_arrow(opened)
     assert read.schema.types == [
         pa.int64(),
@@ -99,7 +99,7 @@ def test_rows_keep_the_order_of_the_files_past_the_padding_of_their_names(cache:
 def test_tables_without_rows_have_a_schema(cache: Path, table: str) -> None:
     rows = pa.Table.from_pandas(all_types(), preserve_index=False)
     assert commit(table, [], "none", rows.schema).files == 0
-    assert delta.read_arrow(delta.open_table(FS, table)).equals(rows.slice(0, 0).cast(delta.table_schema(rows.schema)))
+    assert delta.read_arrow(delta.open_table(FS, table)).equals(rows.slice(0, 0).cast(table_schema(rows.schema)))
     assert commit(table, [], "none again", rows.schema).version == 1
     empty = commit(table, [write(cache / "0.parquet", rows.slice(0, 0))], "zero", rows.schema)
     assert (empty.version, empty.rows, empty.files) == (2, 0, 1)
@@ -173,7 +173,7 @@ def test_table_schema_normalises_and_refuses() -> None:
         ],
         metadata={"pandas": "{}"},
     )
-    assert delta.table_schema(schema).types == [
+    assert table_schema(schema).types == [
         pa.string(),
         pa.string(),
         pa.timestamp("us"),
@@ -184,11 +184,11 @@ def test_table_schema_normalises_and_refuses() -> None:
     ]
     for kind in (pa.null(), pa.uint64(), pa.list_(pa.int64()), pa.duration("us")):
         with pytest.raises(DataError, match=r"Column 'x' has the type .*cannot hold; cast it to int, float"):
-            delta.table_schema(pa.schema([("x", kind)]))
+            table_schema(pa.schema([("x", kind)]))
     with pytest.raises(DataError, match="Columns 'Age' and 'age' cannot both be in a table"):
-        delta.table_schema(pa.schema([("Age", pa.int64()), ("age", pa.int64())]))
+        table_schema(pa.schema([("Age", pa.int64()), ("age", pa.int64())]))
     with pytest.raises(DataError, match="at least one column"):
-        delta.table_schema(pa.schema([]))
+        table_schema(pa.schema([]))
 
 
 def test_unknown_table_version_or_column_is_named(cache: Path, table: str) -> None:

@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.engine.delta_tables import FS, INTS, commit, ints, values, write
-from treadle.engine import delta
-from treadle.engine.delta import DataFile
+from treadle.engine import commits, delta
+from treadle.engine.commits import commit_table
+from treadle.engine.delta_files import DataFile
 from treadle.errors import RequestError, StorageError
 
 
@@ -106,7 +107,7 @@ def test_damaged_log_is_named_in_one_line(cache: Path, table: str) -> None:
 
 def _meanwhile(monkeypatch: pytest.MonkeyPatch, other: Callable[[], object]) -> None:
     """Lets `other` happen once, between the first look at the table and the commit."""
-    original, pending = delta._place_all, [other]
+    original, pending = commits._place_all, [other]
 
     def placing(*arguments: Any) -> Any:
         placed = original(*arguments)
@@ -114,7 +115,7 @@ def _meanwhile(monkeypatch: pytest.MonkeyPatch, other: Callable[[], object]) -> 
             pending.pop()()
         return placed
 
-    monkeypatch.setattr(delta, "_place_all", placing)
+    monkeypatch.setattr(commits, "_place_all", placing)
 
 
 @pytest.mark.parametrize("kind", ["overwrite", "append", "schema"])
@@ -171,7 +172,9 @@ def _python(code: str, *arguments: str, prefix: Sequence[str] = (), **options: A
 
 PUBLISH = """
 import fsspec, os, pyarrow as pa, pyarrow.parquet as pq
-from treadle.engine import delta
+from treadle.engine import commits, delta
+from treadle.engine.commits import commit_table
+from treadle.engine.delta_files import DataFile
 from treadle.errors import StorageError
 FS = fsspec.filesystem("file")
 
@@ -180,9 +183,9 @@ def publish(table, folder, number, count=1):
     for index in range(count):
         path = f"{folder}/{number}-{index}.parquet"
         pq.write_table(pa.table({"x": [number]}), path)
-        files.append(delta.DataFile(path, 1, os.path.getsize(path)))
+        files.append(DataFile(path, 1, os.path.getsize(path)))
     schema, name = pa.schema([("x", pa.int64())]), str(number).rjust(12, "0")
-    return delta.commit_table(FS, table, files, schema, fingerprint=name, metadata={}).version
+    return commit_table(FS, table, files, schema, fingerprint=name, metadata={}).version
 
 def values(table):
     return delta.read_arrow(delta.open_table(FS, table))["x"].to_pylist()
@@ -238,11 +241,11 @@ def test_killed_between_placing_and_commit(tmp_path: Path, table: str) -> None:
         + """
 import signal
 publish(*sys.argv[1:3], 1)
-commit = delta._commit
+commit = commits._commit
 def stall(*arguments):
     print("placed", flush=True)
     signal.pause()
-delta._commit = stall
+commits._commit = stall
 publish(*sys.argv[1:3], 2, 3)
 """,
         table,
@@ -257,7 +260,7 @@ publish(*sys.argv[1:3], 2, 3)
     assert len(left) == 3
     again = [DataFile(str(tmp_path / "cache" / f"2-{n}.parquet"), 1, 0) for n in range(3)]
     again = [DataFile(file.path, 1, os.path.getsize(file.path)) for file in again]
-    published = delta.commit_table(FS, table, again, INTS, fingerprint="2".rjust(12, "0"), metadata={})
+    published = commit_table(FS, table, again, INTS, fingerprint="2".rjust(12, "0"), metadata={})
     assert published.version == 1
     assert values(table) == [2, 2, 2]
     assert sorted(name for name in os.listdir(table) if "-000000000002" in name) == sorted(left)
@@ -277,9 +280,9 @@ def fill():
             pass
 def attempt(number):
     try:
-        files = [delta.DataFile(f"{cache}/{number}.parquet", 1, os.path.getsize(f"{cache}/{number}.parquet"))]
+        files = [DataFile(f"{cache}/{number}.parquet", 1, os.path.getsize(f"{cache}/{number}.parquet"))]
         schema = pa.schema([("x", pa.int64())])
-        delta.commit_table(FS, table, files, schema, fingerprint=str(number).rjust(12, "0"), metadata={})
+        commit_table(FS, table, files, schema, fingerprint=str(number).rjust(12, "0"), metadata={})
     except StorageError as error:
         print(error)
     assert values(table) == [1], values(table)
@@ -325,7 +328,7 @@ def test_missing_permission_is_named(tmp_path: Path, table: str) -> None:
 if os.geteuid() == 0:
     os.seteuid(65534)
 try:
-    delta.commit_table(FS, sys.argv[1], [], pa.schema([("x", pa.int64())]), fingerprint="0" * 12, metadata={})
+    commit_table(FS, sys.argv[1], [], pa.schema([("x", pa.int64())]), fingerprint="0" * 12, metadata={})
 except StorageError as error:
     print(error)
 """

@@ -1,0 +1,141 @@
+"""What a model's bundle is made of: the best model of a run, and all that makes its features of raw rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from treadle.engine.artifacts import (
+    Artifact,
+    Evaluation,
+    Features,
+    Part,
+    Prepared,
+    SplitRule,
+    Trained,
+    source_of,
+)
+from treadle.engine.bundle import (
+    Bundle,
+    BundleDocument,
+    all_versions,
+    complete_versions,
+    fingerprint_of,
+    is_sound,
+    replayable,
+    write_bundle,
+)
+from treadle.engine.context import Context
+from treadle.engine.events import now
+from treadle.engine.expectations import EachRow, named
+from treadle.engine.program import Program
+from treadle.engine.publication import Claim
+from treadle.engine.rows import replay_of
+from treadle.engine.sampling import sample_of
+from treadle.engine.skew import Sample, SampleRecord
+from treadle.engine.text_input import text_options
+from treadle.versions import version_of
+
+LIBRARIES = ("treadle", "xgboost", "scikit-learn", "numpy", "pandas", "pyarrow", "dask", "deltalake")
+
+
+@dataclass(frozen=True)
+class Bundling:
+    """The bundle that a run is to have."""
+
+    context: Context
+    made: Mapping[str, Artifact]
+    best: Trained
+    fingerprint: str
+    """Of all that it is made from."""
+
+    @property
+    def name(self) -> str:
+        return self.context.job.name
+
+    @property
+    def files(self) -> tuple[Part, ...]:
+        """Those of the model and of the features."""
+        features = self.made["features"]
+        assert isinstance(features, Features)
+        return (*self.best.files, *features.level_files)
+
+    def existing(self) -> str | None:
+        """`name:version` of the newest bundle when it was made from the same and is whole, published or not."""
+        store, found = self.context.store, complete_versions(self.context.store, self.name)
+        if not found or fingerprint_of(store, self.name, found[-1]) != self.fingerprint:
+            return None
+        folder = f"models/{self.name}/{found[-1]}"
+        copies = [part.model_copy(update={"path": f"{folder}/{part.path.rsplit('/', 1)[-1]}"}) for part in self.files]
+        whole = store.has(*copies) and is_sound(store, self.name, found[-1])
+        return f"{self.name}:{found[-1]}" if whole else None
+
+    def next_reference(self, left: Claim | None) -> str:
+        """`name:version` for a new bundle; a version that `left` may still be writing is not used again."""
+        taken = all_versions(self.context.store, self.name)
+        if left is not None and left.model is not None:
+            taken.append(int(left.model.rpartition(":")[2]))
+        return f"{self.name}:{max(taken, default=0) + 1}"
+
+    def write(self, reference: str) -> Bundle:
+        """Writes all of it but bundle.json.
+
+        Raises
+        ------
+        DataError
+            It would not predict as the run trained.
+        """
+        context, made, job = self.context, self.made, self.context.job
+        prepared, rule, features, evaluation = made["etl"], made["split"], made["features"], made["evaluate"]
+        assert isinstance(prepared, Prepared)
+        assert isinstance(rule, SplitRule)
+        assert isinstance(features, Features)
+        assert isinstance(evaluation, Evaluation)
+        raw = source_of(made[job.rows_from])
+        program, left_out = replayable(replay_of(context, prepared), features.inputs, job.data.target or "")
+        found = sample_of(context, prepared, raw, (program, left_out), features, self.best)
+        document = BundleDocument(
+            name=job.name,
+            version=int(reference.rpartition(":")[2]),
+            fingerprint=self.fingerprint,
+            run=context.run_id,
+            created=now(),
+            task=rule.task,
+            classes=rule.classes,
+            target=job.data.target or "",
+            id=program.id_column,
+            csv=asdict(text_options(job.data)),
+            inputs={},
+            steps=(),
+            left_out=tuple(step.where for step in left_out),
+            contract=_contract(context, prepared, program),
+            feature_inputs=tuple(features.inputs),
+            operations=features.operations,
+            features=features.names,
+            sample=SampleRecord(rows=len(found.ids))
+            if isinstance(found, Sample)
+            else SampleRecord(rows=0, reason=found),
+            model=self.best.model,
+            metrics=_metrics(evaluation, self.best.name),
+            libraries={name: version_of(name) for name in LIBRARIES},
+        )
+        return write_bundle(context.store, document, self.files, program, found if isinstance(found, Sample) else None)
+
+
+def _contract(context: Context, prepared: Prepared, program: Program) -> dict[str, EachRow]:
+    """The expectations that can be held against a row to predict by itself, by name."""
+    if prepared.first > 0:
+        return {}  # what is predicted are rows that the operations made, not the input's
+    columns = set(dict(program.kinds))
+    return {
+        name: expectation
+        for name, expectation in named(context.job.contract)
+        if isinstance(expectation, EachRow) and columns.issuperset(expectation.reads)
+    }
+
+
+def _metrics(evaluation: Evaluation, name: str) -> dict[str, Any]:
+    (row,) = [row for row in evaluation.rows if row["model"] == name]
+    held_out = {f"test_{key}": value for key, value in (evaluation.held_out or {}).items()}
+    return {key: value for key, value in row.items() if isinstance(value, float)} | held_out

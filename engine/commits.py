@@ -1,0 +1,294 @@
+"""Publishes Parquet files as versions of Delta tables.
+
+Everything that deltalake leaves unchecked is checked here: the files (see `delta_files`), whether the
+version was made already, which version the commit replaces, and whether the table's protocol allows
+the new schema. A commit either replaces exactly the version that was looked at, or is refused.
+
+It takes two steps, so that several tables can be committed close after each other: `prepare_table` does all
+that may take long or go wrong, `Ready.commit` what readers see.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import fsspec
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, TableFeatures
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, create_table_with_add_actions
+
+from treadle.engine.delta import FINGERPRINT, RESTORED, RUN, Location, TableVersion, explained, locate, open_table
+from treadle.engine.delta_files import DataFile, Placed, place, table_schema
+from treadle.errors import StorageError
+
+_THREADS = 8
+# Entries of the log must not go with age, as deltalake would have it after 30 days: manifests name old versions.
+_AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+
+
+def commit_table(
+    fs: fsspec.AbstractFileSystem,
+    table_path: str,
+    files: Sequence[DataFile],
+    schema: pa.Schema,
+    *,
+    fingerprint: str,
+    metadata: Mapping[str, str],
+    storage_options: Mapping[str, str] | None = None,
+) -> TableVersion:
+    """Makes a new version of a table that holds exactly `files`, in one commit.
+
+    The files are hard-linked into the table's folder where that is possible, else copied, so the ones
+    given must never be changed in place. The schema may differ from the last version's; older versions
+    keep theirs. When the current version was committed with the same fingerprint, nothing is done and
+    that version is returned: a replay commits nothing twice.
+
+    Args:
+        files: in the order of their rows.
+        schema: of every file; the table gets `table_schema(schema)`.
+        fingerprint: at least 12 characters that name what the content was made from.
+        metadata: kept with the commit.
+        storage_options: for deltalake, where `fs` is not local.
+
+    Raises:
+        DataError: the schema has columns that a table cannot hold.
+        StorageError: a file is not what its description says; another run changed the table meanwhile;
+            a full disk or a missing permission. The table is as it was.
+    """
+    ready = prepare_table(
+        fs, table_path, files, schema, fingerprint=fingerprint, metadata=metadata, storage_options=storage_options
+    )
+    return ready.commit(ready.base)
+
+
+def prepare_table(
+    fs: fsspec.AbstractFileSystem,
+    table_path: str,
+    files: Sequence[DataFile],
+    schema: pa.Schema,
+    *,
+    fingerprint: str,
+    metadata: Mapping[str, str],
+    storage_options: Mapping[str, str] | None = None,
+) -> Ready:
+    """What `commit_table` does before the commit: the files are in the table's folder, and checked. No reader sees it.
+
+    Its arguments and errors are those of `commit_table`.
+    """
+    table = locate(fs, table_path, storage_options)
+    wanted = table_schema(schema)
+    with explained(table.uri):
+        head = table.head()
+        placed: tuple[Placed, ...] = ()
+        if head is None or table.fingerprint(head.version()) != fingerprint:
+            placed = tuple(_place_all(table, head, files, wanted, fingerprint))
+    base = None if head is None else head.version()
+    return Ready(table, base, tuple(files), placed, wanted, fingerprint, dict(metadata))
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A version of a table that only wants its commit."""
+
+    table: Location
+    base: int | None
+    """The version that was the current one when the files were placed; None when there was no table yet."""
+    files: tuple[DataFile, ...]
+    placed: tuple[Placed, ...]
+    """None where the current version had the same content when they were to be placed."""
+    schema: pa.Schema
+    fingerprint: str
+    metadata: dict[str, str]
+
+    @property
+    def current(self) -> int | None:
+        """The current version of the table; None when there is none yet."""
+        with explained(self.table.uri):
+            head = self.table.head()
+        return None if head is None else head.version()
+
+    def existing(self) -> TableVersion | None:
+        """The current version when it was made from the same, so that nothing is to be committed."""
+        with explained(self.table.uri):
+            head = self.table.head()
+            same = head is not None and self.table.fingerprint(head.version()) == self.fingerprint
+            return self.table.described(head) if head is not None and same else None
+
+    def commit(self, base: int | None) -> TableVersion:
+        """Makes the version that follows `base`; the current one is returned when it was made from the same.
+
+        Raises:
+            StorageError: as `commit_table`.
+        """
+        table = self.table
+        with explained(table.uri):
+            head = table.head()
+            if head is not None and table.fingerprint(head.version()) == self.fingerprint:
+                return table.described(head)
+            found = None if head is None else head.version()
+            if found != base:
+                raise _overtaken(table, base, found)
+            placed: Sequence[Placed] = self.placed
+            if not placed or _in_use(head).intersection(file.name for file in placed):
+                # The table had this content at the time, or has had it since, under the names of these files.
+                placed = _place_all(table, head, self.files, self.schema, self.fingerprint)
+            try:
+                metadata = {**self.metadata, FINGERPRINT: self.fingerprint}
+                version = _commit(table, head, placed, self.schema, metadata)
+            except (DeltaError, OSError) as error:
+                return _after_failure(table, head, self.fingerprint, error)
+        rows, size = sum(file.rows for file in self.files), sum(file.bytes for file in self.files)
+        return TableVersion(table.name, table.uri, version, rows, size, len(self.files))
+
+
+def restore_table(
+    fs: fsspec.AbstractFileSystem,
+    table_path: str,
+    version: int,
+    metadata: Mapping[str, str],
+    storage_options: Mapping[str, str] | None = None,
+) -> TableVersion:
+    """A new version with the content of an older one; nothing is done where the current one has it.
+
+    Raises:
+        RequestError: there is no such version.
+        StorageError: a file of that version is gone; another run changed the table meanwhile.
+    """
+    head = open_table(fs, table_path, storage_options=storage_options)
+    table = locate(fs, table_path, storage_options)
+    old = open_table(fs, table_path, version, storage_options)
+    with explained(table.uri):
+        if head.version() == version or set(head.file_uris()) == set(old.file_uris()):
+            return table.described(head)
+        fingerprint = table.fingerprint(version)
+        kept = {**metadata, RESTORED: str(version), **({FINGERPRINT: fingerprint} if fingerprint else {})}
+        head.restore(
+            version,
+            commit_properties=CommitProperties(custom_metadata=kept, max_commit_retries=0),
+            post_commithook_properties=_AFTER_COMMIT,
+        )
+        return table.described(table.open())
+
+
+def take_back(
+    fs: fsspec.AbstractFileSystem,
+    table_path: str,
+    before: int | None,
+    run: str,
+    by: str,
+    storage_options: Mapping[str, str] | None = None,
+) -> bool:
+    """Undoes what `run`, which did not get as far as its manifest, committed; `before` is the version that it found.
+
+    Only where the current version is that run's; tells whether it was. Its version stays in the log, and no
+    manifest names it; a table that the run made itself is removed. `by` is the run that undoes it.
+    """
+    table = locate(fs, table_path, storage_options)
+    with explained(table.uri):
+        head = table.head()
+        if head is None or head.version() == before or table.info(head.version()).get(RUN) != run:
+            return False
+        if before is None:
+            fs.rm(table.path, recursive=True)
+            return True
+    restore_table(fs, table_path, before, {RUN: by}, storage_options)
+    return True
+
+
+def _place_all(
+    table: Location, head: DeltaTable | None, files: Sequence[DataFile], schema: pa.Schema, fingerprint: str
+) -> list[Placed]:
+    table.fs.makedirs(table.path, exist_ok=True)
+    # One commit must not add a path that it also removes, so a name in use is not used again.
+    in_use = _in_use(head)
+    token = uuid.uuid4().hex[:8]
+
+    def one(numbered: tuple[int, DataFile]) -> Placed:
+        number, file = numbered
+        stem = f"part-{number:05d}-{fingerprint[:12]}"
+        name, spare = f"{stem}.parquet", f"{stem}-{token}.parquet"
+        with explained(f"{table.path}/{name}"):
+            return place(table.fs, file, table.path, schema, spare if name in in_use else name, spare)
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(one, enumerate(files)))
+
+
+def _in_use(head: DeltaTable | None) -> set[str]:
+    return set() if head is None else {uri.rsplit("/", 1)[-1] for uri in head.file_uris()}
+
+
+def _commit(
+    table: Location,
+    head: DeltaTable | None,
+    placed: Sequence[Placed],
+    schema: pa.Schema,
+    metadata: dict[str, str],
+) -> int:
+    """Commits the version after `head`, and only that one; returns its number."""
+    now = int(time.time() * 1000)
+    adds = [AddAction(file.name, file.bytes, {}, now, True, file.statistics) for file in placed]
+    # Without retries a commit fails when its version is taken. With them, deltalake would let an
+    # overwrite through after another run's append, and keep the rows of both.
+    properties = CommitProperties(custom_metadata=metadata, max_commit_retries=0)
+    target = Schema.from_arrow(schema)
+    if head is None:
+        create_table_with_add_actions(
+            table.uri,
+            target,
+            adds,
+            "error",
+            storage_options=table.options,
+            commit_properties=properties,
+            post_commithook_properties=_AFTER_COMMIT,
+        )
+        return 0
+    _allow_timestamps(head, schema)
+    base = head.version()
+    head.create_write_transaction(
+        [*adds], "overwrite", target, commit_properties=properties, post_commithook_properties=_AFTER_COMMIT
+    )
+    return base + 1
+
+
+def _allow_timestamps(head: DeltaTable, schema: pa.Schema) -> None:
+    """Gives an older table the feature that timestamps without a zone need.
+
+    It takes a commit of its own, without data: deltalake commits such a schema without the feature,
+    and refuses to open the table ever after.
+    """
+    if pa.timestamp("us") not in schema.types:
+        return
+    if "timestampNtz" not in (head.protocol().reader_features or ()):
+        head.alter.add_feature(
+            TableFeatures.TimestampWithoutTimezone,
+            allow_protocol_versions_increase=True,
+            commit_properties=CommitProperties(max_commit_retries=0),
+            post_commithook_properties=_AFTER_COMMIT,
+        )
+
+
+def _after_failure(
+    table: Location, base: DeltaTable | None, fingerprint: str, error: DeltaError | OSError
+) -> TableVersion:
+    """Finds out what a commit that raised has come to; raises unless the version is there all the same."""
+    head = table.head()
+    before = None if base is None else base.version()
+    if head is None or head.version() == before:
+        raise error
+    if table.fingerprint(head.version()) == fingerprint:
+        # Another driver published the same content first, or ours failed in what follows the commit.
+        return table.described(head)
+    raise _overtaken(table, before, head.version()) from error
+
+
+def _overtaken(table: Location, before: int | None, after: int | None) -> StorageError:
+    change = f"(version {'none' if before is None else before} -> {'none' if after is None else after})"
+    return StorageError(
+        f"Table {table.path} was changed by another run {change} while this one was publishing; run again."
+    )
