@@ -109,12 +109,15 @@ def place(
     """Links or copies `file` into the folder, where it is checked against its description and the schema.
 
     Nothing that lies in the folder is ever overwritten, for older versions of the table may hold it:
-    a file called `name` is used again when its content is the same; else the new one is called `spare`.
+    a file called `name` is used again when its content is the same; else the new one is called `spare`, which no
+    other file is. On an object store it always is: there nobody can look first and then copy.
 
     Raises:
         StorageError: the file is not there, has another size, is not Parquet, or its footer has
             other columns, types or rows than were promised.
     """
+    if not isinstance(fs, LocalFileSystem):
+        name = spare
     try:
         try:
             _put(fs, file.path, f"{folder}/{name}")
@@ -130,10 +133,8 @@ def place(
 
 
 def _put(fs: fsspec.AbstractFileSystem, source: str, target: str) -> None:
-    """Links or copies a file; raises FileExistsError when there is one already."""
+    """Links or copies a file; raises FileExistsError when there is one already, on this machine."""
     if not isinstance(fs, LocalFileSystem):
-        if fs.exists(target):
-            raise FileExistsError(target)
         fs.cp_file(source, target)
         return
     try:
@@ -168,10 +169,11 @@ def _same_content(fs: fsspec.AbstractFileSystem, one: str, other: str) -> bool:
 
 def _check(fs: fsspec.AbstractFileSystem, placed: str, file: DataFile, schema: pa.Schema) -> str:
     """The statistics of the file at `placed`, once it is known to be what `file` says."""
-    size = fs.size(placed)
-    if size != file.bytes:
-        raise _unfit(file, f"it has {size} bytes, but {file.bytes} were written")
     with fs.open(placed, "rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        if size != file.bytes:
+            raise _unfit(file, f"it has {size} bytes, but {file.bytes} were written")
+        opened.seek(0)
         footer = pq.ParquetFile(opened)
     if found := _differences(footer.schema_arrow, schema):
         raise _unfit(file, found)

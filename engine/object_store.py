@@ -31,9 +31,12 @@ _PARTS_AT_ONCE = 4
 def filesystem_options(url: str) -> dict[str, Any]:
     """What to open the file system of a root with.
 
-    Listings are not kept: others write there, and a listing of before says that a file is not there.
+    Listings are not kept: others write there, and a listing of before says that a file is not there. s3fs asks for
+    the size of a file before it reads all of it, unless it is to do so in one piece.
     """
-    return {"use_listings_cache": False} if url.partition("://")[0] in SCHEMES else {}
+    scheme = url.partition("://")[0]
+    whole = {"max_concurrency": 1} if scheme in ("s3", "s3a") else {}
+    return {"use_listings_cache": False, **whole} if scheme in SCHEMES else {}
 
 
 def is_s3(fs: fsspec.AbstractFileSystem) -> bool:
