@@ -116,15 +116,12 @@ def place(
         StorageError: the file is not there, has another size, is not Parquet, or its footer has
             other columns, types or rows than were promised.
     """
-    if not isinstance(fs, LocalFileSystem):
-        name = spare
     try:
-        try:
-            _put(fs, file.path, f"{folder}/{name}")
-        except FileExistsError:
-            if not _same_content(fs, file.path, f"{folder}/{name}"):
-                name = spare
-                _put(fs, file.path, f"{folder}/{name}")
+        if isinstance(fs, LocalFileSystem):
+            name = _link(file.path, folder, name, spare)
+        else:
+            name = spare
+            fs.cp_file(file.path, f"{folder}/{name}")
         return Placed(name, file.bytes, _check(fs, f"{folder}/{name}", file, schema))
     except FileNotFoundError as error:
         raise _unfit(file, "it is not there any more") from error
@@ -132,11 +129,19 @@ def place(
         raise _unfit(file, f"it is not readable as Parquet ({error})") from error
 
 
-def _put(fs: fsspec.AbstractFileSystem, source: str, target: str) -> None:
-    """Links or copies a file; raises FileExistsError when there is one already, on this machine."""
-    if not isinstance(fs, LocalFileSystem):
-        fs.cp_file(source, target)
-        return
+def _link(source: str, folder: str, name: str, spare: str) -> str:
+    """Links or copies a file of this machine into the folder; the name that it has there."""
+    try:
+        _put(source, f"{folder}/{name}")
+    except FileExistsError:
+        if not _same_content(source, f"{folder}/{name}"):
+            _put(source, f"{folder}/{spare}")
+            return spare
+    return name
+
+
+def _put(source: str, target: str) -> None:
+    """Links or copies a file; raises FileExistsError when there is one already."""
     try:
         os.link(source, target)
     except OSError as error:
@@ -155,12 +160,12 @@ def _copy(source: str, target: str) -> None:
             raise
 
 
-def _same_content(fs: fsspec.AbstractFileSystem, one: str, other: str) -> bool:
-    if isinstance(fs, LocalFileSystem) and os.path.samefile(one, other):
+def _same_content(one: str, other: str) -> bool:
+    if os.path.samefile(one, other):
         return True
-    if fs.size(one) != fs.size(other):
+    if os.path.getsize(one) != os.path.getsize(other):
         return False
-    with fs.open(one, "rb") as left, fs.open(other, "rb") as right:
+    with open(one, "rb") as left, open(other, "rb") as right:
         while block := left.read(_BLOCK):
             if block != right.read(len(block)):
                 return False
