@@ -1,0 +1,185 @@
+"""A driver that is killed at every step of a publication, and drivers that publish at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from tests.conftest import people_spec, write_people
+from tests.faults.forks import AFTER_MANIFEST, BEFORE_MANIFEST, KILLED, SUCCEEDED, Forks
+from treadle.engine import delta
+from treadle.engine.bundle import complete_versions, versions
+from treadle.engine.publication import pending, visible_version
+from treadle.engine.store import Store
+from treadle.jobs.run import Run, list_runs, load_run
+
+TABLES = ("features", "leaderboard", "predictions", "explanations")
+EVENTS = 2 + 2 * len(TABLES) + 4
+"""Of a publication: files checked and commits, four steps more, and the stage's start and end."""
+POINTS = (*range(EVENTS), BEFORE_MANIFEST, AFTER_MANIFEST)
+Spec = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with Forks() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def specs(scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Spec]:
+    """Three jobs of one name: two that differ in every table, and one without explanations and predictions."""
+    people = write_people(tmp_path_factory.mktemp("people") / "people.parquet")
+    first = people_spec(people, "", scheduler)
+    del first["artifacts"]
+    second = {**first, "seed": 8, "models": [{"name": "xgboost", "params": {"n_estimators": 10}}]}
+    return {
+        "first": first,
+        "second": second,
+        "third": {**second, "explain": {"rows": "none"}, "predict": {"rows": "none"}},
+    }
+
+
+@pytest.fixture(scope="module")
+def published(forks: Forks, specs: dict[str, Spec], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root where the first job is published, and everything of the second is made but not published."""
+    root = tmp_path_factory.mktemp("published") / "artifacts"
+    tasks = [{"spec": specs["first"], "root": str(root)}, {"spec": specs["second"], "root": str(root), "kill": 0}]
+    assert forks.run(tasks) == [SUCCEEDED, KILLED]
+    return root
+
+
+@pytest.fixture(scope="module")
+def contents(
+    forks: Forks, published: Path, specs: dict[str, Spec], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, pa.Table]]:
+    """What each job's tables hold, by themselves."""
+    found = {}
+    for name, spec in specs.items():
+        root = tmp_path_factory.mktemp(name) / "artifacts"
+        shutil.copytree(published / "stages", root / "stages")
+        assert forks.run([{"spec": spec, "root": str(root)}]) == [SUCCEEDED]
+        found[name] = {table: version.to_arrow() for table, version in newest(root).tables.items()}
+    return found
+
+
+def newest(root: Path) -> Run:
+    """The run that succeeded last."""
+    return load_run(str(root), next(row["run"] for row in list_runs(str(root)) if row["status"] == "succeeded"))
+
+
+def seen(root: Path) -> dict[str, pa.Table]:
+    """What readers see of every table without a run's manifest: the newest version, if none is being published."""
+    store = Store(str(root))
+    found = {}
+    for name in TABLES:
+        version = visible_version(store, "people", name)
+        if version != -1:
+            found[name] = delta.read_arrow(delta.open_table(store.fs, store.path(f"tables/people/{name}"), version))
+    return found
+
+
+def equal(found: dict[str, pa.Table], expected: dict[str, pa.Table]) -> bool:
+    return found.keys() == expected.keys() and all(table.equals(expected[name]) for name, table in found.items())
+
+
+def timeless(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
+    """Without what a model cost, which differs between runs."""
+    measured = ["train_seconds", "predict_seconds", "peak_bytes"]
+    return {
+        name: table.drop_columns([c for c in measured if c in table.column_names]) for name, table in tables.items()
+    }
+
+
+def assert_sound(root: Path, contents: dict[str, dict[str, pa.Table]]) -> None:
+    """Every version in every log is one job's table as a whole."""
+    store = Store(str(root))
+    whole = {name: [timeless(tables)[name] for tables in contents.values() if name in tables] for name in TABLES}
+    for name in TABLES:
+        path = store.path(f"tables/people/{name}")
+        head = delta.open_table(store.fs, path)
+        for version in range(head.version() + 1):
+            found = timeless({name: delta.read_arrow(delta.open_table(store.fs, path, version))})[name]
+            assert any(found.equals(table) for table in whole[name]), f"{name}@{version} is a mixture"
+
+
+def test_a_driver_killed_at_any_step(
+    forks: Forks, specs: dict[str, Spec], published: Path, contents: dict[str, dict[str, pa.Table]], tmp_path: Path
+) -> None:
+    roots = {point: tmp_path / str(point) / "artifacts" for point in POINTS}
+    for root in roots.values():
+        shutil.copytree(published, root)
+    tasks = [{"spec": specs["second"], "root": str(root), "kill": point} for point, root in roots.items()]
+    assert forks.run(tasks) == [KILLED] * len(POINTS)
+    for point, root in roots.items():
+        store = Store(str(root))
+        # The state is that from before, or the new one; the manifest decides, and nothing else.
+        is_published = point == AFTER_MANIFEST
+        expected = contents["second" if is_published else "first"]
+        assert equal(timeless(seen(root)), timeless(expected)), point
+        run = newest(root)
+        assert equal(timeless({n: t.to_arrow() for n, t in run.tables.items()}), timeless(expected)), point
+        assert run.model.reference == f"people:{versions(store, 'people')[-1]}" == f"people:{1 + is_published}"
+        assert (pending(store, "people") is not None) == (point in range(6, EVENTS) or point == BEFORE_MANIFEST), point
+        assert_sound(root, contents)
+    # The same job goes on, or another one that makes fewer tables is next: what was left is no part of it.
+    for name, points in {"third": POINTS[1::3], "second": POINTS}.items():
+        again = {point: tmp_path / str(point) / name / "artifacts" for point in points}
+        for point, root in again.items():
+            shutil.copytree(roots[point], root)
+        statuses = forks.run([{"spec": specs[name], "root": str(root)} for root in again.values()])
+        assert statuses == [SUCCEEDED] * len(points)
+        for point, root in again.items():
+            run = newest(root)
+            tables = {n: t.to_arrow() for n, t in run.tables.items()}
+            assert equal(timeless(tables), timeless(contents[name])), (name, point)
+            earlier = contents["second" if point == AFTER_MANIFEST else "first"]
+            assert equal(timeless(seen(root)), timeless({**earlier, **contents[name]})), (name, point)
+            assert pending(Store(str(root)), "people") is None
+            assert run.model.reference == f"people:{complete_versions(Store(str(root)), 'people')[-1]}"
+            assert_sound(root, contents)
+
+
+def test_drivers_that_publish_at_once(
+    forks: Forks, specs: dict[str, Spec], published: Path, contents: dict[str, dict[str, pa.Table]], tmp_path: Path
+) -> None:
+    """They are ordered: every run has its own tables, and the last one's are the current ones of all tables."""
+    root = tmp_path / "artifacts"
+    shutil.copytree(published, root)
+    before = {row["run"] for row in list_runs(str(root))}
+    names = ["second", "first", "second", "first"]
+    tasks = [
+        {"spec": {**specs[name], "artifacts": {"sample": 4 + i}}, "root": str(root)} for i, name in enumerate(names)
+    ]
+    assert forks.run(tasks, together=True) == [SUCCEEDED] * len(names)
+    runs = [load_run(str(root), row["run"]) for row in list_runs(str(root)) if row["run"] not in before]
+    assert len(runs) == len(names)
+    for run in runs:
+        name = "first" if run.manifest["spec"].get("seed", 7) == 7 else "second"
+        assert equal(timeless({n: t.to_arrow() for n, t in run.tables.items()}), timeless(contents[name]))
+        assert run.model.document.run == run.id
+    ordered = sorted(runs, key=lambda run: run.manifest["publication"])
+    assert [run.manifest["publication"] for run in ordered] == [2, 3, 4, 5]
+    assert [run.manifest["model"] for run in ordered] == [f"people:{version}" for version in (2, 3, 4, 5)]
+    assert equal(seen(root), {n: t.to_arrow() for n, t in ordered[-1].tables.items()})
+    assert_sound(root, contents)
+
+
+def test_a_job_that_is_published_already_is_not_published_again(
+    forks: Forks, specs: dict[str, Spec], published: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "artifacts"
+    shutil.copytree(published, root)
+    store, first = Store(str(root)), newest(root)
+    before = {name: delta.open_table(store.fs, store.path(f"tables/people/{name}")).version() for name in TABLES}
+    assert forks.run([{"spec": specs["first"], "root": str(root)}] * 3, together=True) == [SUCCEEDED] * 3
+    again = newest(root)
+    assert again.manifest["tables"] == first.manifest["tables"]
+    assert again.manifest["model"] == first.manifest["model"]
+    assert again.manifest["publication"] is None
+    assert {n: delta.open_table(store.fs, store.path(f"tables/people/{n}")).version() for n in TABLES} == before
