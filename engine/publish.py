@@ -33,7 +33,7 @@ from treadle.engine.commits import Ready, prepare_table
 from treadle.engine.context import Context
 from treadle.engine.delta import RUN, TableVersion
 from treadle.engine.delta_files import DataFile
-from treadle.engine.publication import hide, settle
+from treadle.engine.publication import Publishing, hide, settle
 from treadle.signals import held
 from treadle.versions import version_of
 
@@ -52,14 +52,41 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
     assert publishing is not None
     outputs = [(name, parts, stage) for name, parts, stage in _outputs(context, made) if parts]
     best = _best(made)
-    steps = Steps(context, 2 * len(outputs) + 4)
+    steps = Steps(context, 2 * len(outputs) + 3)
     ready = {}
     for name, parts, stage in outputs:
         ready[name] = _prepare(context, name, parts, fingerprints[stage])
         steps.done(f"the files of {name} are checked")
-    turn = publishing.turn(lambda: steps.say("waits for another run that is publishing"))
-    steps.done("no other run is publishing")
     bundling = None if best is None else Bundling(context, made, best, fingerprints["publish"])
+    while (begun := _begin(context, publishing, ready, bundling, steps)) is None:
+        pass  # another driver came first, so its turn is waited for
+    if isinstance(begun, Publication):
+        return begun
+    before, model, is_new = begun
+    bundle = bundling.write(model) if bundling is not None and model is not None and is_new else None
+    steps.done("the files of the model's bundle are there" if model else "there is no model")
+    # Too late to cancel: from the first table to the manifest nothing is left half published.
+    publishing.ending.enter_context(held())
+    tables = []
+    for name, table in ready.items():
+        tables.append(_record(context, name, table.commit(before.get(name))))
+        steps.done(f"{name} is committed")
+    if bundle is not None:
+        publish_bundle(bundle)
+    steps.done("all is committed")
+    return Publication(tables=tuple(tables), model=model)
+
+
+def _begin(
+    context: Context, publishing: Publishing, ready: Mapping[str, Ready], bundling: Bundling | None, steps: Steps
+) -> tuple[dict[str, int | None], str | None, bool] | Publication | None:
+    """Waits for the turn of this run, and says what it will change.
+
+    That is the versions that its tables had before, its model, and whether that is a new one; or the publication
+    where all of it is there already; or None where another driver came first, as one can on an object store.
+    """
+    turn = publishing.turn(lambda: steps.say("waits for another run that is publishing"))
+    steps.say("no other run is publishing")
     model = None if bundling is None else bundling.existing()
     there = {name: found for name, table in ready.items() if (found := table.existing()) is not None}
     left = turn.left
@@ -76,19 +103,10 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
     if bundling is not None and model is None:
         model = bundling.next_reference(left)
     claim = publishing.begin(turn, before, model if is_new or (left is not None and left.model == model) else None)
+    if claim is None:
+        return None
     steps.done(f"publication {claim.number} of {context.job.name} has begun")
-    bundle = bundling.write(model) if bundling is not None and model is not None and is_new else None
-    steps.done("the files of the model's bundle are there" if model else "there is no model")
-    # Too late to cancel: from the first table to the manifest nothing is left half published.
-    publishing.ending.enter_context(held())
-    tables = []
-    for name, table in ready.items():
-        tables.append(_record(context, name, table.commit(before.get(name))))
-        steps.done(f"{name} is committed")
-    if bundle is not None:
-        publish_bundle(bundle)
-    steps.done("all is committed")
-    return Publication(tables=tuple(tables), model=model)
+    return before, model, is_new
 
 
 class Steps:

@@ -39,7 +39,7 @@ class Forks:
         self._process.communicate()
 
     def run(self, tasks: Sequence[Mapping[str, Any]], together: bool = False) -> list[int]:
-        """Runs `{spec, root, kill}` one after the other, or all at once; their exit statuses, negative for a signal."""
+        """Runs `{spec, root, kill, lease}` in turn or all at once; their exit statuses, negative for a signal."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"tasks": list(tasks), "together": together}) + "\n")
@@ -48,9 +48,9 @@ class Forks:
         return statuses
 
 
-def _run(spec: Mapping[str, Any], root: str, kill: int | None = None) -> None:
+def _run(spec: Mapping[str, Any], root: str, kill: int | None = None, lease: float = 600.0) -> None:
     import treadle
-    from treadle.engine.store import Store
+    from treadle.engine import publication
 
     seen = 0
 
@@ -64,17 +64,18 @@ def _run(spec: Mapping[str, Any], root: str, kill: int | None = None) -> None:
             if seen - 1 == kill:
                 die()
 
-    rename = Store._rename
+    replace = os.replace
 
-    def renaming(store: Store, source: str, target: str) -> None:
-        is_manifest = target.endswith("manifest.json")
+    def replacing(source: str, target: str) -> None:
+        is_manifest = str(target).endswith("manifest.json")
         if is_manifest and kill == BEFORE_MANIFEST:
             die()
-        rename(store, source, target)
+        replace(source, target)
         if is_manifest and kill == AFTER_MANIFEST:
             die()
 
-    Store._rename = renaming  # type: ignore[method-assign]
+    os.replace = replacing  # type: ignore[assignment]
+    publication.LEASE_SECONDS = lease
     treadle.run(spec, root=root, listener=listener)
 
 
