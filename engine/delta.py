@@ -71,11 +71,10 @@ def open_table(
 def data_files(table: DeltaTable) -> list[str]:
     """The Parquet files of a table in the order of their rows, as pandas, Dask, Polars or DuckDB take them.
 
-    Use these and not `table.file_uris()`, which has no order and which writes a space in a local path as
-    `%20`, where no reader finds it.
+    Use these and not `table.file_uris()`, which has no order and which writes a space in a path as `%20`, where no
+    reader finds it.
     """
-    local = _is_local(table)
-    return sorted((unquote(uri) if local else uri for uri in table.file_uris()), key=order_of)
+    return sorted(map(unquote, table.file_uris()), key=order_of)
 
 
 def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Table:

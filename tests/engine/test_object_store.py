@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -272,6 +273,16 @@ class TestCommits:
         with pytest.raises(StorageError, match=f"stages/c.parquet cannot be published: {message}"):
             commit(store, [good, bad], "b")
         assert values(store) == [1]
+
+    def test_a_place_with_a_space(self, s3: S3) -> None:
+        store = Store("s3://lake/a b/ü")
+        for number in (0, 1):
+            assert commit(store, [part(store, f"{number}.parquet", ints(number))], str(number)) == number
+        assert values(store) == [1]
+        assert values(store, 0) == [0]
+        (file,) = delta.data_files(delta.open_table(store.fs, store.path("tables/t")))
+        assert file.startswith("s3://lake/a b/ü/tables/t/part-00000-")
+        assert polars.read_parquet(file)["x"].to_list() == [1]
 
     def test_what_it_costs(self, s3: S3, store: Store) -> None:
         parts = [part(store, f"{number}.parquet", ints(number)) for number in range(20)]
