@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow as pa
@@ -87,7 +88,7 @@ def prepare_table(
     with explained(table.uri):
         head = table.head()
         placed: tuple[Placed, ...] = ()
-        if head is None or table.fingerprint(head.version()) != fingerprint:
+        if not _is_there(table, head, fingerprint):
             placed = tuple(_place_all(table, head, files, wanted, fingerprint))
     base = None if head is None else head.version()
     return Ready(table, base, tuple(files), placed, wanted, fingerprint, dict(metadata))
@@ -115,11 +116,11 @@ class Ready:
         return None if head is None else head.version()
 
     def existing(self) -> TableVersion | None:
-        """The current version when it was made from the same, so that nothing is to be committed."""
+        """The current version when it was made from the same and is whole, so that nothing is to be committed."""
         with explained(self.table.uri):
             head = self.table.head()
-            same = head is not None and self.table.fingerprint(head.version()) == self.fingerprint
-            return self.table.described(head) if head is not None and same else None
+            there = _is_there(self.table, head, self.fingerprint)
+            return self.table.described(head) if head is not None and there else None
 
     def commit(self, base: int | None) -> TableVersion:
         """Makes the version that follows `base`; the current one is returned when it was made from the same.
@@ -130,7 +131,7 @@ class Ready:
         table = self.table
         with explained(table.uri):
             head = table.head()
-            if head is not None and table.fingerprint(head.version()) == self.fingerprint:
+            if head is not None and _is_there(table, head, self.fingerprint):
                 return table.described(head)
             found = None if head is None else head.version()
             if found != base:
@@ -219,6 +220,16 @@ def _place_all(
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(one, enumerate(files)))
+
+
+def _is_there(table: Location, head: DeltaTable | None, fingerprint: str) -> bool:
+    """Whether the current version was made from the same, and all of its files are there with their sizes."""
+    if head is None or table.fingerprint(head.version()) != fingerprint:
+        return False
+    added = pa.table(head.get_add_actions())
+    sizes = {info["name"].rsplit("/", 1)[-1]: info["size"] for info in table.fs.ls(table.path, detail=True)}
+    named = zip(added["path"].to_pylist(), added["size_bytes"].to_pylist(), strict=True)
+    return all(sizes.get(unquote(path)) == size for path, size in named)
 
 
 def _in_use(head: DeltaTable | None) -> set[str]:

@@ -17,14 +17,12 @@ from typing import TYPE_CHECKING
 import fsspec
 
 from treadle.engine.artifacts import Piece, Role
-from treadle.engine.store import stamp
+from treadle.engine.digests import identify
 from treadle.errors import RequestError, did_you_mean, listed
 
 if TYPE_CHECKING:
     from treadle.engine.readers.options import TextOptions
 
-HASHED_WHOLE = 32 * 2**20
-"""Files up to this size (bytes) are identified by all of their content, larger ones by their ends, size and stamp."""
 PARTITION_BYTES = 100 * 2**20
 """Memory of one partition's rows: large enough that tasks are few, small enough for several a worker."""
 BYTES_OF_KIND = {"int": 9, "float": 8, "bool": 2, "timestamp": 8, "text": 24}
@@ -71,6 +69,10 @@ class InputFile:
     """Rows of each Parquet row group."""
     constants: tuple[tuple[str, str | None], ...] = ()
     """Columns that are not in the file and have one value in all of its rows, as text."""
+    whole: bool = True
+    """Whether the digest is of all the content; else it is of the ends."""
+    stamp: str = ""
+    """What the file system said of the file when it was looked at."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,23 @@ class Inspected:
 
     @property
     def digest(self) -> str:
-        """Of the content, the values that folders stand for, and the version."""
+        """Of the content, and of the stamps of files whose content is not in it as a whole.
+
+        A change in the middle that keeps the size shows in the stamp only.
+        """
+        stamps = "".join("" if file.whole else file.stamp for file in self.files)
+        return _digest(self.content + stamps) if stamps else self.content
+
+    @property
+    def content(self) -> str:
+        """A digest of the content, the values that folders stand for, and the version; a copy has the same."""
         parts = [f.digest + (json.dumps(f.constants) if f.constants else "") for f in self.files]
         parts += [] if self.version is None else [f"version {self.version}"]
-        return hashlib.blake2b("".join(parts).encode(), digest_size=16).hexdigest()
+        return _digest("".join(parts))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def filesystem(path: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -226,23 +241,8 @@ def _guess(path: str, section: str) -> str:
 def file_of_text(path: str) -> InputFile:
     """A text file; its rows are not known before it is read."""
     fs, bare = filesystem(path)
-    return InputFile(path, fs.size(bare), digest_of(fs, bare))
-
-
-def digest_of(fs: fsspec.AbstractFileSystem, path: str) -> str:
-    """Identifies a file by its content, a large one by its ends, size and stamp."""
-    size = fs.size(path)
-    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
-    with fs.open(path, "rb") as file:
-        if size <= HASHED_WHOLE:
-            digest.update(file.read())
-        else:
-            digest.update(file.read(2**20))
-            file.seek(size - 2**20)
-            digest.update(file.read())
-            # A change in the middle that keeps the size shows in the file system's own stamp only.
-            digest.update(stamp(fs, path).encode())
-    return digest.hexdigest()
+    found = identify(fs, bare)
+    return InputFile(path, found.bytes, found.digest, whole=found.whole, stamp=found.stamp)
 
 
 def row_bytes(kinds: dict[str, str]) -> int:

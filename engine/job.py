@@ -73,6 +73,8 @@ class Data(Section):
     """Column names of a CSV file without a header."""
     types: dict[str, Literal["int", "float", "bool", "timestamp", "date", "text"]] = Field(default_factory=dict)
     """Column types that are not to be inferred, or that a file's own are changed to."""
+    digest: Literal["quick", "full"] = "quick"
+    """How files are identified: large ones by their ends, size and stamp, or all by all of their content."""
     bad_rows: BadRows = BadRows()
     duplicates: Literal["keep", "count", "drop"] = "keep"
     """What to do with rows that equal an earlier one in every column."""

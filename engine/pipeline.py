@@ -63,6 +63,7 @@ from treadle.engine.chain import Chain, Made, Record, Stage
 from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.context import Context
 from treadle.engine.continuing import check_earlier
+from treadle.engine.digests import with_whole_digests
 from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Compare, Job
@@ -102,12 +103,28 @@ class Inputs:
     known: dict[int, Inspected]
     """Other tables of expectations, by their places in `contract`."""
 
+    def named(self) -> dict[str, Inspected]:
+        """All of them, by the section of the spec that names each."""
+        found = {"data": self.main, "split": self.test}
+        found.update({f"tables.{i}": side for i, side in self.sides.items()})
+        found.update({f"contract.{i}": side for i, side in self.known.items()})
+        return {section: inspected for section, inspected in found.items() if inspected is not None}
+
+    def with_whole_digests(self) -> Inputs:
+        """The same, with every file identified by all of its content."""
+        return Inputs(
+            with_whole_digests(self.main),
+            None if self.test is None else with_whole_digests(self.test),
+            {i: with_whole_digests(side) for i, side in self.sides.items()},
+            {i: with_whole_digests(side) for i, side in self.known.items()},
+        )
+
 
 def inspect(job: Job) -> Inputs:
     """Looks at every input of a job without reading its rows."""
     test = getattr(job.split, "path", None)
     options = text_input.text_options(job.data)
-    return Inputs(
+    found = Inputs(
         main=text_input.inspect(job.data.path, job.data.format, options, job.data.version),
         test=text_input.inspect(test, job.data.format, options) if test is not None else None,
         sides={
@@ -121,6 +138,7 @@ def inspect(job: Job) -> Inputs:
             if isinstance(expectation, Known)
         },
     )
+    return found.with_whole_digests() if job.data.digest == "full" else found
 
 
 def _inspect_side(side: Side, section: str) -> Inspected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +53,7 @@ def run(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Run a job to its end."""
+    """Run a job to its end, unless nothing has changed since last time."""
     with messages(debug, as_json):
         from treadle.jobs import runner
         from treadle.jobs.commands import console
@@ -63,6 +64,9 @@ def run(
             if as_json:
                 print(json.dumps(finished.manifest, default=str))
             else:
+                if finished.reused and not quiet:
+                    said = f"Nothing has changed since {finished.id}, which is shown; --fresh runs the job again."
+                    print(said, file=sys.stderr)
                 console.show_run(finished, full=False)
 
 

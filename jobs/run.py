@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from treadle.engine.store import Store
-from treadle.errors import RequestError, StorageError, did_you_mean, listed
+from treadle.errors import RequestError, StorageError, TreadleError, did_you_mean, listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,9 +53,11 @@ class Table:
 class Run:
     """A finished run, read from its manifest."""
 
-    def __init__(self, store: Store, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, store: Store, manifest: Mapping[str, Any], *, reused: bool = False) -> None:
         self._store = store
         self.manifest = manifest
+        self.reused = reused
+        """Whether it is that of an earlier time, since nothing has changed."""
         self.id: str = manifest["run"]
 
     def __repr__(self) -> str:
@@ -104,6 +106,24 @@ class Run:
                 f"Run {self.id} has no table '{name}'. Tables: [{listed(tables)}].{did_you_mean(name, tables)}"
             )
         return tables[name]
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its tables and its model are those that readers see, and are whole."""
+        from treadle.engine import delta
+        from treadle.engine.bundle import is_sound, versions
+
+        try:
+            for table in self.tables.values():
+                head = delta.open_table(self._store.fs, table.path)
+                if head.version() != table.version or not all(map(self._store.fs.exists, delta.data_files(head))):
+                    return False
+        except TreadleError:
+            return False
+        if self.manifest["model"] is None:
+            return True
+        name, _, version = self.manifest["model"].rpartition(":")
+        return versions(self._store, name)[-1:] == [int(version)] and is_sound(self._store, name, int(version))
 
     @property
     def model(self) -> Bundle:

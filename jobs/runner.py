@@ -22,8 +22,9 @@ from treadle.engine import pipeline
 from treadle.engine.artifacts import Artifact, Publication, digest
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
+from treadle.engine.digests import check_unchanged
 from treadle.engine.events import Events, Listener, now
-from treadle.engine.publication import Publishing
+from treadle.engine.publication import Publishing, latest, pending
 from treadle.engine.store import Store
 from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
@@ -78,7 +79,7 @@ def run(
     fresh: bool = False,
     listener: Listener | None = None,
 ) -> Run:
-    """Runs a job to its end and returns the finished run.
+    """Runs a job to its end and returns the finished run; that of last time, when nothing at all has changed since.
 
     Parameters
     ----------
@@ -101,7 +102,27 @@ def run(
         The job failed; what was published before stays as it was.
     """
     loaded = load_spec(spec, overrides)
-    return execute(make_plan(loaded, loaded.root(root), fresh), fresh=fresh, listener=listener)
+    plan = make_plan(loaded, loaded.root(root), fresh)
+    return unchanged(plan) or execute(plan, fresh=fresh, listener=listener)
+
+
+def unchanged(plan: Plan) -> Run | None:
+    """The run that has published all that the plan would make, of the same spec, when nothing was published since."""
+    store, job = Store(plan.root), plan.spec.name
+    last = latest(store, job)
+    todo = [stage for stage in plan.stages if stage.name not in plan.cached]
+    if last is None or pending(store, job) is not None or any(not stage.always for stage in todo):
+        return None
+    run = Run(store, store.read_json(f"runs/{last.run}/manifest.json"), reused=True)
+    before = {stage["stage"]: stage["fingerprint"] for stage in run.manifest["plan"]["stages"]}
+    same = before == {stage.name: stage.fingerprint for stage in plan.stages}
+    if run.status != "succeeded" or not same or run.manifest["spec_digest"] != _digest(plan.spec):
+        return None
+    return run if run.is_current else None
+
+
+def _digest(spec: JobSpec) -> str:
+    return digest(spec.model_dump(mode="json", by_alias=True))
 
 
 def execute(
@@ -147,6 +168,7 @@ def execute(
                     plan.spec.job, store, Backend(plan.device), client, events, run_id, manifest["spec_digest"]
                 )
                 context.publishing = publishing
+                context.before_publish = lambda: check_unchanged(plan.inputs.named().values())
                 made, records = pipeline.run(context, plan.stages, fresh)
                 context.live.clear()
             _finish(manifest, made, records)
@@ -184,7 +206,7 @@ def _manifest(plan: Plan, run_id: str) -> dict[str, Any]:
         "started": now(),
         "seconds": None,
         "spec": plan.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
-        "spec_digest": digest(plan.spec.model_dump(mode="json", by_alias=True)),
+        "spec_digest": _digest(plan.spec),
         "plan": plan.describe(),
         "inputs": _inputs(plan),
         "seed": plan.spec.seed,
@@ -207,25 +229,20 @@ def _manifest(plan: Plan, run_id: str) -> dict[str, Any]:
 def _shared(plan: Plan, store: Store) -> list[str]:
     """Files of this machine that workers must see: one of the root, and the first of each input."""
     root = [store.path(f"runs/{store.run}/events.jsonl")] if "file" in store.fs.protocol else []
-    found = [plan.inputs.main, plan.inputs.test, *plan.inputs.sides.values(), *plan.inputs.known.values()]
-    first = [inspected.files[0].path for inspected in found if inspected and inspected.files]
+    first = [inspected.files[0].path for inspected in plan.inputs.named().values() if inspected.files]
     return root + [path for path in first if "://" not in path]
 
 
 def _inputs(plan: Plan) -> list[dict[str, Any]]:
-    named = {"data": plan.inputs.main, "split": plan.inputs.test}
-    named.update({f"tables.{i}": side for i, side in plan.inputs.sides.items()})
-    named.update({f"contract.{i}": side for i, side in plan.inputs.known.items()})
     return [
         {
             "section": name,
-            "digest": found.digest,
+            "digest": found.content,
             "format": found.format,
             "version": found.version,
             "files": [asdict(file) for file in found.files],
         }
-        for name, found in named.items()
-        if found is not None
+        for name, found in plan.inputs.named().items()
     ]
 
 

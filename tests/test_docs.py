@@ -19,13 +19,14 @@ from ruamel.yaml.error import YAMLError
 
 import treadle
 from treadle.cluster.profiles import AnyProfile, Local, Tls
+from treadle.engine.digests import HASHED_WHOLE
 from treadle.engine.encoders import MAX_LEVELS, DateParts, FeatureOperation, Selector
 from treadle.engine.encoders.levels import INLINE
 from treadle.engine.exact.logistic import LARGEST_HESSIAN
 from treadle.engine.exact.params import EXACT
 from treadle.engine.exchange import BUCKET_BYTES, LARGEST_BUCKET
 from treadle.engine.expectations import AnyExpectation, OnRows
-from treadle.engine.inputs import HASHED_WHOLE, PARTITION_BYTES
+from treadle.engine.inputs import PARTITION_BYTES
 from treadle.engine.job import (
     CLASSIFICATION_METRICS,
     MAX_CLASSES,

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from treadle.engine.backend import kind_of_arrow
-from treadle.engine.inputs import InputFile, Inspected, digest_of, filesystem
+from treadle.engine.digests import identify
+from treadle.engine.inputs import InputFile, Inspected, filesystem
 from treadle.engine.readers.hive import typed_values
 from treadle.engine.readers.options import given_kinds
 from treadle.engine.readers.schemas import NULL, Rules, unify
@@ -110,7 +111,10 @@ def _footer(path: str, folders: Mapping[str, str | None]) -> Footer:
                 f"'{name}=...' stands for; rename the folder or the column."
             )
     groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
-    described = InputFile(path, fs.size(bare), digest_of(fs, bare), metadata.num_rows, groups)
+    found = identify(fs, bare)
+    described = InputFile(
+        path, found.bytes, found.digest, metadata.num_rows, groups, whole=found.whole, stamp=found.stamp
+    )
     others = {name: value for name, value in folders.items() if name not in schema.names}
     return Footer(described, column_kinds(schema), others)
 

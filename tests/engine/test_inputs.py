@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from treadle.engine.digests import check_unchanged, with_whole_digests
 from treadle.engine.inputs import (
     PARTITION_BYTES,
     Found,
     FoundFile,
     InputFile,
+    Inspected,
     cut,
     file_of_text,
     find_files,
     partition_count,
     row_bytes,
 )
-from treadle.errors import RequestError
+from treadle.errors import DataError, RequestError
 
 LAYOUTS = st.lists(st.lists(st.integers(0, 40), max_size=5), max_size=5)
 """Rows of the row groups of some files."""
@@ -185,11 +188,37 @@ def test_the_digest_follows_the_content(tmp_path: Path) -> None:
 
 
 def test_a_change_in_the_middle_of_a_large_file_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("treadle.engine.inputs.HASHED_WHOLE", 2**20)
+    """By the stamp of the file, or by all of its content where the spec asks for that; a copy has the same content."""
+    monkeypatch.setattr("treadle.engine.digests.HASHED_WHOLE", 2**20)
     path = tmp_path / "a.csv"
-    digests = []
+    found = []
     for second, middle in enumerate(("x", "x", "y")):
         path.write_text("a" * 2**20 + middle + "b" * 2**20)
         os.utime(path, (second // 2, second // 2))
-        digests.append(file_of_text(str(path)).digest)
-    assert digests[0] == digests[1] != digests[2]
+        found.append(Inspected("csv", (file_of_text(str(path)),), {}))
+        assert not found[-1].files[0].whole
+    assert found[0].digest == found[1].digest != found[2].digest
+    assert len({one.content for one in found}) == 1
+    shutil.copy(path, tmp_path / "copy.csv")
+    copied = Inspected("csv", (file_of_text(str(tmp_path / "copy.csv")),), {})
+    assert copied.digest != found[2].digest
+    assert copied.content == found[2].content
+    assert with_whole_digests(copied).digest == with_whole_digests(found[2]).digest
+    path.write_text("a" * 2**20 + "x" + "b" * 2**20)
+    assert with_whole_digests(copied).digest != with_whole_digests(found[2]).digest
+
+
+def test_files_that_change_are_found_by_their_content(tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("a.csv", "b.csv", "c.csv", "d.csv")]
+    for path in paths:
+        path.write_text("a\n1\n")
+    inspected = Inspected("csv", tuple(file_of_text(str(path)) for path in paths), {})
+    os.utime(paths[0], (0, 0))
+    paths[1].unlink()
+    check_unchanged([inspected])
+    paths[2].write_text("a\n2\n")
+    with pytest.raises(DataError, match=rf"input {paths[2]} was changed while the run was reading it"):
+        check_unchanged([inspected])
+    paths[3].write_text("a\n1\n2\n")
+    with pytest.raises(DataError, match=rf"{paths[2]}, and 1 more files, was changed"):
+        check_unchanged([inspected])

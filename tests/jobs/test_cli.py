@@ -175,7 +175,7 @@ def test_run_prints_one_json_document(job: Path, ran: dict[str, Any]) -> None:
 
 
 def test_run_tells_its_progress_on_stderr_and_its_outcome_on_stdout(job: Path, ran: dict[str, Any]) -> None:
-    told = treadle_says("run", job)
+    told = treadle_says("run", job, "--set", "artifacts.sample=31")
     stages = [line.split()[0] for line in told.stderr.splitlines()]
     assert stages == ["cluster", *(record["stage"] for record in ran["stages"])]
     assert re.search(r"^read +cached$", told.stderr, flags=re.MULTILINE)
@@ -186,6 +186,9 @@ def test_run_tells_its_progress_on_stderr_and_its_outcome_on_stdout(job: Path, r
     assert "Top features of xgboost" in told.stdout
     for table in ran["tables"]:
         assert table["path"] in told.stdout
+    again = treadle_says("run", job, "--set", "artifacts.sample=31")
+    assert re.fullmatch(r"Nothing has changed since people-\S+, which is shown; --fresh runs .*\n", again.stderr)
+    assert again.stdout == told.stdout
     quiet = treadle_says("run", job, "--quiet")
     assert quiet.stderr == ""
     assert "Leaderboard by auc" in quiet.stdout

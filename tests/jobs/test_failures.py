@@ -205,9 +205,25 @@ def test_a_failed_run_is_on_record_and_a_mended_one_goes_on(people: Published) -
     assert {r["stage"]: r["status"] for r in run.manifest["stages"]}["etl"] == "cached"
 
 
+def test_an_input_that_changes_during_a_run_is_not_published(people: Published) -> None:
+    """What was made may be of both: of what was there before, and of what is there now."""
+    rows = people.raw
+    path = people.file("written-to.parquet", rows)
+    spec = people.spec(name="moving", data={**people.data(), "path": path}, models=["decision_tree"])
+
+    def listener(event: dict[str, Any]) -> None:
+        if (event["stage"], event["event"]) == ("evaluate", "finished"):
+            rows.iloc[::-1].to_parquet(path)
+
+    with pytest.raises(DataError, match=rf"input {re.escape(path)} was changed while the run was reading it"):
+        treadle.run(spec, listener=listener)
+    assert not Path(people.root, "tables", "moving").exists()
+    assert treadle.run(spec).status == "succeeded"
+
+
 def test_a_run_after_all_of_this_is_cached(people: Published) -> None:
     run = treadle.run(people.spec(explain={"rows": "all"}))
-    assert {r["status"] for r in run.manifest["stages"] if r["stage"] != "publish"} == {"cached"}
+    assert run.reused
     assert {name: t.version for name, t in run.tables.items()} == dict.fromkeys(people.before, 0)
     people.is_intact()
 

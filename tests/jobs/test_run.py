@@ -138,12 +138,30 @@ def test_results_do_not_depend_on_the_partitioning(people: Path, tmp_path: Path,
 def test_a_finished_stage_is_not_done_twice(run_people: Callable[..., Run]) -> None:
     first = run_people()
     assert set(statuses(first).values()) == {"finished"}
-    again = run_people()
+    again = run_people(device="cpu")
     assert {s for name, s in statuses(again).items() if name != "publish"} == {"cached"}
+    assert again.manifest["publication"] is None
     assert again.table("predictions").version == first.table("predictions").version == 0
     assert again.model.reference == first.model.reference
     fresh = run_people(fresh=True)
     assert set(statuses(fresh).values()) == {"finished"}
+
+
+def test_a_job_of_which_nothing_has_changed_is_not_run_again(run_people: Callable[..., Run], tmp_path: Path) -> None:
+    first = run_people()
+    again = run_people()
+    assert (again.id, again.reused, first.reused) == (first.id, True, False)
+    assert again.manifest == json.loads(Path(first.path(f"runs/{first.id}/manifest.json")).read_text())
+    assert len(list_runs(str(tmp_path / "artifacts"))) == 1
+    # What readers see is not what it published any more: another run's, or damaged.
+    other = run_people(seed=8)
+    assert run_people().id not in (first.id, other.id)
+    last = run_people()
+    Path(last.table("features").files()[0]).unlink()
+    assert not last.is_current
+    mended = run_people(fresh=True)
+    assert mended.id != last.id
+    assert mended.is_current
 
 
 def test_only_what_changed_is_done_again(run_people: Callable[..., Run]) -> None:
