@@ -76,15 +76,18 @@ for round in range(2):
 
 
 class TestCreate:
+    @pytest.mark.slow
     def test_of_threads_of_two_processes_one_creates(self, s3: S3, store: Store) -> None:
         said = together([process(CREATE, store.url, str(number)) for number in (0, 1)])
         for round_ in range(2):
             winners = [[number, int(n)] for number in (0, 1) for n in said[number][round_].split()]
             assert winners == [store.read_json(f"claims/{round_}.json")]
 
-    @pytest.mark.parametrize("kind", ["file", "memory"])
-    def test_of_threads_one_creates(self, tmp_path: Path, kind: str) -> None:
-        store = Store(str(tmp_path) if kind == "file" else f"memory://{tmp_path}")
+    @pytest.mark.parametrize("kind", ["file", "memory", "s3"])
+    def test_of_threads_one_creates(self, tmp_path: Path, kind: str, request: pytest.FixtureRequest) -> None:
+        if kind == "s3":
+            request.getfixturevalue("s3")
+        store = Store({"file": str(tmp_path), "memory": f"memory://{tmp_path}", "s3": f"s3://lake{tmp_path}"}[kind])
         with ThreadPoolExecutor(20) as pool:
             made = list(pool.map(lambda n: store.create("a/claim.json", n), range(20)))
         assert [n for n, created in enumerate(made) if created] == [store.read_json("a/claim.json")]
@@ -231,6 +234,7 @@ for number, parts in files.items():
 
 
 class TestCommits:
+    @pytest.mark.slow
     def test_racing_drivers_never_mix_their_files(self, s3: S3, store: Store) -> None:
         """Every version holds the files of one commit, and is the one that its driver was told."""
         said = together([process(RACE, store.url, writer) for writer in ("100", "200")])

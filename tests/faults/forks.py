@@ -1,6 +1,6 @@
 """Runs of jobs in forks of one process that has everything imported; a fork may be told where to kill itself.
 
-Points are the events of the stage `publish`, from its start on, and two more around the manifest.
+Points are the events of the stage `publish`, from its start on or by their notes, and two more around the manifest.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Forks:
         return statuses
 
 
-def _run(spec: Mapping[str, Any], root: str, kill: int | None = None, lease: float = 600.0) -> None:
+def _run(spec: Mapping[str, Any], root: str, kill: int | str | None = None, lease: float = 600.0) -> None:
     import treadle
     from treadle.engine import publication
 
@@ -61,7 +61,7 @@ def _run(spec: Mapping[str, Any], root: str, kill: int | None = None, lease: flo
         nonlocal seen
         if event["stage"] == "publish":
             seen += 1
-            if seen - 1 == kill:
+            if kill in (seen - 1, event.get("note", "")):
                 die()
 
     replace = os.replace
