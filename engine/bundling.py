@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from treadle.engine.artifacts import (
@@ -17,12 +18,12 @@ from treadle.engine.artifacts import (
     source_of,
 )
 from treadle.engine.bundle import (
-    Bundle,
     BundleDocument,
     all_versions,
     complete_versions,
     fingerprint_of,
     is_sound,
+    publish_bundle,
     replayable,
     write_bundle,
 )
@@ -34,6 +35,7 @@ from treadle.engine.publication import Claim
 from treadle.engine.rows import replay_of
 from treadle.engine.sampling import sample_of
 from treadle.engine.skew import Sample, SampleRecord
+from treadle.engine.store import Store
 from treadle.engine.text_input import text_options
 from treadle.versions import version_of
 
@@ -72,14 +74,11 @@ class Bundling:
         return f"{self.name}:{found[-1]}" if whole else None
 
     def next_reference(self, left: Claim | None) -> str:
-        """`name:version` for a new bundle; a version that `left` may still be writing is not used again."""
-        taken = all_versions(self.context.store, self.name)
-        if left is not None and left.model is not None:
-            taken.append(int(left.model.rpartition(":")[2]))
-        return f"{self.name}:{max(taken, default=0) + 1}"
+        """`name:version` for a new bundle."""
+        return next_reference(self.context.store, self.name, left)
 
-    def write(self, reference: str) -> Bundle:
-        """Writes all of it but bundle.json.
+    def write(self, reference: str) -> Callable[[], None]:
+        """Writes all of it but bundle.json, which the function that it returns writes.
 
         Raises
         ------
@@ -120,7 +119,16 @@ class Bundling:
             metrics=_metrics(evaluation, self.best.name),
             libraries={name: version_of(name) for name in LIBRARIES},
         )
-        return write_bundle(context.store, document, self.files, program, found if isinstance(found, Sample) else None)
+        sample = found if isinstance(found, Sample) else None
+        return partial(publish_bundle, write_bundle(context.store, document, self.files, program, sample))
+
+
+def next_reference(store: Store, name: str, left: Claim | None) -> str:
+    """`name:version` for a new bundle; a version that `left` may still be writing is not used again."""
+    taken = all_versions(store, name)
+    if left is not None and left.model is not None:
+        taken.append(int(left.model.rpartition(":")[2]))
+    return f"{name}:{max(taken, default=0) + 1}"
 
 
 def _contract(context: Context, prepared: Prepared, program: Program) -> dict[str, EachRow]:

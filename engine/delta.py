@@ -88,12 +88,18 @@ def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Ta
         return rows.to_table(columns=None if columns is None else list(columns))
 
 
-def read_batches(table: DeltaTable, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """The rows as `read_arrow` has them, in batches, so that they need not fit the memory; its errors as well."""
-    with _ordered(table, columns) as rows:
-        chosen = rows.schema if columns is None else pa.schema([rows.schema.field(name) for name in columns])
+def read_batches(
+    table: DeltaTable, columns: Sequence[str] | None = None, rows: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """The rows as `read_arrow` has them, in batches, so that they need not fit the memory; its errors as well.
+
+    With `rows`, batches have no more than so many, and little is read ahead.
+    """
+    ahead = {} if rows is None else {"batch_size": rows, "batch_readahead": 2, "fragment_readahead": 1}
+    with _ordered(table, columns) as whole:
+        chosen = whole.schema if columns is None else pa.schema([whole.schema.field(name) for name in columns])
         yield pa.RecordBatch.from_pylist([], chosen)  # a table without rows has columns, too
-        yield from rows.to_batches(columns=None if columns is None else list(columns))
+        yield from whole.to_batches(columns=None if columns is None else list(columns), **ahead)
 
 
 @contextlib.contextmanager

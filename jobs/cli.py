@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.commands import jobs, operating
+from treadle.jobs.commands import jobs, operating, tables
 from treadle.jobs.commands.bench import bench
 from treadle.jobs.commands.options import (
     Debug,
@@ -384,3 +384,4 @@ def make_data(
 
 
 jobs.register(app)
+tables.register(app)

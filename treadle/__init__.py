@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from treadle.jobs.run import Run, load_run
     from treadle.jobs.runner import run
     from treadle.jobs.spec import JobSpec, load_spec
+    from treadle.jobs.tables import open_table
 
 _HOMES = {
     "AsyncClient": "treadle.jobs.client",
@@ -29,10 +30,12 @@ _HOMES = {
     "load_run": "treadle.jobs.run",
     "JobSpec": "treadle.jobs.spec",
     "load_spec": "treadle.jobs.spec",
+    "open_table": "treadle.jobs.tables",
     "Bundle": "treadle.engine.bundle",
 }
 __all__ = [
-    "AsyncClient", "Bundle", "Client", "JobSpec", "Run", "auto", "load_model", "load_run", "load_spec", "run",
+    "AsyncClient", "Bundle", "Client", "JobSpec", "Run", "auto", "load_model", "load_run", "load_spec", "open_table",
+    "run",
 ]  # fmt: skip
 
 

@@ -108,6 +108,8 @@ def show_run(run: Run, full: bool) -> None:
     manifest = run.manifest
     results = manifest["results"]
     out.print(f"\nRun {run.id}: {run.status} in {manifest['seconds']:.1f} s")
+    if "rollback_of" in manifest:
+        out.print(f"  a rollback: what run {manifest['rollback_of']} published is current again")
     if manifest["error"]:
         out.print(f"  {manifest['error']}")
     if "contract" in results:

@@ -39,7 +39,10 @@ class Forks:
         self._process.communicate()
 
     def run(self, tasks: Sequence[Mapping[str, Any]], together: bool = False) -> list[int]:
-        """Runs `{spec, root, kill, lease}` in turn or all at once; their exit statuses, negative for a signal."""
+        """Runs `{spec, root, kill, lease}` in turn or all at once; their exit statuses, negative for a signal.
+
+        With `back`, a run, instead of `spec`, that run is made current again.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"tasks": list(tasks), "together": together}) + "\n")
@@ -48,9 +51,16 @@ class Forks:
         return statuses
 
 
-def _run(spec: Mapping[str, Any], root: str, kill: int | str | None = None, lease: float = 600.0) -> None:
+def _run(
+    root: str,
+    spec: Mapping[str, Any] | None = None,
+    back: str | None = None,
+    kill: int | str | None = None,
+    lease: float = 600.0,
+) -> None:
     import treadle
     from treadle.engine import publication
+    from treadle.jobs.rollback import rollback
 
     seen = 0
 
@@ -76,7 +86,10 @@ def _run(spec: Mapping[str, Any], root: str, kill: int | str | None = None, leas
 
     os.replace = replacing  # type: ignore[assignment]
     publication.LEASE_SECONDS = lease
-    treadle.run(spec, root=root, listener=listener)
+    if spec is not None:
+        treadle.run(spec, root=root, listener=listener)
+    elif back is not None:
+        rollback(back, root, listener)
 
 
 def _fork(task: Mapping[str, Any]) -> int:

@@ -183,3 +183,34 @@ def test_a_job_that_is_published_already_is_not_published_again(
     assert again.manifest["model"] == first.manifest["model"]
     assert again.manifest["publication"] is None
     assert {n: delta.open_table(store.fs, store.path(f"tables/people/{n}")).version() for n in TABLES} == before
+
+
+def test_a_rollback_that_is_killed(
+    forks: Forks, specs: dict[str, Spec], published: Path, contents: dict[str, dict[str, pa.Table]], tmp_path: Path
+) -> None:
+    both = tmp_path / "both" / "artifacts"
+    shutil.copytree(published, both)
+    first = newest(both).id
+    assert forks.run([{"spec": specs["second"], "root": str(both)}]) == [SUCCEEDED]
+    points = (1, 3, 3 + len(TABLES), BEFORE_MANIFEST, AFTER_MANIFEST)
+    """Once it is claimed, after the first table and after all, and about the manifest."""
+    roots = {point: tmp_path / str(point) / "artifacts" for point in points}
+    for root in roots.values():
+        shutil.copytree(both, root)
+    tasks = [{"back": first, "root": str(root), "kill": point} for point, root in roots.items()]
+    assert forks.run(tasks) == [KILLED] * len(points)
+    for point, root in roots.items():
+        expected = contents["first" if point == AFTER_MANIFEST else "second"]
+        assert equal(timeless(seen(root)), timeless(expected)), point
+        # Reads as a run of the one job or the other does, and is settled by whatever is next.
+        assert newest(root).model.reference == f"people:{versions(Store(str(root)), 'people')[-1]}", point
+        assert_sound(root, contents)
+    assert forks.run([{"back": first, "root": str(root)} for root in roots.values()]) == [SUCCEEDED] * len(points)
+    for point, root in roots.items():
+        assert equal(timeless(seen(root)), timeless(contents["first"])), point
+        run = newest(root)
+        assert run.manifest["rollback_of"] == first
+        assert equal(timeless({n: t.to_arrow() for n, t in run.tables.items()}), timeless(contents["first"])), point
+        assert run.model.reference == f"people:{complete_versions(Store(str(root)), 'people')[-1]}"
+        assert pending(Store(str(root)), "people") is None
+        assert_sound(root, contents)
