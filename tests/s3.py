@@ -1,11 +1,10 @@
-"""A server on loopback that speaks S3 (moto's), in a process of its own; it counts, holds, denies and loses requests.
+"""A server on loopback that speaks S3 (moto's), in a process of its own; it counts, denies and loses requests.
 
 Needs the packages of the extra `s3`, moto with its extra `s3`, flask and flask-cors. See docs/developing.md.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
@@ -25,8 +24,7 @@ from moto.server import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
 moto, one = DomainDispatcherApplication(create_backend_app), threading.Lock()
-seen, held, ask = [], [], {"hold": None, "deny": None, "lose": 0}
-dropped = threading.Event()
+seen, ask = [], {"deny": None, "lose": 0, "ignore": False}
 
 def told(start, status, body=b""):
     start(status, [("Content-Length", str(len(body)))])
@@ -37,27 +35,20 @@ def application(environ, start):
     name = f"{method} {path}"
     if path.startswith("/-/"):
         text = urllib.parse.unquote(environ["QUERY_STRING"])
-        if path == "/-/hold":
-            dropped.clear()
-            ask["hold"] = text
-        elif path == "/-/drop":
-            ask["hold"] = None
-            dropped.set()
-        elif path == "/-/deny":
+        if path == "/-/deny":
             ask["deny"] = text or None
+        elif path == "/-/ignore":
+            ask["ignore"] = bool(text)
         elif path == "/-/lose":
             ask["lose"] = 1
-        answer = {"/-/seen": list(seen), "/-/held": list(held)}.get(path)
+        answer = list(seen) if path == "/-/seen" else None
         if path == "/-/seen":
             seen.clear()
         return told(start, "200 OK", json.dumps(answer).encode())
-    if ask["hold"] is not None and ask["hold"] in name:
-        held.append(name)
-        dropped.wait()
-        held.remove(name)
-        return told(start, "503 Service Unavailable")
     if ask["deny"] is not None and ask["deny"] in name:
         return told(start, "403 Forbidden", b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>")
+    if ask["ignore"]:
+        environ.pop("HTTP_IF_NONE_MATCH", None)
     with one:
         seen.append(name + ("?list" if "list-type" in environ["QUERY_STRING"] else ""))
         body = b"".join(moto(environ, start))
@@ -80,7 +71,7 @@ class S3:
     fs: Any
 
     def control(self, what: str, text: str = "") -> Any:
-        """Asks the server itself: `seen` (since it was last asked), `deny` requests that contain a text, and so on."""
+        """Asks the server itself: `seen` (since it was last asked), `deny` requests that contain a text, `ignore` conditions."""
         url = f"http://127.0.0.1:{self.port}/-/{what}?{urllib.parse.quote(text)}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             return json.loads(answer.read())
@@ -88,15 +79,6 @@ class S3:
     def seen(self) -> list[str]:
         """Requests since the last time, as `GET /lake/key`, with `?list` for listings."""
         return [str(name) for name in self.control("seen")]
-
-    @contextlib.contextmanager
-    def holding(self, text: str) -> Iterator[None]:
-        """Requests that contain the text wait until the block ends, and are then refused."""
-        self.control("hold", text)
-        try:
-            yield
-        finally:
-            self.control("drop")
 
 
 def served(code: str, *arguments: str) -> Iterator[int]:
