@@ -94,9 +94,8 @@ def test_a_root_on_an_object_store(s3: S3) -> None:
         s3.control("ignore")
     assert "does not know puts on a condition (If-None-Match)" in said
     assert s3.fs.ls("lake") == []
-    assert "s3://none/root cannot be found or made (The specified bucket does not exist)" in doctor(
-        "--root", "s3://none/root", status=1
-    )
+    said = doctor("--root", "s3://none/root", status=1)
+    assert "none/root/.doctor cannot be found or made (The specified bucket does not exist)" in said
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
