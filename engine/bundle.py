@@ -4,6 +4,7 @@
                                model.*         the model (see treadle.engine.models)
                                levels-*.parquet  levels of feature operations that have many
                                side-<n>.parquet  group and join tables of the relational operations
+                               card.md, card.html  what the model is, and what was measured (see treadle.engine.card)
                                sample.parquet  raw rows with what the run made of them (see treadle.engine.skew)
 """
 
@@ -29,13 +30,15 @@ from treadle.engine.publication import pending
 from treadle.engine.relational import Rename
 from treadle.engine.scoring import Scored, Scoring, Target, write_scores
 from treadle.engine.skew import Sample, SampleRecord, other_libraries
-from treadle.engine.store import Store
+from treadle.engine.store import Store, storage_errors
 from treadle.errors import DataError, RequestError, StorageError, TreadleError, did_you_mean, listed
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
+CARDS = {"md": "card.md", "html": "card.html"}
+"""Files of a model's card, by their formats."""
 
 
 class BundleDocument(Document):
@@ -113,6 +116,30 @@ class Bundle:
     @functools.cached_property
     def model(self) -> Model:
         return load_model(self.store, self.folder)
+
+    @functools.cached_property
+    def card(self) -> str:
+        """The model's card, as Markdown."""
+        return self.card_as("md")
+
+    def card_as(self, format_: str) -> str:
+        """The model's card as `md` or `html`.
+
+        Raises
+        ------
+        RequestError
+            A format that there is not, or a version that was published before there were cards.
+        """
+        if format_ not in CARDS:
+            raise RequestError(f"Format '{format_}' is not known. Allowed: [{listed(CARDS)}].")
+        path = f"{self.folder}/{CARDS[format_]}"
+        if not self.store.fs.exists(self.store.path(path)):
+            raise RequestError(
+                f"Model '{self.reference}' has no card: {self.store.path(path)} is not there. Versions that were "
+                "published before there were cards have none; run the job again to publish one."
+            )
+        with storage_errors(self.store.path(path)), self.store.fs.open(self.store.path(path), "rb") as file:
+            return bytes(file.read()).decode()
 
     @functools.cached_property
     def program(self) -> Program:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
+from treadle.engine import card
 from treadle.engine.artifacts import (
     Artifact,
     Evaluation,
@@ -28,8 +28,10 @@ from treadle.engine.bundle import (
     write_bundle,
 )
 from treadle.engine.context import Context
+from treadle.engine.delta import TableVersion
 from treadle.engine.events import now
 from treadle.engine.expectations import EachRow, named
+from treadle.engine.inputs import Inspected
 from treadle.engine.program import Program
 from treadle.engine.publication import Claim
 from treadle.engine.rows import replay_of
@@ -49,8 +51,15 @@ class Bundling:
     context: Context
     made: Mapping[str, Artifact]
     best: Trained
-    fingerprint: str
-    """Of all that it is made from."""
+    fingerprints: Mapping[str, str]
+    """Of the stages."""
+    inputs: Mapping[str, Inspected]
+    """By the section of the spec that names each."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that it is made from."""
+        return self.fingerprints["publish"]
 
     @property
     def name(self) -> str:
@@ -77,8 +86,8 @@ class Bundling:
         """`name:version` for a new bundle."""
         return next_reference(self.context.store, self.name, left)
 
-    def write(self, reference: str) -> Callable[[], None]:
-        """Writes all of it but bundle.json, which the function that it returns writes.
+    def write(self, reference: str) -> Callable[[Mapping[str, TableVersion]], None]:
+        """Writes all of it but the card, which names the tables' versions, and bundle.json: the function does.
 
         Raises
         ------
@@ -120,7 +129,14 @@ class Bundling:
             libraries={name: version_of(name) for name in LIBRARIES},
         )
         sample = found if isinstance(found, Sample) else None
-        return partial(publish_bundle, write_bundle(context.store, document, self.files, program, sample))
+        bundle = write_bundle(context.store, document, self.files, program, sample)
+
+        def publish(versions: Mapping[str, TableVersion]) -> None:
+            tables = [version.record(job.name) for version in versions.values()]
+            card.write(bundle, card.Facts.of(context, bundle.document, made, self.fingerprints, tables, self.inputs))
+            publish_bundle(bundle)
+
+        return publish
 
 
 def next_reference(store: Store, name: str, left: Claim | None) -> str:

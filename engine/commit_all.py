@@ -22,8 +22,8 @@ class Bundled(Protocol):
     def next_reference(self, left: Claim | None) -> str:
         """`name:version` for a new one; a version that `left` may still be writing is not used again."""
 
-    def write(self, reference: str) -> Callable[[], object]:
-        """Writes all of it but bundle.json, which the function that it returns writes."""
+    def write(self, reference: str) -> Callable[[Mapping[str, TableVersion]], object]:
+        """Writes what does not wait for the tables; the function that it returns does the rest, bundle.json last."""
 
 
 class Steps:
@@ -82,7 +82,7 @@ def commit_all(
         versions[name] = table.commit(claim.before.get(name))
         steps.done(f"{name} is committed")
     if publish is not None:
-        publish()
+        publish(versions)
     steps.done("all is committed")
     return versions, model
 

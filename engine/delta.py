@@ -19,6 +19,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pyarrow import dataset
 from pyarrow import fs as filesystem
 
+from treadle.engine.artifacts import TableRecord
 from treadle.engine.object_store import delta_options
 from treadle.engine.store import storage_errors
 from treadle.errors import RequestError, StorageError, column_not_found, did_you_mean, listed
@@ -41,6 +42,17 @@ class TableVersion:
     rows: int
     bytes: int
     files: int
+
+    def record(self, job: str) -> TableRecord:
+        """As manifests name it."""
+        return TableRecord(
+            name=self.name,
+            path=f"tables/{job}/{self.name}",
+            version=self.version,
+            rows=self.rows,
+            bytes=self.bytes,
+            files=self.files,
+        )
 
 
 def open_table(

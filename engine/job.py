@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 from treadle.engine.encoders import FeatureOperation
 from treadle.engine.expectations import AnyExpectation
 from treadle.engine.relational import Format, TableOperation
+from treadle.engine.sections.about import About
 from treadle.engine.sections.base import Section, Span
 from treadle.engine.sections.decision import Decision
 from treadle.engine.sections.ensemble import Ensemble, check_ensemble
@@ -331,6 +332,8 @@ class Job(Section):
     explain: Explain = Explain()
     predict: Predict = Predict()
     artifacts: Artifacts = Artifacts()
+    about: About | None = None
+    """What the model's card says that no run can measure."""
 
     @field_validator("models", mode="before")
     @classmethod

@@ -249,13 +249,15 @@ def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tupl
     if job.models:
         _add_model_stages(chain, job, earlier)
     before = tuple(chain.stages)
+    # A version never changes, its card neither: what is said anew of the same model makes a new version of it.
+    about = [] if job.about is None or not job.models else [job.about.model_dump(mode="json")]
     chain.add(
         "publish",
         Publication,
         before,
-        [job.name, job.artifacts.sample],
+        [job.name, job.artifacts.sample, *about],
         publish.REVISION,
-        lambda c, m: _publish(c, m, chain.stages),
+        lambda c, m: _publish(c, m, chain.stages, inputs),
         always=True,
     )
     return tuple(chain.stages.values())
@@ -420,8 +422,8 @@ def best_of(made: Made) -> Trained:
     return best
 
 
-def _publish(context: Context, made: Made, stages: Mapping[str, Stage]) -> Publication:
-    return publish.run(context, made, {name: stage.fingerprint for name, stage in stages.items()})
+def _publish(context: Context, made: Made, stages: Mapping[str, Stage], inputs: Inputs) -> Publication:
+    return publish.run(context, made, {name: stage.fingerprint for name, stage in stages.items()}, inputs.named())
 
 
 def cached(store: Store, stage: Stage) -> Artifact | None:

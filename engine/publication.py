@@ -24,7 +24,7 @@ from datetime import UTC, datetime
 from treadle.engine.artifacts import Document
 from treadle.engine.events import now
 from treadle.engine.store import Store, storage_errors
-from treadle.errors import TreadleError
+from treadle.errors import StorageError, TreadleError
 
 LEASE_SECONDS = 600.0
 """On an object store a claim is left to its driver for this long; commits take seconds."""
@@ -55,10 +55,23 @@ class Turn:
         """A publication that its driver did not end: it is to be settled, and another claim to be made."""
 
     def claim(self, run: str, before: Mapping[str, int | None], model: str | None = None) -> Claim | None:
-        """Begins the next publication; None where another driver came first, as one can where there are no locks."""
+        """Begins the next publication; None where another driver came first, as one can where there are no locks.
+
+        Raises
+        ------
+        StorageError
+            One came first though this one has the lock.
+        """
         number = self._last + 1
         claim = Claim(job=self._job, number=number, run=run, started=now(), before=dict(before), model=model)
-        return claim if self._store.create(_path(claim), claim.model_dump(mode="json")) else None
+        if self._store.create(_path(claim), claim.model_dump(mode="json")):
+            return claim
+        if self._store.is_local:
+            raise StorageError(
+                f"Another run of '{self._job}' began to publish at the same time, so locks of files in {self._store.url} "
+                "do not hold; use it from one machine at a time, or another folder. Run again, and it goes on from here."
+            )
+        return None
 
 
 @contextlib.contextmanager

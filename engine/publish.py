@@ -22,7 +22,6 @@ from treadle.engine.artifacts import (
     Prepared,
     Publication,
     Raced,
-    TableRecord,
     Trained,
     Tuned,
     deciding,
@@ -31,14 +30,20 @@ from treadle.engine.bundling import Bundling
 from treadle.engine.commit_all import COMMON_STEPS, Steps, commit_all
 from treadle.engine.commits import Ready, prepare_table
 from treadle.engine.context import Context
-from treadle.engine.delta import RUN, TableVersion
+from treadle.engine.delta import RUN
 from treadle.engine.delta_files import DataFile
+from treadle.engine.inputs import Inspected
 from treadle.versions import version_of
 
-REVISION = 2
+REVISION = 3
 
 
-def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[str, str]) -> Publication:
+def run(
+    context: Context,
+    made: Mapping[str, Artifact],
+    fingerprints: Mapping[str, str],
+    inputs: Mapping[str, Inspected],
+) -> Publication:
     """Makes every table of the job a new version, and the best model one, all of them at once.
 
     The files are placed in the tables' folders, and checked; then all of it is committed (`commit_all`).
@@ -55,9 +60,9 @@ def run(context: Context, made: Mapping[str, Artifact], fingerprints: Mapping[st
     for name, parts, stage in outputs:
         ready[name] = _prepare(context, name, parts, fingerprints[stage])
         steps.done(f"the files of {name} are checked")
-    bundling = None if best is None else Bundling(context, made, best, fingerprints["publish"])
+    bundling = None if best is None else Bundling(context, made, best, fingerprints, inputs)
     found, model = commit_all(context.store, publishing, context.run_id, context.job.name, ready, bundling, steps)
-    return Publication(tables=tuple(_record(context, name, version) for name, version in found.items()), model=model)
+    return Publication(tables=tuple(version.record(context.job.name) for version in found.values()), model=model)
 
 
 def _outputs(context: Context, made: Mapping[str, Artifact]) -> Iterator[tuple[str, Sequence[Part], str]]:
@@ -109,17 +114,6 @@ def _prepare(context: Context, name: str, parts: Sequence[Part], fingerprint: st
             "treadle.spec": context.spec_digest,
             "treadle.version": version_of("treadle"),
         },
-    )
-
-
-def _record(context: Context, name: str, version: TableVersion) -> TableRecord:
-    return TableRecord(
-        name=name,
-        path=f"tables/{context.job.name}/{name}",
-        version=version.version,
-        rows=version.rows,
-        bytes=version.bytes,
-        files=version.files,
     )
 
 

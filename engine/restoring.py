@@ -9,7 +9,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,6 +19,7 @@ from treadle.engine.artifacts import TableRecord
 from treadle.engine.bundle import complete_versions, fingerprint_of, is_sound, load_bundle
 from treadle.engine.bundling import next_reference
 from treadle.engine.commits import Ready, prepare_table
+from treadle.engine.delta import TableVersion
 from treadle.engine.delta_files import DataFile
 from treadle.engine.delta_log import commits
 from treadle.engine.events import now
@@ -96,7 +96,7 @@ class OldBundle:
         """`name:version` for a new one."""
         return next_reference(self.store, self.name, left)
 
-    def write(self, reference: str) -> Callable[[], None]:
+    def write(self, reference: str) -> Callable[[Mapping[str, TableVersion]], None]:
         """Copies all of it but bundle.json, which the function that it returns writes."""
         version = int(reference.rpartition(":")[2])
         old, new = f"models/{self.name}/{self.version}", f"models/{self.name}/{version}"
@@ -107,8 +107,10 @@ class OldBundle:
                     shutil.copyfileobj(source, target, 1 << 20)
         # As it is in the file, so that what this version of Treadle does not know of stays, too.
         document: dict[str, Any] = self.store.read_json(f"{old}/{DOCUMENT}")
-        return partial(self._publish, new, {**document, "version": version, "run": self.run, "created": now()})
+        changed = {**document, "version": version, "run": self.run, "created": now()}
 
-    def _publish(self, folder: str, document: Mapping[str, Any]) -> None:
-        with self.store.writing(f"{folder}/{DOCUMENT}") as file:
-            file.write(json.dumps(document, indent=1).encode())
+        def publish(_versions: Mapping[str, TableVersion]) -> None:
+            with self.store.writing(f"{new}/{DOCUMENT}") as file:
+                file.write(json.dumps(changed, indent=1).encode())
+
+        return publish

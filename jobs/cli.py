@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.commands import jobs, operating, tables
+from treadle.jobs.commands import card, dvc, jobs, operating, tables
 from treadle.jobs.commands.bench import bench
 from treadle.jobs.commands.options import (
     Debug,
@@ -385,3 +385,5 @@ def make_data(
 
 jobs.register(app)
 tables.register(app)
+card.register(app)
+dvc.register(app)

@@ -71,7 +71,7 @@ class S3:
     fs: Any
 
     def control(self, what: str, text: str = "") -> Any:
-        """`seen`: requests since it was last asked; `deny` those that contain a text, `ignore` conditions, and so on."""
+        """`seen` since it was last asked; `deny` what contains a text; `ignore` conditions; `lose` the next answer."""
         url = f"http://127.0.0.1:{self.port}/-/{what}?{urllib.parse.quote(text)}"
         with urllib.request.urlopen(url, timeout=10) as answer:
             return json.loads(answer.read())

@@ -19,6 +19,7 @@ from ruamel.yaml.error import YAMLError
 
 import treadle
 from treadle.cluster.profiles import AnyProfile, Local, Tls
+from treadle.engine.card.measured import SMALL, TOP
 from treadle.engine.digests import HASHED_WHOLE
 from treadle.engine.encoders import MAX_LEVELS, DateParts, FeatureOperation, Selector
 from treadle.engine.encoders.levels import INLINE
@@ -48,6 +49,7 @@ from treadle.engine.relational.cast import CastType
 from treadle.engine.relational.window import Function as WindowFunction
 from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
+from treadle.engine.sections.about import About
 from treadle.engine.sections.decision import Costs, Decision
 from treadle.engine.segments import SEGMENT
 from treadle.engine.sides import BROADCAST_BYTES
@@ -350,6 +352,7 @@ DOCUMENTED: list[tuple[str, set[str]]] = [
             *(literals(field.annotation) for field in Decision.model_fields.values())
         ),
     ),
+    ("## about", {*About.model_fields}),
     ("## data", {*Data.model_fields, *BadRows.model_fields}),
     (
         "## Where it runs",
@@ -422,6 +425,8 @@ def test_params_of_exact_models_are_shown_with_their_defaults(name: str) -> None
 
 
 LIMITS = [
+    ("card.md", f"groups of fewer than {SMALL},"),
+    ("card.md", f"the first {TOP} features"),
     ("spec.md", f"at most {MAX_LEVELS} levels"),
     ("spec.md", f"at most {MAX_LEVELS} |"),
     ("artifacts.md", f"more than {INLINE}, and what they are worth"),

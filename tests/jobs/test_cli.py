@@ -58,12 +58,15 @@ COMMANDS = (
     "down",
     "tokens",
     "certs",
+    "card",
+    "dvc",
 )
-GROUPS = ("bench", "schedule", "tokens")
+GROUPS = ("bench", "schedule", "tokens", "dvc")
 IN_GROUPS = (
     *("bench treeshap", "bench predict", "bench fraud"),
     *("schedule put", "schedule list", "schedule remove"),
     *("tokens add", "tokens list", "tokens remove"),
+    *("dvc export", "dvc metrics"),
 )
 HEAVY = ("pandas", "numpy", "pyarrow", "dask", "distributed", "xgboost", "sklearn", "numba", "deltalake", "pydantic")
 
