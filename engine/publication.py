@@ -68,8 +68,8 @@ class Turn:
             return claim
         if self._store.is_local:
             raise StorageError(
-                f"Another run of '{self._job}' began to publish at the same time, so locks of files in {self._store.url} "
-                "do not hold; use it from one machine at a time, or another folder. Run again, and it goes on from here."
+                f"Another run of '{self._job}' began to publish at the same time: locks of files in {self._store.url} "
+                "do not hold. Use it from one machine at a time, or another folder; run again, and it goes on."
             )
         return None
 
