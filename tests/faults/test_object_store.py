@@ -93,7 +93,7 @@ class TestAJob:
         again = treadle.run({**spec, "explain": {"rows": "none"}})
         assert {s["status"] for s in again.manifest["stages"] if s["stage"] != "publish"} == {"cached"}
         assert again.manifest["tables"] == [t for t in run.manifest["tables"] if t["name"] != "explanations"]
-        assert again.manifest["model"] == run.manifest["model"]
+        assert again.model.reference == "people:2"  # of another spec, so with a card of its own
 
     def test_the_command_line_shows_it(self, run: Run) -> None:
         shown = CliRunner().invoke(app, ["show", run.id, "--root", ROOT, "--json"])
