@@ -20,6 +20,7 @@ from pyarrow import dataset
 from pyarrow import fs as filesystem
 
 from treadle.engine.artifacts import TableRecord
+from treadle.engine.object_store import delta_options
 from treadle.engine.store import storage_errors
 from treadle.errors import RequestError, StorageError, column_not_found, did_you_mean, listed
 
@@ -82,11 +83,13 @@ def open_table(
 def data_files(table: DeltaTable) -> list[str]:
     """The Parquet files of a table in the order of their rows, as pandas, Dask, Polars or DuckDB take them.
 
-    Use these and not `table.file_uris()`, which has no order and which writes a space in a local path as
-    `%20`, where no reader finds it.
+    Use these and not `table.file_uris()`, which has no order and which writes a space in a path as `%20`, where no
+    reader finds it.
     """
-    local = _is_local(table)
-    return sorted((unquote(uri) if local else uri for uri in table.file_uris()), key=order_of)
+    root = table.table_uri.rstrip("/")
+    root = unquote(root.removeprefix("file://")) if _is_local(table) else root
+    paths = pa.table(table.get_add_actions())["path"].to_pylist()
+    return sorted((f"{root}/{unquote(path)}" for path in paths), key=order_of)
 
 
 def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Table:
@@ -112,6 +115,15 @@ def read_batches(
         chosen = whole.schema if columns is None else pa.schema([whole.schema.field(name) for name in columns])
         yield pa.RecordBatch.from_pylist([], chosen)  # a table without rows has columns, too
         yield from whole.to_batches(columns=None if columns is None else list(columns), **ahead)
+
+
+def rows_where(table: DeltaTable, column: str, value: pa.Scalar) -> pa.Table:
+    """The rows whose `column` is `value`, in published order; files and row groups are left out by their statistics.
+
+    Raises as `read_arrow`.
+    """
+    with _ordered(table, [column]) as rows:
+        return rows.to_table(filter=dataset.field(column) == value)
 
 
 @contextlib.contextmanager
@@ -191,7 +203,7 @@ def locate(fs: fsspec.AbstractFileSystem, path: str, options: Mapping[str, str] 
         )
     fs.invalidate_cache()
     uri = path if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(path)
-    return Location(fs, path, uri, dict(options) if options else None)
+    return Location(fs, path, uri, dict(options) if options else delta_options(fs))
 
 
 def _no_table(table: Location) -> RequestError:

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from treadle.engine.partitioning import Values
 from treadle.errors import DataError, StorageError, listed
 
 INDEXED_COLUMNS = 32
@@ -39,6 +40,13 @@ class DataFile:
     path: str
     rows: int
     bytes: int
+    values: Values = ()
+    """Of the partition columns, which the file does not have."""
+
+
+def without(schema: pa.Schema, partition_by: Sequence[str]) -> pa.Schema:
+    """The schema of the files of a table."""
+    return pa.schema([field for field in schema if field.name not in partition_by])
 
 
 def table_schema(schema: pa.Schema) -> pa.Schema:
@@ -101,6 +109,7 @@ class Placed:
     name: str
     bytes: int
     statistics: str
+    values: Values = ()
 
 
 def place(
@@ -109,19 +118,19 @@ def place(
     """Links or copies `file` into the folder, where it is checked against its description and the schema.
 
     Nothing that lies in the folder is ever overwritten, for older versions of the table may hold it:
-    a file called `name` is used again when its content is the same; else the new one is called `spare`.
+    a file called `name` is used again when its content is the same; else the new one is called `spare`, which no
+    other file is. On an object store it always is: there nobody can look first and then copy.
 
     Raises:
         StorageError: the file is not there, has another size, is not Parquet, or its footer has
             other columns, types or rows than were promised.
     """
     try:
-        try:
-            _put(fs, file.path, f"{folder}/{name}")
-        except FileExistsError:
-            if not _same_content(fs, file.path, f"{folder}/{name}"):
-                name = spare
-                _put(fs, file.path, f"{folder}/{name}")
+        if isinstance(fs, LocalFileSystem):
+            name = _link(file.path, folder, name, spare)
+        else:
+            name = spare
+            fs.cp_file(file.path, f"{folder}/{name}")
         return Placed(name, file.bytes, _check(fs, f"{folder}/{name}", file, schema))
     except FileNotFoundError as error:
         raise _unfit(file, "it is not there any more") from error
@@ -129,13 +138,19 @@ def place(
         raise _unfit(file, f"it is not readable as Parquet ({error})") from error
 
 
-def _put(fs: fsspec.AbstractFileSystem, source: str, target: str) -> None:
+def _link(source: str, folder: str, name: str, spare: str) -> str:
+    """Links or copies a file of this machine into the folder; the name that it has there."""
+    try:
+        _put(source, f"{folder}/{name}")
+    except FileExistsError:
+        if not _same_content(source, f"{folder}/{name}"):
+            _put(source, f"{folder}/{spare}")
+            return spare
+    return name
+
+
+def _put(source: str, target: str) -> None:
     """Links or copies a file; raises FileExistsError when there is one already."""
-    if not isinstance(fs, LocalFileSystem):
-        if fs.exists(target):
-            raise FileExistsError(target)
-        fs.cp_file(source, target)
-        return
     try:
         os.link(source, target)
     except OSError as error:
@@ -154,12 +169,12 @@ def _copy(source: str, target: str) -> None:
             raise
 
 
-def _same_content(fs: fsspec.AbstractFileSystem, one: str, other: str) -> bool:
-    if isinstance(fs, LocalFileSystem) and os.path.samefile(one, other):
+def _same_content(one: str, other: str) -> bool:
+    if os.path.samefile(one, other):
         return True
-    if fs.size(one) != fs.size(other):
+    if os.path.getsize(one) != os.path.getsize(other):
         return False
-    with fs.open(one, "rb") as left, fs.open(other, "rb") as right:
+    with open(one, "rb") as left, open(other, "rb") as right:
         while block := left.read(_BLOCK):
             if block != right.read(len(block)):
                 return False
@@ -168,10 +183,11 @@ def _same_content(fs: fsspec.AbstractFileSystem, one: str, other: str) -> bool:
 
 def _check(fs: fsspec.AbstractFileSystem, placed: str, file: DataFile, schema: pa.Schema) -> str:
     """The statistics of the file at `placed`, once it is known to be what `file` says."""
-    size = fs.size(placed)
-    if size != file.bytes:
-        raise _unfit(file, f"it has {size} bytes, but {file.bytes} were written")
     with fs.open(placed, "rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        if size != file.bytes:
+            raise _unfit(file, f"it has {size} bytes, but {file.bytes} were written")
+        opened.seek(0)
         footer = pq.ParquetFile(opened)
     if found := _differences(footer.schema_arrow, schema):
         raise _unfit(file, found)

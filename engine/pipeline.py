@@ -26,6 +26,7 @@ from treadle.engine import (
     explain,
     features,
     folds,
+    layout,
     predict,
     publish,
     race,
@@ -161,6 +162,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     contract.check(job, inputs.main, inputs.known)
     programs = etl.outlines(job, inputs.main, inputs.sides, store)
     kinds = programs[-1].output()
+    layout.check(job, kinds)
     if job.is_etl:
         return programs, []
     named = [job.data.target, job.data.weight, *job.data.protected, *job.split_columns]

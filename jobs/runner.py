@@ -19,7 +19,7 @@ from treadle.cluster.hardware import cores, memory_bytes
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import is_here
 from treadle.engine import pipeline
-from treadle.engine.artifacts import Artifact, Publication, digest
+from treadle.engine.artifacts import Artifact, Publication, Source, digest
 from treadle.engine.backend import Backend
 from treadle.engine.cache import used
 from treadle.engine.context import Context
@@ -29,6 +29,7 @@ from treadle.engine.publication import Publishing, latest, pending
 from treadle.engine.store import Store
 from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
+from treadle.jobs.environment import code, environment
 from treadle.jobs.holding import holding
 from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.run import Run
@@ -173,6 +174,7 @@ def execute(
                 context = Context(
                     plan.spec.job, store, Backend(plan.device), client, events, run_id, manifest["spec_digest"]
                 )
+                manifest["cluster"] = {"workers": context.room.count, "threads": context.room.threads}
                 context.publishing = publishing
                 context.before_publish = lambda: check_unchanged(plan.inputs.named().values())
                 made, records = pipeline.run(context, plan.stages, fresh)
@@ -214,14 +216,16 @@ def _manifest(plan: Plan, run_id: str) -> dict[str, Any]:
         "spec": plan.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
         "spec_digest": _digest(plan.spec),
         "plan": plan.describe(),
-        "inputs": _inputs(plan),
+        "inputs": described_inputs(plan),
         "seed": plan.spec.seed,
         "libraries": {name: version_of(name) for name in LIBRARIES},
         "hardware": {
             "machine": platform.machine(), "system": platform.system(), "python": platform.python_version(),
             "cores": cores(), "memory_bytes": memory_bytes(),
         },
+        "code": code(), "environment": environment(),
         "cluster_start_seconds": None,
+        "cluster": None,
         "stages": [],
         "results": {},
         "warnings": [],
@@ -239,7 +243,8 @@ def _shared(plan: Plan, store: Store) -> list[str]:
     return root + [path for path in first if "://" not in path]
 
 
-def _inputs(plan: Plan) -> list[dict[str, Any]]:
+def described_inputs(plan: Plan) -> list[dict[str, Any]]:
+    """For the manifest: every input by the section of the spec that names it."""
     return [
         {
             "section": name,
@@ -253,8 +258,9 @@ def _inputs(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Sequence[Record]) -> None:
-    published = made["publish"]
+    published, read = made["publish"], made["read"]
     assert isinstance(published, Publication)
+    assert isinstance(read, Source)
     results = {}
     for name in IN_MANIFEST:
         if name in made:
@@ -262,6 +268,9 @@ def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Seq
                 mode="json",
                 exclude=NOT_IN_MANIFEST,
             )
+    # By input, and those of text files too, whose rows are counted as they are read.
+    of_test = sum(partition[0].role == "test" for partition in read.partitions)
+    manifest["plan"]["partitions_read"] = {"data": len(read.partitions) - of_test, "split": of_test or None}
     manifest.update(
         status="succeeded",
         stages=[asdict(record) for record in records],
