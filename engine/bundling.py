@@ -79,7 +79,7 @@ class Bundling:
             return None
         folder = f"models/{self.name}/{found[-1]}"
         copies = [part.model_copy(update={"path": f"{folder}/{part.path.rsplit('/', 1)[-1]}"}) for part in self.files]
-        whole = all(store.has(copy) for copy in copies) and is_sound(store, self.name, found[-1])
+        whole = store.has(*copies) and is_sound(store, self.name, found[-1])
         return f"{self.name}:{found[-1]}" if whole else None
 
     def next_reference(self, left: Claim | None) -> str:

@@ -127,15 +127,15 @@ def cached(store: Store, stage: Stage) -> Artifact | None:
 
 def look(store: Store, stage: Stage) -> Artifact | str:
     """The stage's outcome, or what is wrong with it; an empty text where there is none under its fingerprint."""
-    if not store.fs.exists(store.path(f"{stage.folder}/{OUTCOME}")):
-        return ""
     try:
         artifact = stage.artifact.model_validate(store.read_json(f"{stage.folder}/{OUTCOME}"))
-    except (ValidationError, StorageError):
+    except (ValidationError, StorageError) as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return ""
         return "its outcome is damaged, or another version of Treadle wrote it"
     if not artifact.holds:
         return "what was found holds no longer, for the time that has passed"
-    lacking = [part.path for part in artifact.parts if not store.has(part)]
+    lacking = store.lacking(*artifact.parts)
     lacking += [path for path in _beside(artifact) if not store.fs.exists(store.path(path))]
     if lacking:
         return f"files of its outcome are gone or have another size: {listed(lacking, 2)}"

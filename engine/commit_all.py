@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from treadle.engine.commits import Ready
@@ -42,7 +43,7 @@ class Steps:
         self._tell(self._done, self._total, note)
 
 
-COMMON_STEPS = 4
+COMMON_STEPS = 3
 """Besides one a table."""
 
 
@@ -66,13 +67,53 @@ def commit_all(
     -------
     The current version of each table, and `name:version` of the bundle.
     """
+    while (begun := _begin(store, publishing, run, ready, bundled, steps)) is None:
+        pass  # another driver came first, and its turn is waited for
+    claim, model = begun.claim, begun.model
+    if claim is None:
+        return begun.there, model
+    steps.done(f"publication {claim.number} of {job} has begun")
+    publish = bundled.write(model) if bundled is not None and model is not None and begun.is_new else None
+    steps.done("the files of the model's bundle are there" if model else "there is no model")
+    # Too late to cancel: from the first table to the manifest nothing is left half published.
+    publishing.ending.enter_context(held())
+    versions = {}
+    for name, table in ready.items():
+        versions[name] = table.commit(claim.before.get(name))
+        steps.done(f"{name} is committed")
+    if publish is not None:
+        publish(versions)
+    steps.done("all is committed")
+    return versions, model
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What a run found in its turn: what is there already, its model, and its claim where anything is to be changed."""
+
+    there: dict[str, TableVersion]
+    model: str | None
+    is_new: bool
+    """Whether the model is to be written."""
+    claim: Claim | None
+
+
+def _begin(
+    store: Store,
+    publishing: Publishing,
+    run: str,
+    ready: Mapping[str, Ready],
+    bundled: Bundled | None,
+    steps: Steps,
+) -> _Begun | None:
+    """Waits for the turn, and claims it; None where another driver came first, as one can where there are no locks."""
     turn = publishing.turn(lambda: steps.say("waits for another run that is publishing"))
-    steps.done("no other run is publishing")
+    steps.say("no other run is publishing")
     model = None if bundled is None else bundled.existing()
     there = {name: found for name, table in ready.items() if (found := table.existing()) is not None}
     left = turn.left
     if left is None and there.keys() == ready.keys() and (bundled is None or model is not None):
-        return there, model
+        return _Begun(there, model, False, None)
     if left is not None:
         settle(store, left, run, keep=there)
         if left.model not in (None, model):
@@ -84,16 +125,4 @@ def commit_all(
     if bundled is not None and model is None:
         model = bundled.next_reference(left)
     claim = publishing.begin(turn, before, model if is_new or (left is not None and left.model == model) else None)
-    steps.done(f"publication {claim.number} of {job} has begun")
-    publish = bundled.write(model) if bundled is not None and model is not None and is_new else None
-    steps.done("the files of the model's bundle are there" if model else "there is no model")
-    # Too late to cancel: from the first table to the manifest nothing is left half published.
-    publishing.ending.enter_context(held())
-    versions = {}
-    for name, table in ready.items():
-        versions[name] = table.commit(before.get(name))
-        steps.done(f"{name} is committed")
-    if publish is not None:
-        publish(versions)
-    steps.done("all is committed")
-    return versions, model
+    return None if claim is None else _Begun(there, model, is_new, claim)

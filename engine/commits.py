@@ -40,6 +40,8 @@ from treadle.engine.partitioning import folder_of
 from treadle.errors import StorageError
 
 _THREADS = 8
+# Whoever opens a table reads the log since the last checkpoint, on an object store by some requests an entry.
+_CONFIGURATION = {"delta.checkpointInterval": "10"}
 # Entries of the log must not go with age, as deltalake would have it after 30 days: manifests name old versions.
 _AFTER_COMMIT = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
 
@@ -289,6 +291,7 @@ def _commit(
             adds,
             "error" if head is None else "overwrite",
             partition_by=list(partition_by),
+            configuration=_CONFIGURATION,
             storage_options=table.options,
             commit_properties=properties,
             post_commithook_properties=_AFTER_COMMIT,

@@ -20,6 +20,7 @@ from pyarrow import dataset
 from pyarrow import fs as filesystem
 
 from treadle.engine.artifacts import TableRecord
+from treadle.engine.object_store import delta_options
 from treadle.engine.store import storage_errors
 from treadle.errors import RequestError, StorageError, column_not_found, did_you_mean, listed
 
@@ -82,8 +83,8 @@ def open_table(
 def data_files(table: DeltaTable) -> list[str]:
     """The Parquet files of a table in the order of their rows, as pandas, Dask, Polars or DuckDB take them.
 
-    Use these and not `table.file_uris()`, which has no order and which writes a space in a local path as
-    `%20`, where no reader finds it.
+    Use these and not `table.file_uris()`, which has no order and which writes a space in a path as `%20`, where no
+    reader finds it.
     """
     root = table.table_uri.rstrip("/")
     root = unquote(root.removeprefix("file://")) if _is_local(table) else root
@@ -202,7 +203,7 @@ def locate(fs: fsspec.AbstractFileSystem, path: str, options: Mapping[str, str] 
         )
     fs.invalidate_cache()
     uri = path if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(path)
-    return Location(fs, path, uri, dict(options) if options else None)
+    return Location(fs, path, uri, dict(options) if options else delta_options(fs))
 
 
 def _no_table(table: Location) -> RequestError:

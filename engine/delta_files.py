@@ -118,19 +118,19 @@ def place(
     """Links or copies `file` into the folder, where it is checked against its description and the schema.
 
     Nothing that lies in the folder is ever overwritten, for older versions of the table may hold it:
-    a file called `name` is used again when its content is the same; else the new one is called `spare`.
+    a file called `name` is used again when its content is the same; else the new one is called `spare`, which no
+    other file is. On an object store it always is: there nobody can look first and then copy.
 
     Raises:
         StorageError: the file is not there, has another size, is not Parquet, or its footer has
             other columns, types or rows than were promised.
     """
     try:
-        try:
-            _put(fs, file.path, f"{folder}/{name}")
-        except FileExistsError:
-            if not _same_content(fs, file.path, f"{folder}/{name}"):
-                name = spare
-                _put(fs, file.path, f"{folder}/{name}")
+        if isinstance(fs, LocalFileSystem):
+            name = _link(file.path, folder, name, spare)
+        else:
+            name = spare
+            fs.cp_file(file.path, f"{folder}/{name}")
         return Placed(name, file.bytes, _check(fs, f"{folder}/{name}", file, schema))
     except FileNotFoundError as error:
         raise _unfit(file, "it is not there any more") from error
@@ -138,13 +138,19 @@ def place(
         raise _unfit(file, f"it is not readable as Parquet ({error})") from error
 
 
-def _put(fs: fsspec.AbstractFileSystem, source: str, target: str) -> None:
+def _link(source: str, folder: str, name: str, spare: str) -> str:
+    """Links or copies a file of this machine into the folder; the name that it has there."""
+    try:
+        _put(source, f"{folder}/{name}")
+    except FileExistsError:
+        if not _same_content(source, f"{folder}/{name}"):
+            _put(source, f"{folder}/{spare}")
+            return spare
+    return name
+
+
+def _put(source: str, target: str) -> None:
     """Links or copies a file; raises FileExistsError when there is one already."""
-    if not isinstance(fs, LocalFileSystem):
-        if fs.exists(target):
-            raise FileExistsError(target)
-        fs.cp_file(source, target)
-        return
     try:
         os.link(source, target)
     except OSError as error:
@@ -163,12 +169,12 @@ def _copy(source: str, target: str) -> None:
             raise
 
 
-def _same_content(fs: fsspec.AbstractFileSystem, one: str, other: str) -> bool:
-    if isinstance(fs, LocalFileSystem) and os.path.samefile(one, other):
+def _same_content(one: str, other: str) -> bool:
+    if os.path.samefile(one, other):
         return True
-    if fs.size(one) != fs.size(other):
+    if os.path.getsize(one) != os.path.getsize(other):
         return False
-    with fs.open(one, "rb") as left, fs.open(other, "rb") as right:
+    with open(one, "rb") as left, open(other, "rb") as right:
         while block := left.read(_BLOCK):
             if block != right.read(len(block)):
                 return False
@@ -177,10 +183,11 @@ def _same_content(fs: fsspec.AbstractFileSystem, one: str, other: str) -> bool:
 
 def _check(fs: fsspec.AbstractFileSystem, placed: str, file: DataFile, schema: pa.Schema) -> str:
     """The statistics of the file at `placed`, once it is known to be what `file` says."""
-    size = fs.size(placed)
-    if size != file.bytes:
-        raise _unfit(file, f"it has {size} bytes, but {file.bytes} were written")
     with fs.open(placed, "rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        if size != file.bytes:
+            raise _unfit(file, f"it has {size} bytes, but {file.bytes} were written")
+        opened.seek(0)
         footer = pq.ParquetFile(opened)
     if found := _differences(footer.schema_arrow, schema):
         raise _unfit(file, found)

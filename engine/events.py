@@ -20,7 +20,7 @@ class Events:
     """Appends `{time, stage, event, ...}` to the run's events.jsonl and tells the listener.
 
     Events are started, finished, cached, failed, progress. On an object store, which cannot
-    append, the file is written by `close`.
+    append, the file is written whenever a stage is started, and by `close`.
     """
 
     def __init__(self, store: Store, run_id: str, listener: Listener | None = None) -> None:
@@ -43,6 +43,8 @@ class Events:
                 self._file.write(f"{line}\n".encode())
         else:
             self._lines.append(line)
+            if event == "started":
+                self._put()
         if self._listener is not None:
             self._listener(record)
 
@@ -50,5 +52,8 @@ class Events:
         if self._file is not None:
             self._file.close()
         else:
-            with self._store.writing(self._path) as file:
-                file.write("\n".join(self._lines).encode())
+            self._put()
+
+    def _put(self) -> None:
+        with self._store.writing(self._path) as file:
+            file.write("".join(f"{line}\n" for line in self._lines).encode())

@@ -80,11 +80,9 @@ from treadle.errors import DataError, RequestError, StorageError, column_not_fou
 from treadle.versions import version_of
 
 HOST_STAGES: Mapping[str, str] = {
-    "duplicates": "on the host, in pandas: cuDF is not used yet",
-    "contract": "on the host, in pandas: cuDF is not used yet",
-    "etl": "on the host, in pandas: cuDF is not used yet",
-    "split": "on the host, in pandas: cuDF is not used yet",
-    "features": "on the host, in pandas: cuDF is not used yet",
+    **dict.fromkeys(
+        ("duplicates", "contract", "etl", "split", "features"), "on the host, in pandas: cuDF is not used yet"
+    ),
     "evaluate": "on the host: the metrics' kernels have no version for GPUs yet",
 }
 """Stages that a job on GPUs does without them, and why."""
@@ -199,7 +197,6 @@ def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tupl
     chain = Chain()
     data = job.data
 
-    test = {} if inputs.test is None else {"split": input_config(inputs.test)}
     chain.add(
         "read",
         Source,
@@ -211,7 +208,7 @@ def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tupl
                 "bad_rows": {"limit": data.bad_rows.limit},
                 "partitions": data.partitions,
             },
-            **test,
+            **({} if inputs.test is None else {"split": input_config(inputs.test)}),
         },
         read.REVISION,
         lambda c, m: read.run(c, inputs.main, inputs.test),

@@ -47,40 +47,41 @@ class Claim(Document):
 class Turn:
     """The right to publish what a job makes; one driver at a time has it."""
 
-    def __init__(self, store: Store, job: str, left: Claim | None) -> None:
+    def __init__(self, store: Store, job: str, last: int, left: Claim | None) -> None:
         self._store = store
         self._job = job
+        self._last = last
         self.left = left
         """A publication that its driver did not end: it is to be settled, and another claim to be made."""
 
-    def claim(self, run: str, before: Mapping[str, int | None], model: str | None = None) -> Claim:
-        """Begins the next publication.
+    def claim(self, run: str, before: Mapping[str, int | None], model: str | None = None) -> Claim | None:
+        """Begins the next publication; None where another driver came first, as one can where there are no locks.
 
         Raises
         ------
         StorageError
-            Another driver came first, as one can on an object store, where there are no locks.
+            One came first though this one has the lock.
         """
-        last = latest(self._store, self._job)
-        number = 1 if last is None else last.number + 1
+        number = self._last + 1
         claim = Claim(job=self._job, number=number, run=run, started=now(), before=dict(before), model=model)
-        since = None if self.left is None else self.left.number
-        overtaken = last is not None and last.number != since and not _is_over(self._store, last)
-        if overtaken or not self._store.create(_path(claim), claim.model_dump(mode="json")):
+        if self._store.create(_path(claim), claim.model_dump(mode="json")):
+            return claim
+        if self._store.is_local:
             raise StorageError(
-                f"Another run of '{self._job}' began to publish at the same time; run again, and it goes on from here."
+                f"Another run of '{self._job}' began to publish at the same time: locks of files in {self._store.url} "
+                "do not hold. Use it from one machine at a time, or another folder; run again, and it goes on."
             )
-        return claim
+        return None
 
 
 @contextlib.contextmanager
-def turn(store: Store, job: str, waiting: Callable[[], object], lease: float = LEASE_SECONDS) -> Iterator[Turn]:
+def turn(store: Store, job: str, waiting: Callable[[], object]) -> Iterator[Turn]:
     """A turn for the block, after those of drivers that are at it; `waiting` is called once where there is one."""
     if store.is_local:
         with _locked(store, job, waiting):
-            yield Turn(store, job, pending(store, job))
+            yield Turn(store, job, *_state(store, job))
     else:
-        yield Turn(store, job, _expired(store, job, waiting, lease))
+        yield Turn(store, job, *_expired(store, job, waiting))
 
 
 class Publishing:
@@ -97,8 +98,8 @@ class Publishing:
         """Waits for the turn of this run, which it has until its manifest is written."""
         return self.ending.enter_context(turn(self._store, self._job, waiting))
 
-    def begin(self, turn: Turn, before: Mapping[str, int | None], model: str | None) -> Claim:
-        """Says what will be changed; from here on it is wholly published, or undone."""
+    def begin(self, turn: Turn, before: Mapping[str, int | None], model: str | None) -> Claim | None:
+        """Says what will be changed: from here on it is wholly published, or undone. None as in `Turn.claim`."""
         self.claim = turn.claim(self._run, before, model)
         return self.claim
 
@@ -135,8 +136,15 @@ def latest(store: Store, job: str) -> Claim | None:
 
 def pending(store: Store, job: str) -> Claim | None:
     """The publication that is going on, or that a killed driver left; None when the last one is over."""
+    return _state(store, job)[1]
+
+
+def _state(store: Store, job: str) -> tuple[int, Claim | None]:
+    """The number of the last claim, 0 without one; and the claim while its publication is not over."""
     last = latest(store, job)
-    return None if last is None or _is_over(store, last) else last
+    if last is None:
+        return 0, None
+    return last.number, None if _is_over(store, last) else last
 
 
 def visible_version(store: Store, job: str, table: str) -> int | None:
@@ -188,15 +196,17 @@ def _locked(store: Store, job: str, waiting: Callable[[], object]) -> Iterator[N
         os.close(file)
 
 
-def _expired(store: Store, job: str, waiting: Callable[[], object], lease: float) -> Claim | None:
-    """A claim that its driver has left, once that is certain enough; None when none is pending."""
+def _expired(store: Store, job: str, waiting: Callable[[], object]) -> tuple[int, Claim | None]:
+    """As `_state`, once no publication is going on, or its driver has left it, as far as can be told."""
     told = False
-    while (claim := pending(store, job)) is not None:
+    while True:
+        last, claim = _state(store, job)
+        if claim is None:
+            return last, None
         age = (datetime.now(UTC) - datetime.fromisoformat(claim.started)).total_seconds()
-        if age > lease:
-            return claim
+        if age > LEASE_SECONDS:
+            return last, claim
         if not told:
             waiting()
             told = True
         time.sleep(POLL_SECONDS)
-    return None

@@ -28,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec
 
 from treadle.engine.artifacts import Part
+from treadle.engine.object_store import create, filesystem_options, putting, refusal
 from treadle.errors import RequestError, StorageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ UNFINISHED = ".tmp"
 @functools.lru_cache(maxsize=32)
 def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = fsspec.core.url_to_fs(url, **filesystem_options(url))
     except (ImportError, ValueError) as error:
         raise RequestError(f"'{url}' cannot be opened: {error}.") from error
     return fs, path.rstrip("/")
@@ -69,6 +70,11 @@ class Store:
         """The path as the file system understands it."""
         return f"{_filesystem(self.url)[1]}/{relative}"
 
+    def uri(self, relative: str) -> str:
+        """The path as other readers understand it: with its scheme, unless it is local."""
+        path = self.path(relative)
+        return path if self.is_local else str(self.fs.unstrip_protocol(path))
+
     @property
     def is_local(self) -> bool:
         """Whether it is a folder of this machine, or one that is mounted here."""
@@ -82,18 +88,8 @@ class Store:
     @contextlib.contextmanager
     def writing(self, relative: str) -> Iterator[IO[bytes]]:
         """A file that appears under its name only when the block ends without an error."""
-        final = self.path(relative)
-        temporary = f"{final}.{self.run}{uuid.uuid4().hex[:8]}{UNFINISHED}"
-        with storage_errors(final):
-            self.fs.makedirs(final.rsplit("/", 1)[0], exist_ok=True)
-            try:
-                with self.fs.open(temporary, "wb") as file:
-                    yield file
-                self._rename(temporary, final)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    self.fs.rm_file(temporary)
-                raise
+        with whole_file(self.fs, self.path(relative), self.run) as file:
+            yield file
 
     def remove_unfinished(self, folder: str) -> None:
         """Removes what writers of this run left in a folder when they were killed."""
@@ -101,12 +97,6 @@ class Store:
             for path in self.fs.ls(self.path(folder), detail=False):
                 if self.run and path.endswith(UNFINISHED) and f".{self.run}" in path:
                     self.fs.rm_file(path)
-
-    def _rename(self, source: str, target: str) -> None:
-        if self.is_local:
-            os.replace(source, target)
-        else:
-            self.fs.mv(source, target)
 
     def write_json(self, relative: str, value: Any) -> None:
         with self.writing(relative) as file:
@@ -117,11 +107,7 @@ class Store:
         final, raw = self.path(relative), json.dumps(value, indent=1, default=str).encode()
         with storage_errors(final):
             if not self.is_local:
-                try:
-                    self.fs.pipe_file(final, raw, mode="create")
-                except FileExistsError:
-                    return False
-                return True
+                return create(self.fs, final, raw)
             temporary = f"{final}.{self.run}{uuid.uuid4().hex[:8]}{UNFINISHED}"
             os.makedirs(os.path.dirname(final), exist_ok=True)
             try:
@@ -136,8 +122,8 @@ class Store:
             return True
 
     def read_json(self, relative: str) -> Any:
-        with storage_errors(self.path(relative)), self.fs.open(self.path(relative), "rb") as file:
-            raw = file.read()
+        with storage_errors(self.path(relative)):
+            raw = self.fs.cat_file(self.path(relative))
         try:
             return json.loads(raw)
         except ValueError as error:
@@ -185,7 +171,9 @@ class Store:
                 writer.write_table(table, row_group_size=ROW_GROUP)
                 rows += table.num_rows
                 del table
-        return Part(path=relative, rows=rows, bytes=self.fs.size(self.path(relative)))
+            closing.close()
+            size = file.tell()
+        return Part(path=relative, rows=rows, bytes=size)
 
     def read_parquet(self, relative: str, columns: list[str] | None = None) -> pa.Table:
         import pyarrow as pa
@@ -198,13 +186,17 @@ class Store:
         except (OSError, pa.ArrowException) as error:
             raise StorageError(f"{path} cannot be read: {error}") from error
 
-    def has(self, part: Part) -> bool:
-        """Whether the file is there with the size that it was written with."""
-        path = self.path(part.path)
-        try:
-            return self.fs.size(path) == part.bytes
-        except FileNotFoundError:
-            return False
+    def has(self, *parts: Part) -> bool:
+        """Whether all these files are there with the sizes that they were written with; a folder is asked once."""
+        return not self.lacking(*parts)
+
+    def lacking(self, *parts: Part) -> list[str]:
+        """Those of these files that are gone, or have another size than they were written with."""
+        sizes: dict[str, int] = {}
+        for folder in {self.path(part.path).rpartition("/")[0] for part in parts}:
+            with storage_errors(folder), contextlib.suppress(FileNotFoundError):
+                sizes |= {found["name"]: found["size"] for found in self.fs.ls(folder, detail=True)}
+        return [part.path for part in parts if sizes.get(self.path(part.path)) != part.bytes]
 
     def stamp(self, relative: str) -> str:
         """A mark that changes when the file is written again: what a process keeps of it goes by this."""
@@ -218,6 +210,29 @@ class Store:
         except FileNotFoundError:
             return []
         return sorted(name for name in names if not name.endswith(UNFINISHED))
+
+
+@contextlib.contextmanager
+def whole_file(fs: fsspec.AbstractFileSystem, path: str, run: str = "") -> Iterator[IO[bytes]]:
+    """A file that appears at its path only when the block ends without an error.
+
+    Where files can be renamed it is made beside its place, with `run` in its name; elsewhere it is one object.
+    """
+    if "file" not in fs.protocol:
+        with storage_errors(path), putting(fs, path) as file:
+            yield file
+        return
+    temporary = f"{path}.{run}{uuid.uuid4().hex[:8]}{UNFINISHED}"
+    with storage_errors(path):
+        fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
 
 
 def repeating(table: pa.Table) -> list[str]:
@@ -259,13 +274,18 @@ def storage_errors(path: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             remedy = "free space there, or choose another folder with --root"
             raise StorageError(f"No space left on the device of {path}; {remedy}.") from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StorageError(
-                f"{path} may not be written ({error.strerror}); choose another folder with --root."
-            ) from error
+        said = error.strerror or str(error) or "no such file"
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            raise StorageError(f"{path} may not be written ({said}); choose another folder with --root.") from error
         if isinstance(error, FileNotFoundError) or error.errno == errno.ENOTDIR:
             raise StorageError(
-                f"{path} cannot be found or made ({error.strerror or 'no such file'}); "
-                "look at the folder that --root names."
+                f"{path} cannot be found or made ({said}); look at the folder that --root names."
             ) from error
         raise
+    except Exception as error:
+        said = refusal(error) or ""
+        if not said:
+            raise
+        raise StorageError(
+            f"{path} cannot be reached: {said}. Look at the credentials and the endpoint (docs/artifacts.md)."
+        ) from error

@@ -82,16 +82,19 @@ def _scratch() -> Check:
 
 
 def _root(root: str) -> Check:
-    """Writes a file there, and leaves the place as it was."""
+    """Creates a file there, which goes once only, and leaves the place as it was."""
     store = Store(root)
-    folder = store.path("").rstrip("/")
-    existed = store.fs.exists(folder)
     try:
-        with store.writing(TRIAL) as file:
-            file.write(b"treadle doctor")
-        store.fs.rm_file(store.path(TRIAL))
+        existed = store.exists("")
+        store.remove_file(TRIAL)
+        store.create(TRIAL, 1)
+        twice = store.create(TRIAL, 2)
+        store.remove_file(TRIAL)
         if not existed:
-            store.fs.rmdir(folder)
+            store.remove_empty("")
     except TreadleError as error:
         return Check("artifacts", False, str(error), "name another folder by --root")
+    if twice:
+        said = f"{root} does not know puts on a condition (If-None-Match), by which drivers that publish take turns"
+        return Check("artifacts", False, said, "name another store by --root")
     return Check("artifacts", True, f"{root} can be written")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +19,7 @@ from treadle.engine.events import Listener
 from treadle.engine.inputs import InputFile, cut, partition_count, row_bytes
 from treadle.engine.program import Program
 from treadle.engine.readers.options import TextOptions
-from treadle.engine.store import Store
+from treadle.engine.store import Store, storage_errors
 from treadle.engine.text_input import convert_file, rejected
 from treadle.errors import DataError, RequestError
 from treadle.jobs.registry.versions import aliased, split_reference
@@ -26,6 +28,8 @@ from treadle.jobs.spec import root_of
 FORMATS = ("parquet", "delta")
 WHOLE_BYTES = 2 * 2**30
 """Most memory of rows that are predicted all at once."""
+THREADS = 8
+"""Objects that are copied at a time."""
 PROGRESS = {"stage": "predict", "event": "progress"}
 
 
@@ -186,11 +190,8 @@ def _publish(
     rows = sum(part.rows for part in parts)
     target = store.path("").rstrip("/")
     if format_ == "parquet":
-        scratch.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-        if scratch.fs.exists(target):
-            scratch.fs.rmdir(target)
-        scratch.fs.mv(scratch.path(name), target, recursive=True)
-        return {"path": target, "rows": rows, "files": len(parts)}
+        _move(scratch, name, parts, store)
+        return {"path": store.uri("").rstrip("/"), "rows": rows, "files": len(parts)}
     import pyarrow.parquet as pq
 
     from treadle.engine.commits import commit_table
@@ -207,4 +208,25 @@ def _publish(
         fingerprint=uuid.uuid4().hex,
         metadata={"treadle.model": bundle.reference},
     )
-    return {"path": target, "version": version.version, "rows": rows, "files": len(parts)}
+    return {"path": version.uri, "version": version.version, "rows": rows, "files": len(parts)}
+
+
+def _move(scratch: Store, name: str, parts: Sequence[Part], store: Store) -> None:
+    """Makes the folder of files in `scratch` the output: whole or absent on this machine, file by file elsewhere."""
+    target = store.path("").rstrip("/")
+    with storage_errors(target):
+        if store.is_local:
+            scratch.fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+            if scratch.fs.exists(target):
+                scratch.fs.rmdir(target)
+            scratch.fs.mv(scratch.path(name), target, recursive=True)
+            return
+        moves = {scratch.path(part.path): f"{target}/{part.path.rpartition('/')[2]}" for part in parts}
+        try:
+            with ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(store.fs.cp_file, moves, moves.values()))
+        except BaseException:
+            for path in moves.values():
+                with contextlib.suppress(FileNotFoundError):
+                    store.fs.rm_file(path)
+            raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from treadle.engine.store import Store
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from treadle.engine.bundle import Bundle
     from treadle.jobs.lineage import Lineage
 
+THREADS = 8
+"""Manifests that are read at a time."""
+
 
 class Table:
     """One version of a table of a run."""
@@ -25,7 +29,7 @@ class Table:
         self.name: str = record["name"]
         self.version: int = record["version"]
         self.rows: int = record["rows"]
-        self.path: str = store.path(record["path"])
+        self.path: str = store.uri(record["path"])
 
     def __repr__(self) -> str:
         return f"<Table {self.name}@{self.version}, {self.rows} rows, {self.path}>"
@@ -105,7 +109,7 @@ class Run:
 
     def path(self, relative: str) -> str:
         """Where something of its artifacts root lies."""
-        return self._store.path(relative)
+        return self._store.uri(relative)
 
     @property
     def status(self) -> str:
@@ -204,11 +208,15 @@ def list_runs(root: str) -> list[dict[str, Any]]:
     """
     store = Store(root)
     rows = []
-    for run_id in store.list("runs"):
-        path = f"runs/{run_id}/manifest.json"
-        manifest = None
+
+    def read(run_id: str) -> Any:
         with contextlib.suppress(StorageError):
-            manifest = store.read_json(path)
+            return store.read_json(f"runs/{run_id}/manifest.json")
+
+    ids = store.list("runs")
+    with ThreadPoolExecutor(THREADS) as pool:  # an object store answers many at a time as soon as one
+        manifests = list(pool.map(read, ids))
+    for run_id, manifest in zip(ids, manifests, strict=True):
         if manifest is None:
             job = run_id.rsplit("-", 3)[0]
             rows.append(

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 import treadle
+from tests.s3 import S3, s3_server
 from treadle.jobs.run import Run
 
 if TYPE_CHECKING:
@@ -44,6 +45,12 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a cluster of two worker processes that all tests of a session share."""
     with two_workers(tmp_path_factory.mktemp("dask")) as cluster:
         yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3]:
+    """A server that speaks S3 with an empty bucket `lake`, where moto is installed."""
+    yield from s3_server()
 
 
 @contextlib.contextmanager

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from treadle.engine.backend import ARROW_TYPES
-from treadle.engine.store import ROW_GROUP, storage_errors
+from treadle.engine.store import ROW_GROUP, whole_file
 from treadle.errors import DataError
 
 BLOCK_BYTES = 64 * 2**20
@@ -94,19 +91,6 @@ def constant(text: str | None, kind: str, rows: int) -> pa.Array:
 
 
 def _write(fs: fsspec.AbstractFileSystem, path: str, table: pa.Table) -> int:
-    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-    with storage_errors(path):
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        try:
-            with fs.open(temporary, "wb") as file:
-                pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
-            size: int = fs.size(temporary)
-            if "file" in fs.protocol:
-                os.replace(temporary, path)
-            else:
-                fs.mv(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                fs.rm_file(temporary)
-            raise
-    return size
+    with whole_file(fs, path) as file:
+        pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
+        return file.tell()

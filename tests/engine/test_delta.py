@@ -247,9 +247,10 @@ def test_place_on_a_file_system_without_links() -> None:
             with memory.open(f"/test_delta/{name}", "wb") as file:
                 pq.write_table(ints(content), file)
         files = [DataFile(f"/test_delta/{n}", 1, memory.size(f"/test_delta/{n}")) for n in ("one", "two")]
-        names = [place(memory, file, folder, INTS, "a", "spare").name for file in (files[0], files[0], files[1])]
-        assert names == ["a", "a", "spare"]
-        assert memory.cat(f"{folder}/a") == memory.cat("/test_delta/one")
+        for name, file in (("a", files[0]), ("b", files[0]), ("c", files[1])):
+            assert place(memory, file, folder, INTS, "taken", name).name == name
+            assert memory.cat(f"{folder}/{name}") == memory.cat(file.path)
+        assert not memory.exists(f"{folder}/taken")
         with pytest.raises(StorageError, match=r"one cannot be published: it has .* bytes"):
             place(memory, DataFile("/test_delta/one", 1, 3), folder, INTS, "a", "spare")
     finally:

@@ -18,8 +18,11 @@ from treadle.errors import StorageError, TreadleError
 TABLE = pa.table({"a": [1, 2, None], "b": ["x", None, "ä"]})
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture(params=["file", "memory", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return Store(f"s3://lake{tmp_path}")
     return Store(str(tmp_path / "root") if request.param == "file" else f"memory://{tmp_path}")
 
 

@@ -1,6 +1,6 @@
 """Runs of jobs in forks of one process that has everything imported; a fork may be told where to kill itself.
 
-Points are the events of the stage `publish`, from its start on, and two more around the manifest.
+Points are the events of the stage `publish`, from its start on or by their notes, and two more around the manifest.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Forks:
         self._process.communicate()
 
     def run(self, tasks: Sequence[Mapping[str, Any]], together: bool = False) -> list[int]:
-        """Runs `{spec, root, kill}` one after the other, or all at once; their exit statuses, negative for a signal.
+        """Runs `{spec, root, kill, lease}` in turn or all at once; their exit statuses, negative for a signal.
 
         With `back`, a run, instead of `spec`, that run is made current again.
         """
@@ -51,9 +51,15 @@ class Forks:
         return statuses
 
 
-def _run(root: str, spec: Mapping[str, Any] | None = None, back: str | None = None, kill: int | None = None) -> None:
+def _run(
+    root: str,
+    spec: Mapping[str, Any] | None = None,
+    back: str | None = None,
+    kill: int | str | None = None,
+    lease: float = 600.0,
+) -> None:
     import treadle
-    from treadle.engine.store import Store
+    from treadle.engine import publication
     from treadle.jobs.rollback import rollback
 
     seen = 0
@@ -65,20 +71,21 @@ def _run(root: str, spec: Mapping[str, Any] | None = None, back: str | None = No
         nonlocal seen
         if event["stage"] == "publish":
             seen += 1
-            if seen - 1 == kill:
+            if kill in (seen - 1, event.get("note", "")):
                 die()
 
-    rename = Store._rename
+    replace = os.replace
 
-    def renaming(store: Store, source: str, target: str) -> None:
-        is_manifest = target.endswith("manifest.json")
+    def replacing(source: str, target: str) -> None:
+        is_manifest = str(target).endswith("manifest.json")
         if is_manifest and kill == BEFORE_MANIFEST:
             die()
-        rename(store, source, target)
+        replace(source, target)
         if is_manifest and kill == AFTER_MANIFEST:
             die()
 
-    Store._rename = renaming  # type: ignore[method-assign]
+    os.replace = replacing  # type: ignore[assignment]
+    publication.LEASE_SECONDS = lease
     if spec is not None:
         treadle.run(spec, root=root, listener=listener)
     elif back is not None:

@@ -68,12 +68,12 @@ def contents(
     return found
 
 
-def newest(root: Path) -> Run:
+def newest(root: Path | str) -> Run:
     """The run that succeeded last."""
     return load_run(str(root), next(row["run"] for row in list_runs(str(root)) if row["status"] == "succeeded"))
 
 
-def seen(root: Path) -> dict[str, pa.Table]:
+def seen(root: Path | str) -> dict[str, pa.Table]:
     """What readers see of every table without a run's manifest: the newest version, if none is being published."""
     store = Store(str(root))
     found = {}
@@ -96,7 +96,7 @@ def timeless(tables: dict[str, pa.Table]) -> dict[str, pa.Table]:
     }
 
 
-def assert_sound(root: Path, contents: dict[str, dict[str, pa.Table]]) -> None:
+def assert_sound(root: Path | str, contents: dict[str, dict[str, pa.Table]]) -> None:
     """Every version in every log is one job's table as a whole."""
     store = Store(str(root))
     whole = {name: [timeless(tables)[name] for tables in contents.values() if name in tables] for name in TABLES}

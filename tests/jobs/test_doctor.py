@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from tests.s3 import S3
 from treadle.cluster import hardware
 from treadle.cluster.profiles import Local, LocalCuda
 from treadle.errors import RequestError
@@ -82,6 +83,19 @@ def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
     said = doctor("--root", str(tmp_path / "file" / "below"), status=1)
     assert "cannot run here" in said
     assert "name another folder by --root" in said
+
+
+def test_a_root_on_an_object_store(s3: S3) -> None:
+    assert "s3://lake/new can be written" in doctor("--root", "s3://lake/new")
+    s3.control("ignore", "conditions")
+    try:
+        said = doctor("--root", "s3://lake/new", status=1)
+    finally:
+        s3.control("ignore")
+    assert "does not know puts on a condition (If-None-Match)" in said
+    assert s3.fs.ls("lake") == []
+    said = doctor("--root", "s3://none/root", status=1)
+    assert "none/root/.doctor cannot be found or made (The specified bucket does not exist)" in said
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

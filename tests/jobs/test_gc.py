@@ -188,7 +188,7 @@ def test_what_became_of_an_outcome_is_told(root: Root) -> None:
 SPANS = st.sampled_from([None, 0.0, 5 * DAY, 20 * DAY])
 
 
-@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     older_than=SPANS,
     max_size=st.sampled_from([None, 0, 20_000, 10**9]),

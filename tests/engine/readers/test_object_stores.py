@@ -1,16 +1,12 @@
 """Inputs that lie behind real servers on loopback: HTTP always, S3 where s3fs and moto are installed.
 
-Both cannot be in the environment of the other tests: the kubernetes client and botocore ask for different
-versions of python-dateutil. See docs/developing.md for how to run them.
+See docs/developing.md for how to run those of S3.
 """
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +14,9 @@ import pytest
 
 import treadle
 from tests.engine.readers.reading import rows_of
+from tests.s3 import S3, served
 from treadle.engine.inputs import find_files
+from treadle.engine.object_store import delta_options
 from treadle.engine.text_input import inspect
 from treadle.errors import RequestError
 
@@ -39,26 +37,6 @@ async def main():
     await asyncio.Event().wait()
 asyncio.run(main())
 """
-S3_SERVER = """
-import logging, time
-logging.getLogger("werkzeug").setLevel(logging.ERROR)
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-time.sleep(3600)
-"""
-
-
-def served(code: str, *arguments: str) -> Iterator[int]:
-    """The port of a server in a process of its own, which is ended afterwards."""
-    command = [sys.executable, "-c", code, *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield int(process.stdout.readline())
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -68,27 +46,6 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]
     folder = tmp_path_factory.mktemp("http")
     for port in served(HTTP_SERVER, str(folder)):
         yield f"http://127.0.0.1:{port}", folder
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[Any]:
-    """An s3fs file system with an empty bucket `lake`, on a server that speaks S3."""
-    s3fs = pytest.importorskip("s3fs", reason="S3 is read by s3fs")
-    pytest.importorskip("moto", reason="moto serves S3")
-    with pytest.MonkeyPatch.context() as patch:
-        for port in served(S3_SERVER):
-            # As users of s3fs and deltalake set them, both read these.
-            patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-            patch.setenv("AWS_ACCESS_KEY_ID", "id")
-            patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-            patch.setenv("AWS_REGION", "us-east-1")
-            patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-            patch.setenv("AWS_ALLOW_HTTP", "true")
-            s3fs.S3FileSystem.clear_instance_cache()
-            fs = s3fs.S3FileSystem()
-            fs.mkdir("lake")
-            yield fs
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 class TestHttp:
@@ -115,42 +72,49 @@ class TestHttp:
 
 
 class TestS3:
-    def test_files_of_every_kind(self, s3: Any, tmp_path: Path) -> None:
-        with s3.open("lake/p/a.parquet", "wb") as file:
+    def test_files_of_every_kind(self, s3: S3, tmp_path: Path) -> None:
+        with s3.fs.open("lake/p/a.parquet", "wb") as file:
             pq.write_table(pa.table(ROWS), file, row_group_size=2)
-        s3.pipe("lake/c/a.csv", CSV.encode())
-        s3.pipe("lake/j/a b.ndjson", JSONL.encode())
+        s3.fs.pipe("lake/c/a.csv", CSV.encode())
+        s3.fs.pipe("lake/j/a b.ndjson", JSONL.encode())
         for path in ("s3://lake/p", "s3://lake/p/*.parquet", "s3://lake/c/", "s3://lake/j/a b.ndjson"):
             assert rows_of(inspect(path), tmp_path).to_pydict() == ROWS
         # A file that is added later is seen by the same process.
-        s3.pipe("lake/c/b.csv", CSV.encode())
+        s3.fs.pipe("lake/c/b.csv", CSV.encode())
         assert len(find_files("s3://lake/c").files) == 2
-        s3.pipe("lake/c/b.csv", CSV.replace("x", "y").encode())
+        s3.fs.pipe("lake/c/b.csv", CSV.replace("x", "y").encode())
         assert rows_of(inspect("s3://lake/c"), tmp_path)["t"].to_pylist()[3] == "y"
         with pytest.raises(RequestError, match=r"Input 's3://lake/p/a.parket' was not found. Did you mean 'a.parquet'"):
             inspect("s3://lake/p/a.parket")
 
-    def test_partition_folders(self, s3: Any) -> None:
+    def test_partition_folders(self, s3: S3) -> None:
         for value in ("2020-01-02", "__HIVE_DEFAULT_PARTITION__"):
-            with s3.open(f"lake/hive/day={value}/1.parquet", "wb") as file:
+            with s3.fs.open(f"lake/hive/day={value}/1.parquet", "wb") as file:
                 pq.write_table(pa.table({"v": [1]}), file)
         inspected = inspect("s3://lake/hive")
         assert inspected.kinds == {"v": "int", "day": "timestamp"}
         assert rows_of(inspected)["day"].null_count == 1
 
-    def test_a_version_of_a_delta_table(self, s3: Any) -> None:
+    def test_a_version_of_a_delta_table(self, s3: S3) -> None:
         from deltalake import write_deltalake
 
+        options = delta_options(s3.fs)
         for part in ({"a": [1, 2], "p": ["x y/é", None]}, {"a": [3], "p": ["z"]}):
-            write_deltalake("s3://lake/table", pa.table(part), mode="append", partition_by=["p"])
+            write_deltalake(
+                "s3://lake/table",
+                pa.table(part),
+                mode="append",
+                partition_by=["p"],
+                storage_options=options,
+            )
         assert sorted(rows_of(inspect("s3://lake/table"))["a"].to_pylist()) == [1, 2, 3]
         first = inspect("s3://lake/table", version=0)
         assert dict(zip(*rows_of(first).to_pydict().values(), strict=True)) == {1: "x y/é", 2: None}
         with pytest.raises(RequestError, match="The folder 's3://lake' holds Delta tables; name one of them: .*table"):
             inspect("s3://lake")
 
-    def test_a_job_whose_input_and_root_are_there(self, s3: Any) -> None:
-        s3.pipe("lake/job/a.csv", b"a,b\n" + b"".join(b"%d,%d\n" % (i, i % 7) for i in range(1000)) + b"x,1\n")
+    def test_a_job_whose_input_and_root_are_there(self, s3: S3) -> None:
+        s3.fs.pipe("lake/job/a.csv", b"a,b\n" + b"".join(b"%d,%d\n" % (i, i % 7) for i in range(1000)) + b"x,1\n")
         run = treadle.run(
             {
                 "apiVersion": "treadle/v1",
