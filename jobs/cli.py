@@ -289,7 +289,7 @@ def show(
             print(json.dumps(found.manifest))
         else:
             from treadle.jobs.commands import console, lineage_console
-            from treadle.jobs.provenance import provenance
+            from treadle.jobs.lineage.provenance import provenance
 
             console.show_run(found, full=True)
             lineage_console.show_provenance(provenance(found))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from treadle.engine.bundle import Bundle
-    from treadle.jobs.lineage import Lineage
+    from treadle.jobs.lineage.rows import Lineage
 
 THREADS = 8
 """Manifests that are read at a time."""
@@ -146,8 +146,8 @@ class Run:
         return tables[name]
 
     def lineage(self, row_id: object, table: str | None = None) -> Lineage:
-        """A row, by its id, from its prediction back to the raw row in its file; see `treadle.jobs.lineage`."""
-        from treadle.jobs.lineage import lineage_of
+        """A row, by its id, from its prediction back to the raw row in its file; see `treadle.jobs.lineage.rows`."""
+        from treadle.jobs.lineage.rows import lineage_of
 
         return lineage_of(self, row_id, table)
 

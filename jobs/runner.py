@@ -29,8 +29,8 @@ from treadle.engine.publication import Publishing, latest, pending
 from treadle.engine.store import Store
 from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
-from treadle.jobs.environment import code, environment
-from treadle.jobs.holding import holding
+from treadle.jobs.gc.holding import holding
+from treadle.jobs.lineage.environment import code, environment
 from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.registry.recorder import Recorder
 from treadle.jobs.run import Run

@@ -56,10 +56,10 @@ from treadle.engine.sides import BROADCAST_BYTES
 from treadle.engine.sql.functions import FUNCTIONS
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
-from treadle.jobs.lineage import MOST
+from treadle.jobs.lineage.provenance import READ_BYTES
+from treadle.jobs.lineage.reproduce import MEASURED
+from treadle.jobs.lineage.rows import MOST
 from treadle.jobs.plan import WORKER_OWN
-from treadle.jobs.provenance import READ_BYTES
-from treadle.jobs.reproduce import MEASURED
 from treadle.jobs.service import dispatcher
 from treadle.jobs.service.settings import Settings, load_settings
 from treadle.jobs.spec import JobSpec

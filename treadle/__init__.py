@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from treadle.jobs.run import Run, load_run
     from treadle.jobs.runner import run
     from treadle.jobs.spec import JobSpec, load_spec
-    from treadle.jobs.tables import open_table
+    from treadle.jobs.tables.catalogue import open_table
 
 _HOMES = {
     "AsyncClient": "treadle.jobs.client",
@@ -30,7 +30,7 @@ _HOMES = {
     "load_run": "treadle.jobs.run",
     "JobSpec": "treadle.jobs.spec",
     "load_spec": "treadle.jobs.spec",
-    "open_table": "treadle.jobs.tables",
+    "open_table": "treadle.jobs.tables.catalogue",
     "Bundle": "treadle.engine.bundle",
 }
 __all__ = [

@@ -49,8 +49,8 @@ def gc(
 ) -> None:
     """Remove what nobody needs under a root: what runs left unfinished, old outcomes, versions of forgotten runs."""
     with messages(debug, as_json):
-        from treadle.jobs.garbage import Rules
-        from treadle.jobs.gc import collect
+        from treadle.jobs.gc.collect import collect
+        from treadle.jobs.gc.rules import Rules
         from treadle.jobs.registry.promotion import in_use
         from treadle.jobs.spec import root_of
 

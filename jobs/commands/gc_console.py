@@ -10,7 +10,7 @@ from treadle.errors import listed
 from treadle.jobs.commands.console import out
 
 if TYPE_CHECKING:
-    from treadle.jobs.gc import Report
+    from treadle.jobs.gc.collect import Report
 
 
 def show(report: Report) -> None:

@@ -49,7 +49,7 @@ def lineage(
 ) -> None:
     """Follow a row back: prediction, contributions, features, raw row, model, input, spec, code, environment."""
     with messages(debug, as_json):
-        from treadle.jobs.lineage import find_run, lineage_of
+        from treadle.jobs.lineage.rows import find_run, lineage_of
         from treadle.jobs.spec import root_of
 
         found = lineage_of(find_run(root_of(root), run, job), row_id, table)
@@ -83,7 +83,7 @@ def reproduce(
     """Make a run again from its manifest, in a root of its own, and compare every table and the model."""
     with messages(debug, as_json):
         from treadle.jobs.commands import console
-        from treadle.jobs.reproduce import reproduce as again
+        from treadle.jobs.lineage.reproduce import reproduce as again
         from treadle.jobs.spec import root_of
 
         place = None if out is None else root_of(out)
@@ -124,7 +124,7 @@ def openlineage(
 ) -> None:
     """Tell a run as OpenLineage events, a JSON document a line: printed, written to a file, or sent."""
     with messages(debug):
-        from treadle.jobs.openlineage import events_of, send, to_lines
+        from treadle.jobs.lineage.openlineage import events_of, send, to_lines
         from treadle.jobs.run import load_run
         from treadle.jobs.spec import root_of
 

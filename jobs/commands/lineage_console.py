@@ -12,10 +12,10 @@ from treadle.jobs.commands.console import TOP_FEATURES, out
 
 if TYPE_CHECKING:
     from treadle.engine.table_compare import Comparison
-    from treadle.jobs.lineage import Explained, Lineage, Row
-    from treadle.jobs.provenance import Provenance
-    from treadle.jobs.reproduce import ModelResult, Reproduction
-    from treadle.jobs.source_rows import SourceRow
+    from treadle.jobs.lineage.provenance import Provenance
+    from treadle.jobs.lineage.reproduce import ModelResult, Reproduction
+    from treadle.jobs.lineage.rows import Explained, Lineage, Row
+    from treadle.jobs.lineage.source_rows import SourceRow
 
 CHANGES = 5
 """Changed libraries and variables that are listed."""

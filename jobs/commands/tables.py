@@ -33,7 +33,7 @@ def tables(
     """List the tables under a root, or the versions of one."""
     with messages(debug, as_json):
         from treadle.jobs.spec import root_of
-        from treadle.jobs.tables import history, list_tables
+        from treadle.jobs.tables.catalogue import history, list_tables
 
         where = root_of(root)
         found = list_tables(where) if table is None else history(where, table, limit)
@@ -71,7 +71,7 @@ def diff(
     Exit status: 0 it is compared; 1 with --exit-code, there are differences; 2 the request is wrong.
     """
     with messages(debug, as_json):
-        from treadle.jobs.diff import diff as compared
+        from treadle.jobs.tables.diff import diff as compared
 
         columns = None if key is None else [name.strip() for name in key.split(",")]
         found = compared(left, right, root, columns, tolerance)
@@ -95,7 +95,7 @@ def rollback(
     """Make the tables and the model that a run published current again, all together."""
     with messages(debug, as_json):
         from treadle.jobs.commands import console, tables_console
-        from treadle.jobs.rollback import rollback as restored
+        from treadle.jobs.tables.rollback import rollback as restored
 
         with console.listener(quiet or as_json) as listener:
             done = restored(run_id, root, listener)

@@ -13,8 +13,8 @@ from treadle.jobs.commands.console import out
 
 if TYPE_CHECKING:
     from treadle.engine.table_diff import TableDiff
-    from treadle.jobs.diff import Diff, MetricChange, TablePair
-    from treadle.jobs.rollback import RolledBack
+    from treadle.jobs.tables.diff import Diff, MetricChange, TablePair
+    from treadle.jobs.tables.rollback import RolledBack
 
 MOST_COLUMNS = 20
 """Of a table that are shown one by one."""

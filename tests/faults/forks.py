@@ -60,7 +60,7 @@ def _run(
 ) -> None:
     import treadle
     from treadle.engine import publication
-    from treadle.jobs.rollback import rollback
+    from treadle.jobs.tables.rollback import rollback
 
     seen = 0
 

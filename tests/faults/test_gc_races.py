@@ -20,15 +20,15 @@ from tests.conftest import people_spec, write_people
 from tests.faults.driver import Driver, until
 from treadle.engine.store import Store
 from treadle.jobs import holding
-from treadle.jobs.garbage import Rules
-from treadle.jobs.gc import collect
+from treadle.jobs.gc.collect import collect
+from treadle.jobs.gc.rules import Rules
 from treadle.jobs.run import load_run
 
 EVERYTHING = Rules(older_than=0.0, grace=0.0, keep_runs=1, max_size=0)
 LOOP = """
 import sys, time
 from tests.faults.test_gc_races import EVERYTHING
-from treadle.jobs.gc import collect
+from treadle.jobs.gc.collect import collect
 root, removed = sys.argv[1], 0
 while True:
     removed += len(collect(root, EVERYTHING).removals)

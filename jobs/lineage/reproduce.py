@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from treadle.engine.store import Store
 from treadle.errors import RequestError, listed
-from treadle.jobs.inputs_now import stale_inputs, unsure_inputs
+from treadle.jobs.lineage.inputs_now import stale_inputs, unsure_inputs
 from treadle.jobs.run import Run, load_run
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ def _bring_earlier_models(manifest: Mapping[str, Any], store: Store, place: Stor
 
 def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """Code, libraries and machine; and what the run itself was done on."""
-    from treadle.jobs.environment import differences
+    from treadle.jobs.lineage.environment import differences
 
     yield from differences(then, now)
     for name in ("machine", "system", "cores", "memory_bytes"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from treadle.errors import StorageError, TreadleError
-from treadle.jobs.inputs_now import stale
+from treadle.jobs.lineage.inputs_now import stale
 
 if TYPE_CHECKING:
     import fsspec

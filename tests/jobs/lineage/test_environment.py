@@ -102,7 +102,7 @@ def test_every_installed_distribution_has_its_version() -> None:
 
 TOLD = """
 import json, time
-from treadle.jobs.environment import code, environment
+from treadle.jobs.lineage.environment import code, environment
 started = time.process_time()
 found = {"code": code(), "environment": environment()}
 print(json.dumps({**found, "seconds": time.process_time() - started}))

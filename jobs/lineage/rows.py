@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from treadle.errors import RequestError, did_you_mean, listed
+from treadle.jobs.lineage.source_rows import SourceRow, source_rows
 from treadle.jobs.run import Run, Table, list_runs, load_run
-from treadle.jobs.source_rows import SourceRow, source_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from treadle.jobs.provenance import Provenance
+    from treadle.jobs.lineage.provenance import Provenance
 
 TABLES = ("predictions", "explanations", "features", "etl")
 """That a row can be looked for in; the first that a run has, when none is named."""
@@ -125,7 +125,7 @@ def lineage_of(run: Run, row_id: object, table: str | None = None) -> Lineage:
     StorageError
         A table cannot be read.
     """
-    from treadle.jobs.provenance import provenance
+    from treadle.jobs.lineage.provenance import provenance
 
     chosen = _table(run, table)
     column = _id_column(run, chosen)

@@ -1,4 +1,4 @@
-"""What of an artifacts root nobody needs, by the rules of `treadle gc`: decided here, removed in `treadle.jobs.gc`."""
+"""What of an artifacts root nobody needs, by the rules of `treadle gc`; `treadle.jobs.gc.collect` removes it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from datetime import datetime
 from treadle.engine.cache import NOTES, folders_of, read_notes
 from treadle.engine.store import OUTCOME, UNFINISHED, Store
 from treadle.engine.vacuum import Needed, Unclear, needed_of
-from treadle.jobs.holding import Running
-from treadle.jobs.surveying import File, Folder, Manifest, Names, Publications
+from treadle.jobs.gc.holding import Running
+from treadle.jobs.gc.survey import File, Folder, Manifest, Names, Publications
 
 TRIALS = "stages/trials-"
 LEFT = {"stages/checkpoints-": "checkpoint", "stages/publish-": "copies of what was published"}

@@ -12,7 +12,7 @@ from treadle.engine.cache import folders_of
 from treadle.engine.publication import latest, pending
 from treadle.engine.store import Store, modified
 from treadle.errors import StorageError
-from treadle.jobs.holding import inside
+from treadle.jobs.gc.holding import inside
 
 TOPS = {"stages": 1, "runs": 1, "models": 2, "tables": 2}
 """Folders under the root -> how deep below them lie the folders that are one thing: an outcome, a run, a bundle..."""

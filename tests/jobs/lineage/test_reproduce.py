@@ -20,9 +20,9 @@ from tests.conftest import people_spec, write_people
 from treadle.engine import digests
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
-from treadle.jobs.inputs_now import stale_inputs, unsure_inputs
+from treadle.jobs.lineage.inputs_now import stale_inputs, unsure_inputs
+from treadle.jobs.lineage.reproduce import MEASURED, Reproduction, _notes, pinned, reproduce
 from treadle.jobs.plan import make_plan
-from treadle.jobs.reproduce import MEASURED, Reproduction, _notes, pinned, reproduce
 from treadle.jobs.run import Run, list_runs, load_run
 from treadle.jobs.runner import execute
 from treadle.jobs.spec import load_spec

@@ -19,8 +19,8 @@ import treadle
 from tests.conftest import people_spec, write_people
 from treadle.errors import ContractBroken
 from treadle.jobs.cli import app
-from treadle.jobs.column_lineage import column_lineage
-from treadle.jobs.dataset_names import of_path, without_secrets
+from treadle.jobs.lineage.columns import column_lineage
+from treadle.jobs.lineage.dataset_names import of_path, without_secrets
 from treadle.jobs.run import Run, list_runs
 
 pytest.importorskip("openlineage.client", reason="openlineage-python is not installed: the extra `lineage`")

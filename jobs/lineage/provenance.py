@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from treadle.errors import TreadleError, listed
-from treadle.jobs.environment import code, differences, environment, said_of_code
-from treadle.jobs.inputs_now import stale_inputs
+from treadle.jobs.lineage.environment import code, differences, environment, said_of_code
+from treadle.jobs.lineage.inputs_now import stale_inputs
 
 if TYPE_CHECKING:
     from treadle.jobs.run import Run, Table

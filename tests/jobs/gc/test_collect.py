@@ -32,8 +32,8 @@ from treadle.engine.store import Store
 from treadle.errors import RequestError, StorageError
 from treadle.jobs import holding
 from treadle.jobs.cli import app
-from treadle.jobs.garbage import Rules
-from treadle.jobs.gc import Report, collect
+from treadle.jobs.gc.collect import Report, collect
+from treadle.jobs.gc.rules import Rules
 from treadle.jobs.plan import make_plan
 from treadle.jobs.run import Run, load_run
 from treadle.jobs.runner import execute
@@ -310,7 +310,7 @@ def test_one_gc_at_a_time_and_errors_say_what_to_do(root: Root, tmp_path: Path) 
     root.reset()
     with pytest.raises(RequestError, match="There is nothing at .*; name the artifacts root with --root"):
         collect(str(tmp_path / "absent"), Rules())
-    from treadle.jobs.gc import _alone
+    from treadle.jobs.gc.collect import _alone
 
     with _alone(Store(str(root.path))), pytest.raises(StorageError, match="Another treadle gc is at work"):
         root.gc(Rules())

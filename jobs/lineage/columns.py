@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from treadle.errors import TreadleError
-from treadle.jobs.dataset_names import input_names
+from treadle.jobs.lineage.dataset_names import input_names
 
 if TYPE_CHECKING:
     from treadle.engine.job import Job

@@ -13,8 +13,8 @@ from tests.jobs.published import Published
 from treadle.engine import delta
 from treadle.engine.store import Store
 from treadle.errors import DataError, RequestError
-from treadle.jobs.rollback import rollback
 from treadle.jobs.run import Run
+from treadle.jobs.tables.rollback import rollback
 
 
 @pytest.fixture(scope="module")

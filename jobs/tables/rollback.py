@@ -19,12 +19,12 @@ from treadle.engine.publication import Publishing
 from treadle.engine.restoring import OldBundle, prepared
 from treadle.engine.store import Store
 from treadle.errors import RequestError
-from treadle.jobs.holding import at_work
+from treadle.jobs.gc.holding import at_work
 from treadle.jobs.registry.connection import tracking_in
 from treadle.jobs.registry.recorder import Recorder
 from treadle.jobs.run import Run, load_run
 from treadle.jobs.spec import root_of
-from treadle.jobs.tables import tables_of
+from treadle.jobs.tables.catalogue import tables_of
 from treadle.signals import held
 from treadle.versions import version_of
 

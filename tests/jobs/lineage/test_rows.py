@@ -18,10 +18,10 @@ from tests.conftest import people_spec, write_people
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
 from treadle.jobs.client.remote_run import RemoteRun
-from treadle.jobs.inputs_now import stale_inputs
-from treadle.jobs.lineage import MOST, find_run
-from treadle.jobs.provenance import provenance
-from treadle.jobs.reproduce import reproduce
+from treadle.jobs.lineage.inputs_now import stale_inputs
+from treadle.jobs.lineage.provenance import provenance
+from treadle.jobs.lineage.reproduce import reproduce
+from treadle.jobs.lineage.rows import MOST, find_run
 from treadle.jobs.run import Run, load_run
 from treadle.jobs.runner import run as run_job
 

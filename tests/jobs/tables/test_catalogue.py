@@ -23,10 +23,10 @@ from treadle.engine.commits import commit_table
 from treadle.engine.store import Store
 from treadle.errors import RequestError, StorageError
 from treadle.jobs.cli import app
-from treadle.jobs.diff import diff, metric_changes
-from treadle.jobs.rollback import rollback
 from treadle.jobs.run import Run, list_runs, load_run
-from treadle.jobs.tables import history, list_tables
+from treadle.jobs.tables.catalogue import history, list_tables
+from treadle.jobs.tables.diff import diff, metric_changes
+from treadle.jobs.tables.rollback import rollback
 
 NAMES = ("explanations", "features", "leaderboard", "predictions")
 

@@ -14,8 +14,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from treadle.errors import RequestError, StorageError, TreadleError
-from treadle.jobs.column_lineage import column_lineage, facet
-from treadle.jobs.dataset_names import Named, input_names, named, without_secrets
+from treadle.jobs.lineage.columns import column_lineage, facet
+from treadle.jobs.lineage.dataset_names import Named, input_names, named, without_secrets
 from treadle.versions import version_of
 
 if TYPE_CHECKING:

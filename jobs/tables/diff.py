@@ -16,7 +16,7 @@ from treadle.engine.table_diff import COSTS, SchemaDiff, TableDiff, compare, in_
 from treadle.errors import RequestError
 from treadle.jobs.run import Table, load_run
 from treadle.jobs.spec import root_of
-from treadle.jobs.tables import find, table_at, tables_of
+from treadle.jobs.tables.catalogue import find, table_at, tables_of
 
 ABOUT_MODELS = ("leaderboard", "folds", "race", "trials")
 """Tables whose columns of costs are not compared."""

@@ -1,6 +1,6 @@
 """`treadle gc`: removes what nobody needs under an artifacts root, and of the cache what was not used for long.
 
-What goes is decided twice: at leisure, and once more while no run can begin to use anything (`treadle.jobs.holding`).
+What goes is decided twice: at leisure, and once more while no run can begin to use anything (`holding`).
 Then it is only renamed, into <root>/trash, and deleted when runs may go on.
 """
 
@@ -22,9 +22,9 @@ from treadle.engine.cache import folders_of
 from treadle.engine.store import OUTCOME, Store, storage_errors
 from treadle.engine.vacuum import head_of
 from treadle.errors import RequestError, StorageError
-from treadle.jobs.garbage import Ground, Removal, Rules, removals_of
-from treadle.jobs.holding import deciding, live_runs
-from treadle.jobs.surveying import Names, manifests_of, publications_of, read_folder, scan
+from treadle.jobs.gc.holding import deciding, live_runs
+from treadle.jobs.gc.rules import Ground, Removal, Rules, removals_of
+from treadle.jobs.gc.survey import Names, manifests_of, publications_of, read_folder, scan
 
 ALONE = "stages/gc.lock"
 TRASH = "trash"

@@ -1,0 +1,1 @@
+"""Where rows and runs come from, and whether they come again."""
