@@ -40,8 +40,12 @@ UNFINISHED = ".tmp"
 """Ending of a file that is being written, or was when its writer was killed."""
 
 
-@functools.lru_cache(maxsize=32)
 def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    return _opened(url, os.getpid())  # a fork cannot use the connections of the process that it is from
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(url: str, process: int) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url, **filesystem_options(url))
     except (ImportError, ValueError) as error:
