@@ -29,8 +29,14 @@ def is_locked(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[IO[str]]:
+def locked(path: Path, *, shared: bool = False, seconds: float = PROBE_SECONDS, mine: bool = True) -> Iterator[IO[str]]:
     """The file, for reading and appending, locked during the block; it is made when it is not there.
+
+    Parameters
+    ----------
+    shared : with others who share it.
+    seconds : how long to wait for the lock.
+    mine : whether a file that is made is for the user alone, whatever the umask allows.
 
     Raises
     ------
@@ -39,11 +45,11 @@ def locked(path: Path) -> Iterator[IO[str]]:
     OSError
         The file cannot be opened.
     """
-    with open(path, "a+", opener=private) as file:
-        deadline = time.monotonic() + PROBE_SECONDS
+    with open(path, "a+", opener=private if mine else None) as file:
+        deadline = time.monotonic() + seconds
         while True:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:

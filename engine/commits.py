@@ -10,11 +10,12 @@ that may take long or go wrong, `Ready.commit` what readers see.
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 import fsspec
@@ -23,8 +24,19 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Sc
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
 
-from treadle.engine.delta import FINGERPRINT, RESTORED, RUN, Location, TableVersion, explained, locate, open_table
-from treadle.engine.delta_files import DataFile, Placed, place, table_schema
+from treadle.engine.delta import (
+    FINGERPRINT,
+    RESTORED,
+    RUN,
+    Location,
+    TableVersion,
+    data_files,
+    explained,
+    locate,
+    open_table,
+)
+from treadle.engine.delta_files import DataFile, Placed, place, table_schema, without
+from treadle.engine.partitioning import folder_of
 from treadle.errors import StorageError
 
 _THREADS = 8
@@ -77,11 +89,13 @@ def prepare_table(
     *,
     fingerprint: str,
     metadata: Mapping[str, str],
+    partition_by: Sequence[str] = (),
     storage_options: Mapping[str, str] | None = None,
 ) -> Ready:
     """What `commit_table` does before the commit: the files are in the table's folder, and checked. No reader sees it.
 
-    Its arguments and errors are those of `commit_table`.
+    Its arguments and errors are those of `commit_table`. `partition_by` are columns of the schema that the files do
+    not have: their `values` tell them.
     """
     table = locate(fs, table_path, storage_options)
     wanted = table_schema(schema)
@@ -89,9 +103,9 @@ def prepare_table(
         head = table.head()
         placed: tuple[Placed, ...] = ()
         if not _is_there(table, head, fingerprint):
-            placed = tuple(_place_all(table, head, files, wanted, fingerprint))
+            placed = tuple(_place_all(table, head, files, without(wanted, partition_by), fingerprint))
     base = None if head is None else head.version()
-    return Ready(table, base, tuple(files), placed, wanted, fingerprint, dict(metadata))
+    return Ready(table, base, tuple(files), placed, wanted, fingerprint, dict(metadata), tuple(partition_by))
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,7 @@ class Ready:
     schema: pa.Schema
     fingerprint: str
     metadata: dict[str, str]
+    partition_by: tuple[str, ...]
 
     @property
     def current(self) -> int | None:
@@ -114,6 +129,12 @@ class Ready:
         with explained(self.table.uri):
             head = self.table.head()
         return None if head is None else head.version()
+
+    def columns_before(self) -> pa.Schema | None:
+        """Those of the current version; None where there is no table yet."""
+        with explained(self.table.uri):
+            head = self.table.head()
+            return None if head is None else pa.schema(head.schema().to_arrow())
 
     def existing(self) -> TableVersion | None:
         """The current version when it was made from the same and is whole, so that nothing is to be committed."""
@@ -139,10 +160,11 @@ class Ready:
             placed: Sequence[Placed] = self.placed
             if not placed or _in_use(head).intersection(file.name for file in placed):
                 # The table had this content at the time, or has had it since, under the names of these files.
-                placed = _place_all(table, head, self.files, self.schema, self.fingerprint)
+                files = without(self.schema, self.partition_by)
+                placed = _place_all(table, head, self.files, files, self.fingerprint)
             try:
                 metadata = {**self.metadata, FINGERPRINT: self.fingerprint}
-                version = _commit(table, head, placed, self.schema, metadata)
+                version = _commit(table, head, placed, (self.schema, self.partition_by), metadata)
             except (DeltaError, OSError) as error:
                 return _after_failure(table, head, self.fingerprint, error)
         rows, size = sum(file.rows for file in self.files), sum(file.bytes for file in self.files)
@@ -166,7 +188,7 @@ def restore_table(
     table = locate(fs, table_path, storage_options)
     old = open_table(fs, table_path, version, storage_options)
     with explained(table.uri):
-        if head.version() == version or set(head.file_uris()) == set(old.file_uris()):
+        if head.version() == version or set(data_files(head)) == set(data_files(old)):
             return table.described(head)
         fingerprint = table.fingerprint(version)
         kept = {**metadata, RESTORED: str(version), **({FINGERPRINT: fingerprint} if fingerprint else {})}
@@ -215,8 +237,11 @@ def _place_all(
         number, file = numbered
         stem = f"part-{number:05d}-{fingerprint[:12]}"
         name, spare = f"{stem}.parquet", f"{stem}-{token}.parquet"
-        with explained(f"{table.path}/{name}"):
-            return place(table.fs, file, table.path, schema, spare if name in in_use else name, spare)
+        folder = f"{table.path}/{folder_of(file.values)}".rstrip("/")
+        table.fs.makedirs(folder, exist_ok=True)
+        with explained(f"{folder}/{name}"):
+            placed = place(table.fs, file, folder, schema, spare if name in in_use else name, spare)
+        return replace(placed, name=folder_of(file.values) + placed.name, values=file.values)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(one, enumerate(files)))
@@ -227,45 +252,60 @@ def _is_there(table: Location, head: DeltaTable | None, fingerprint: str) -> boo
     if head is None or table.fingerprint(head.version()) != fingerprint:
         return False
     added = pa.table(head.get_add_actions())
-    sizes = {info["name"].rsplit("/", 1)[-1]: info["size"] for info in table.fs.ls(table.path, detail=True)}
-    named = zip(added["path"].to_pylist(), added["size_bytes"].to_pylist(), strict=True)
-    return all(sizes.get(unquote(path)) == size for path, size in named)
+    paths = [f"{table.path}/{unquote(path)}" for path in added["path"].to_pylist()]
+    sizes: dict[str, int] = {}
+    for folder in {path.rpartition("/")[0] for path in paths}:
+        with contextlib.suppress(FileNotFoundError):
+            sizes |= {info["name"]: info["size"] for info in table.fs.ls(folder, detail=True)}
+    return [sizes.get(path) for path in paths] == added["size_bytes"].to_pylist()
 
 
 def _in_use(head: DeltaTable | None) -> set[str]:
-    return set() if head is None else {uri.rsplit("/", 1)[-1] for uri in head.file_uris()}
+    """Names of the current version's files, without those of the folders that partitions are."""
+    return set() if head is None else {path.rsplit("/", 1)[-1] for path in data_files(head)}
 
 
 def _commit(
     table: Location,
     head: DeltaTable | None,
     placed: Sequence[Placed],
-    schema: pa.Schema,
+    layout: tuple[pa.Schema, Sequence[str]],
     metadata: dict[str, str],
 ) -> int:
     """Commits the version after `head`, and only that one; returns its number."""
+    schema, partition_by = layout
     now = int(time.time() * 1000)
-    adds = [AddAction(file.name, file.bytes, {}, now, True, file.statistics) for file in placed]
+    adds = [AddAction(file.name, file.bytes, dict(file.values), now, True, file.statistics) for file in placed]
     # Without retries a commit fails when its version is taken. With them, deltalake would let an
     # overwrite through after another run's append, and keep the rows of both.
     properties = CommitProperties(custom_metadata=metadata, max_commit_retries=0)
     target = Schema.from_arrow(schema)
-    if head is None:
+    # A write transaction leaves the partition columns as they are, whatever it is told.
+    is_other = head is not None and head.metadata().partition_columns != list(partition_by)
+    if head is None or is_other:
+        if head is not None:
+            _allow_timestamps(head, schema)
         create_table_with_add_actions(
             table.uri,
             target,
             adds,
-            "error",
+            "error" if head is None else "overwrite",
+            partition_by=list(partition_by),
             configuration=_CONFIGURATION,
             storage_options=table.options,
             commit_properties=properties,
             post_commithook_properties=_AFTER_COMMIT,
         )
-        return 0
+        return 0 if head is None else head.version() + 1
     _allow_timestamps(head, schema)
     base = head.version()
     head.create_write_transaction(
-        [*adds], "overwrite", target, commit_properties=properties, post_commithook_properties=_AFTER_COMMIT
+        [*adds],
+        "overwrite",
+        target,
+        partition_by=list(partition_by),
+        commit_properties=properties,
+        post_commithook_properties=_AFTER_COMMIT,
     )
     return base + 1
 

@@ -86,7 +86,10 @@ def data_files(table: DeltaTable) -> list[str]:
     Use these and not `table.file_uris()`, which has no order and which writes a space in a path as `%20`, where no
     reader finds it.
     """
-    return sorted(map(unquote, table.file_uris()), key=order_of)
+    root = table.table_uri.rstrip("/")
+    root = unquote(root.removeprefix("file://")) if _is_local(table) else root
+    paths = pa.table(table.get_add_actions())["path"].to_pylist()
+    return sorted((f"{root}/{unquote(path)}" for path in paths), key=order_of)
 
 
 def read_arrow(table: DeltaTable, columns: Sequence[str] | None = None) -> pa.Table:
@@ -112,6 +115,15 @@ def read_batches(
         chosen = whole.schema if columns is None else pa.schema([whole.schema.field(name) for name in columns])
         yield pa.RecordBatch.from_pylist([], chosen)  # a table without rows has columns, too
         yield from whole.to_batches(columns=None if columns is None else list(columns), **ahead)
+
+
+def rows_where(table: DeltaTable, column: str, value: pa.Scalar) -> pa.Table:
+    """The rows whose `column` is `value`, in published order; files and row groups are left out by their statistics.
+
+    Raises as `read_arrow`.
+    """
+    with _ordered(table, [column]) as rows:
+        return rows.to_table(filter=dataset.field(column) == value)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from treadle.engine.partitioning import Values
 from treadle.errors import DataError, StorageError, listed
 
 INDEXED_COLUMNS = 32
@@ -39,6 +40,13 @@ class DataFile:
     path: str
     rows: int
     bytes: int
+    values: Values = ()
+    """Of the partition columns, which the file does not have."""
+
+
+def without(schema: pa.Schema, partition_by: Sequence[str]) -> pa.Schema:
+    """The schema of the files of a table."""
+    return pa.schema([field for field in schema if field.name not in partition_by])
 
 
 def table_schema(schema: pa.Schema) -> pa.Schema:
@@ -101,6 +109,7 @@ class Placed:
     name: str
     bytes: int
     statistics: str
+    values: Values = ()
 
 
 def place(

@@ -19,6 +19,7 @@ from treadle.engine.sections.about import About
 from treadle.engine.sections.base import Section, Span
 from treadle.engine.sections.decision import Decision
 from treadle.engine.sections.ensemble import Ensemble, check_ensemble
+from treadle.engine.sections.outputs import ROW_TABLES, TABLES, Output
 from treadle.engine.sections.race import Race
 from treadle.engine.sections.tune import Tune, check_titles
 from treadle.errors import RequestError, did_you_mean, listed
@@ -300,6 +301,26 @@ class Artifacts(Section):
 
     sample: Annotated[int, Field(ge=0, le=1000)] = 32
     """Raw rows that a model's bundle holds, for its replay to be checked by."""
+    tables: dict[str, Output] = Field(default_factory=dict)
+    """By name, tables that are partitioned or whose columns are not to change."""
+
+    @field_validator("tables")
+    @classmethod
+    def _are_tables(cls, value: dict[str, Output]) -> dict[str, Output]:
+        for name, output in value.items():
+            known = ROW_TABLES if output.partition_by else TABLES
+            if name not in known:
+                raise PydanticCustomError(
+                    "table",
+                    "'{name}' is no table{kind}. Allowed: [{allowed}].{hint}",
+                    {
+                        "name": name,
+                        "kind": " that can be partitioned" if output.partition_by else "",
+                        "allowed": listed(known),
+                        "hint": did_you_mean(name, known),
+                    },
+                )
+        return value
 
 
 class Job(Section):

@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from treadle.engine import (
     compare,
     contract,
@@ -28,6 +26,7 @@ from treadle.engine import (
     explain,
     features,
     folds,
+    layout,
     predict,
     publish,
     race,
@@ -55,18 +54,18 @@ from treadle.engine.artifacts import (
     Trained,
     Tuned,
     deciding,
-    digest,
     source_of,
 )
 from treadle.engine.bundle import replayable
-from treadle.engine.chain import Chain, Made, Record, Stage
+from treadle.engine.cache import Cache
+from treadle.engine.chain import Chain, Made, Record, Stage, content_of, input_config, trials_base
 from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.context import Context
 from treadle.engine.continuing import check_earlier
 from treadle.engine.digests import with_whole_digests
 from treadle.engine.expectations import Known
 from treadle.engine.inputs import Inspected
-from treadle.engine.job import Compare, Job
+from treadle.engine.job import Compare, Job, Model
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import CATALOGUE, check_models, entry_of
 from treadle.engine.models.decision import check_decision
@@ -74,7 +73,6 @@ from treadle.engine.models.spaces import check_tuning
 from treadle.engine.program import Program
 from treadle.engine.recipe import inputs_of
 from treadle.engine.relational import Join, Side, Union
-from treadle.engine.sections.decision import Decision
 from treadle.engine.store import OUTCOME, Store
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.placement import Placement, trials_of
@@ -82,11 +80,9 @@ from treadle.errors import DataError, RequestError, StorageError, column_not_fou
 from treadle.versions import version_of
 
 HOST_STAGES: Mapping[str, str] = {
-    "duplicates": "on the host, in pandas: cuDF is not used yet",
-    "contract": "on the host, in pandas: cuDF is not used yet",
-    "etl": "on the host, in pandas: cuDF is not used yet",
-    "split": "on the host, in pandas: cuDF is not used yet",
-    "features": "on the host, in pandas: cuDF is not used yet",
+    **dict.fromkeys(
+        ("duplicates", "contract", "etl", "split", "features"), "on the host, in pandas: cuDF is not used yet"
+    ),
     "evaluate": "on the host: the metrics' kernels have no version for GPUs yet",
 }
 """Stages that a job on GPUs does without them, and why."""
@@ -145,11 +141,6 @@ def _inspect_side(side: Side, section: str) -> Inspected:
     return text_input.inspect(side.path, side.format, version=side.version, section=section)
 
 
-def _of_content(section: Mapping[str, Any], inspected: Inspected) -> dict[str, Any]:
-    """Another table in a fingerprint: by what it holds, which tells the version too, not by where it lies."""
-    return {**section, "path": inspected.digest, "version": inspected.version}
-
-
 def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[str]]:
     """Resolves every operation against the inputs' columns.
 
@@ -171,6 +162,7 @@ def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[s
     contract.check(job, inputs.main, inputs.known)
     programs = etl.outlines(job, inputs.main, inputs.sides, store)
     kinds = programs[-1].output()
+    layout.check(job, kinds)
     if job.is_etl:
         return programs, []
     named = [job.data.target, job.data.weight, *job.data.protected, *job.split_columns]
@@ -205,18 +197,22 @@ def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tupl
     chain = Chain()
     data = job.data
 
-    text = asdict(inputs.main.options) if inputs.main.options else {}
-    digests = [inputs.main.digest, inputs.test.digest if inputs.test else None]
-    # Parquet is read where it lies, and later stages go there again: elsewhere, the same content is made anew.
-    read_in_place = [found for found in (inputs.main, inputs.test) if found is not None and not found.is_text]
-    places = [[found.kinds, [file.path for file in found.files]] for found in read_in_place]
     chain.add(
         "read",
         Source,
         (),
-        [digests, places, text, data.bad_rows.limit, data.partitions],
+        {
+            "data": {
+                **input_config(inputs.main),
+                **(asdict(inputs.main.options) if inputs.main.options else {}),
+                "bad_rows": {"limit": data.bad_rows.limit},
+                "partitions": data.partitions,
+            },
+            **({} if inputs.test is None else {"split": input_config(inputs.test)}),
+        },
         read.REVISION,
         lambda c, m: read.run(c, inputs.main, inputs.test),
+        inputs={"data": inputs.main, "split": inputs.test},
     )
     rows = "read"
     if data.duplicates != "keep":
@@ -224,7 +220,7 @@ def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tupl
             "duplicates",
             Deduplicated,
             ("read",),
-            data.duplicates,
+            {"data.duplicates": data.duplicates},
             duplicates.REVISION,
             lambda c, m: duplicates.run(c, m["read"]),
         )
@@ -235,14 +231,20 @@ def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tupl
     rows = job.rows_from
     tables = [operation.model_dump(mode="json", by_alias=True) for operation in job.tables]
     for i, side in inputs.sides.items():
-        tables[i]["with"] = _of_content(tables[i]["with"], side)
+        tables[i]["with"] = content_of(tables[i]["with"], side)
     chain.add(
         "etl",
         Prepared,
         (rows,),
-        [tables, data.id, job.is_etl, job.keeps_no_tables],
+        {
+            "tables": tables,
+            "data.id": data.id,
+            "models or features": not job.is_etl,
+            "models or split.path": not job.keeps_no_tables,
+        },
         etl.REVISION,
         lambda c, m: etl.run(c, source_of(m[rows]), inputs.sides),
+        inputs={f"tables.{i}.with": side for i, side in inputs.sides.items()},
     )
     if not job.is_etl:
         _add_feature_stages(chain, job)
@@ -250,12 +252,12 @@ def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tupl
         _add_model_stages(chain, job, earlier)
     before = tuple(chain.stages)
     # A version never changes, its card neither: what is said anew of the same model makes a new version of it.
-    about = [] if job.about is None or not job.models else [job.about.model_dump(mode="json")]
+    about = None if job.about is None or not job.models else job.about.model_dump(mode="json")
     chain.add(
         "publish",
         Publication,
         before,
-        [job.name, job.artifacts.sample, *about],
+        {"name": job.name, "artifacts.sample": job.artifacts.sample, "about": about},
         publish.REVISION,
         lambda c, m: _publish(c, m, chain.stages, inputs),
         always=True,
@@ -267,32 +269,44 @@ def _add_contract(chain: Chain, job: Job, inputs: Inputs, rows: str) -> None:
     """The stage that a spec with a contract has; `rows` is the one before, whose rows it looks at."""
     expectations = [expectation.model_dump(mode="json", by_alias=True) for expectation in job.contract]
     for i, inspected in inputs.known.items():
-        expectations[i]["in"] = _of_content(expectations[i]["in"], inspected)
+        expectations[i]["in"] = content_of(expectations[i]["in"], inspected)
     chain.add(
         "contract",
         Contracted,
         (rows,),
-        expectations,
+        {"contract": expectations},
         contract.REVISION,
         lambda c, m: contract.run(c, source_of(m[rows]), inputs.known),
+        inputs={f"contract.{i}.in": inspected for i, inspected in inputs.known.items()},
     )
 
 
 def _add_feature_stages(chain: Chain, job: Job) -> None:
     """What a job with features or models has after `etl`; without models it is split only where the spec says so."""
     splitting = job.split.model_dump(mode="json", exclude={"path"}) if job.split else None
-    target = [job.data.target, job.data.positive_class, job.data.task, job.metric, splitting, job.seed]
+    target = {
+        "data.target": job.data.target,
+        "data.positive_class": job.data.positive_class,
+        "data.task": job.data.task,
+        "metric": job.metric,
+        "split": splitting,
+        "seed": job.seed,
+    }
     is_split = bool(job.models) or job.split is not None
     if is_split:
         chain.add("split", SplitRule, ("etl",), target, split.REVISION, lambda c, m: split.run(c, m["etl"]))
     operations = [operation.model_dump(mode="json") for operation in job.features]
-    # Without weights all is as it was before there were any.
-    weight = [] if job.data.weight is None else [{"weight": job.data.weight}]
     chain.add(
         "features",
         Features,
         ("etl", "split") if is_split else ("etl",),
-        [operations, job.data.protected, bool(job.models), *weight, *([] if is_split else target)],
+        {
+            "features": operations,
+            "data.protected": job.data.protected,
+            "data.weight": job.data.weight,
+            "models": bool(job.models),
+            **({} if is_split else target),
+        },
         features.REVISION,
         lambda c, m: features.run(c, m["etl"], m.get("split")),
     )
@@ -300,18 +314,18 @@ def _add_feature_stages(chain: Chain, job: Job) -> None:
 
 def _add_model_stages(chain: Chain, job: Job, earlier: Mapping[str, str]) -> None:
     """What a job with models has after `features`."""
-    # What was trained before there were decisions is not trained again for one that says nothing.
-    decision = [] if job.decision == Decision() else [job.decision.model_dump(mode="json")]
+    decision = {"decision": job.decision.model_dump(mode="json")}
     if job.compared is not None:
         trains = _add_comparison(chain, job, job.compared, decision)
     else:
         for model in job.listed_models:
-            before = [] if model.continue_from is None else [earlier[model.title]]
+            asked = f"models.{model.title}"
+            before = {} if model.continue_from is None else {f"{asked}.continue_from.content": earlier[model.title]}
             chain.add(
                 f"train:{model.title}",
                 Trained,
                 ("features", "split"),
-                [model.model_dump(mode="json"), job.seed, entry_of(model).version(), *decision, *before],
+                {asked: model.model_dump(mode="json"), "seed": job.seed, **_library(model), **decision, **before},
                 train.REVISION,
                 lambda c, m, model=model: train.run(c, m["features"], m["split"], model),  # type: ignore[misc]
             )
@@ -321,7 +335,7 @@ def _add_model_stages(chain: Chain, job: Job, earlier: Mapping[str, str]) -> Non
         "evaluate",
         Evaluation,
         ("features", "split", *trains, *((last,) if last else ())),
-        [job.metric, job.data.protected],
+        {"metric": job.metric, "data.protected": job.data.protected},
         evaluate.REVISION,
         lambda c, m: evaluate.run(c, m["features"], m["split"], [m[t] for t in trains], m[last] if last else None),
     )
@@ -331,7 +345,7 @@ def _add_model_stages(chain: Chain, job: Job, earlier: Mapping[str, str]) -> Non
             "explain",
             Explanation,
             needs,
-            [job.explain.rows, job.explain.top_k, job.explain.dtype],
+            {"explain": job.explain.model_dump(mode="json")},
             explain.REVISION,
             lambda c, m: explain.run(c, m["features"], m["split"], best_of(m)),
         )
@@ -340,38 +354,49 @@ def _add_model_stages(chain: Chain, job: Job, earlier: Mapping[str, str]) -> Non
             "predict",
             Predictions,
             needs,
-            job.predict.rows,
+            {"predict": job.predict.model_dump(mode="json")},
             predict.REVISION,
             lambda c, m: predict.run(c, m["features"], m["split"], best_of(m)),
         )
 
 
-def _add_comparison(chain: Chain, job: Job, compared: Compare, decision: list[Any]) -> tuple[str, ...]:
+def _library(model: Model) -> dict[str, str]:
+    """The version of what trains a model, by its name in a fingerprint."""
+    entry = entry_of(model)
+    return {f"libraries.{model.estimator or entry.library}": entry.version()}
+
+
+def _add_comparison(chain: Chain, job: Job, compared: Compare, decision: Mapping[str, Any]) -> tuple[str, ...]:
     """What comes before `evaluate` where models are compared by folds; the stage that trains the best."""
     chain.add(
         "folds",
         Folds,
         ("etl", "split"),
-        compared.model_dump(mode="json", exclude={"time_limit"}),
+        {"compare": compared.model_dump(mode="json", exclude={"time_limit"})},
         folds.REVISION,
         lambda c, m: folds.run(c, m["etl"], m["split"]),
     )
-    base = digest([chain.stages[name].fingerprint for name in ("features", "folds")])
+    base = trials_base(chain.stages["features"].fingerprint, chain.stages["folds"].fingerprint)
 
     def trials(context: Context, made: Made) -> tuple[Trials, Placement]:
         return trials_of(context, made["etl"], made["split"], len(made["features"].names), made["folds"], base)
 
     models = job.models if isinstance(job.models, str) else [model.model_dump(mode="json") for model in job.models]
-    installed = {name: entry.version() for name, entry in CATALOGUE.items() if entry.installed}
-    # What was made before there were budgets is not made again for a job without.
-    budget = [] if job.budget is None else [job.budget]
-    asked = [models, job.metric, job.seed, compared.time_limit, installed, *decision, *budget]
+    asked = {
+        "models": models,
+        "metric": job.metric,
+        "seed": job.seed,
+        "compare.time_limit": compared.time_limit,
+        "libraries": {entry.library: entry.version() for entry in CATALOGUE.values() if entry.installed},
+        "budget": job.budget,
+        **decision,
+    }
     if (race_section := job.race) is not None:
         chain.add(
             "race",
             Raced,
             ("features", "folds"),
-            [race_section.model_dump(mode="json"), *asked],
+            {"race": race_section.model_dump(mode="json"), **asked},
             race.REVISION,
             lambda c, m: race.run(c, race_section, m["split"], m["folds"], trials(c, m)[0]),
         )
@@ -388,7 +413,12 @@ def _add_comparison(chain: Chain, job: Job, compared: Compare, decision: list[An
             "tune",
             Tuned,
             ("features", "folds", "compare"),
-            [job.tune.model_dump(mode="json"), job.seed, version_of("optuna"), *budget],
+            {
+                "tune": job.tune.model_dump(mode="json"),
+                "seed": job.seed,
+                "libraries.optuna": version_of("optuna"),
+                "budget": job.budget,
+            },
             tune.REVISION,
             lambda c, m: tune.run(c, m["split"], m["folds"], m["compare"], trials(c, m)[0]),
         )
@@ -399,7 +429,7 @@ def _add_comparison(chain: Chain, job: Job, compared: Compare, decision: list[An
             "ensemble",
             Comparison,
             ("features", "folds", before),
-            [section.model_dump(mode="json"), *decision],
+            {"ensemble": section.model_dump(mode="json"), **decision},
             ensemble.REVISION,
             lambda c, m: ensemble.run(c, m["split"], m["folds"], m[before], section, trials(c, m)[0]),
         )
@@ -409,7 +439,7 @@ def _add_comparison(chain: Chain, job: Job, compared: Compare, decision: list[An
         "refit",
         Trained,
         ("features", "split", last),
-        [job.seed, *decision],
+        {"seed": job.seed, **decision},
         train.REVISION,
         lambda c, m: train.refit(c, m["features"], m["split"], m[last], trials(c, m)[0]),
     )
@@ -426,55 +456,45 @@ def _publish(context: Context, made: Made, stages: Mapping[str, Stage], inputs: 
     return publish.run(context, made, {name: stage.fingerprint for name, stage in stages.items()}, inputs.named())
 
 
-def cached(store: Store, stage: Stage) -> Artifact | None:
-    """The stage's outcome when it is there with all its files."""
-    if stage.always:
-        return None
-    try:
-        artifact = stage.artifact.model_validate(store.read_json(f"{stage.folder}/{OUTCOME}"))
-    except (ValidationError, StorageError):
-        return None  # there is none, or it is of another version of Treadle: it is made
-    return artifact if artifact.holds and store.has(*artifact.parts) else None
-
-
 def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tuple[dict[str, Artifact], list[Record]]:
     """Runs the stages that have no outcome yet, or all of them when `fresh`."""
     made: dict[str, Artifact] = {}
     records: list[Record] = []
     unsettled: set[str] = set()
     """Stages of which another attempt might make something else, and those that are made from them."""
-    outcomes = {stage.name: None if fresh else cached(context.store, stage) for stage in stages}
-    context.missing = {stage.name: stage.folder for stage in stages if outcomes[stage.name] is None}
-    for stage in stages:
-        context.stage, context.fingerprint = stage.name, stage.fingerprint
-        found = outcomes[stage.name]
-        if found is not None:
-            made[stage.name] = found
-            records.append(Record(stage.name, stage.fingerprint, "cached", 0.0, 0.0, 0))
-            context.events.emit(stage.name, "cached", fingerprint=stage.fingerprint)
-            continue
-        if stage.name == "publish":
-            context.before_publish()
-        context.events.emit(stage.name, "started", fingerprint=stage.fingerprint)
-        try:
-            with Meter() as meter:
-                context.store.forget(stage.folder)
-                if fresh and stage.artifact is Trained:
-                    forget_checkpoints(context.store, stage.fingerprint)
-                artifact = stage.function(context, made)
-                unsettled |= {stage.name} if not artifact.is_final or unsettled & set(stage.needs) else set()
-                if stage.name not in unsettled and not stage.always:
-                    context.store.write_json(f"{stage.folder}/{OUTCOME}", artifact.model_dump(mode="json"))
-                    if stage.artifact is Trained:
+    cache = Cache(context.store, context.job.name, stages, fresh)
+    context.missing = {stage.name: stage.folder for stage in stages if stage.name in cache.whys}
+    with cache.noting(made, unsettled):
+        for stage in stages:
+            context.stage, context.fingerprint = stage.name, stage.fingerprint
+            found, why = cache.outcomes.get(stage.name), cache.whys.get(stage.name)
+            if found is not None:
+                made[stage.name] = found
+                records.append(Record(stage.name, stage.fingerprint, "cached", 0.0, 0.0, 0))
+                context.events.emit(stage.name, "cached", fingerprint=stage.fingerprint)
+                continue
+            if stage.name == "publish":
+                context.before_publish()
+            context.events.emit(stage.name, "started", fingerprint=stage.fingerprint, why=why)
+            try:
+                with Meter() as meter:
+                    context.store.forget(stage.folder)
+                    if fresh and stage.artifact is Trained:
                         forget_checkpoints(context.store, stage.fingerprint)
-        except BaseException as error:
-            with contextlib.suppress(StorageError):  # what failed may be the disk
-                context.events.emit(stage.name, "failed", error=f"{type(error).__name__}: {error}")
-            raise
-        if context.backend.name == "cuda" and stage.name in HOST_STAGES:
-            artifact = artifact.model_copy(update={"fell_back": (f"{stage.name}: {HOST_STAGES[stage.name]}",)})
-        made[stage.name] = artifact
-        record = Record(stage.name, stage.fingerprint, "finished", **asdict(meter.cost))
-        records.append(record)
-        context.events.emit(stage.name, "finished", **asdict(meter.cost), warnings=artifact.warnings)
+                    artifact = stage.function(context, made)
+                    unsettled |= {stage.name} if not artifact.is_final or unsettled & set(stage.needs) else set()
+                    if stage.name not in unsettled and not stage.always:
+                        context.store.write_json(f"{stage.folder}/{OUTCOME}", artifact.model_dump(mode="json"))
+                        if stage.artifact is Trained:
+                            forget_checkpoints(context.store, stage.fingerprint)
+            except BaseException as error:
+                with contextlib.suppress(StorageError):  # what failed may be the disk
+                    context.events.emit(stage.name, "failed", error=f"{type(error).__name__}: {error}")
+                raise
+            if context.backend.name == "cuda" and stage.name in HOST_STAGES:
+                artifact = artifact.model_copy(update={"fell_back": (f"{stage.name}: {HOST_STAGES[stage.name]}",)})
+            made[stage.name] = artifact
+            record = Record(stage.name, stage.fingerprint, "finished", **asdict(meter.cost), why=why)
+            records.append(record)
+            context.events.emit(stage.name, "finished", **asdict(meter.cost), warnings=artifact.warnings)
     return made, records

@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from treadle.engine import layout
 from treadle.engine.artifacts import (
     Artifact,
     Comparison,
@@ -28,12 +29,8 @@ from treadle.engine.artifacts import (
 )
 from treadle.engine.bundling import Bundling
 from treadle.engine.commit_all import COMMON_STEPS, Steps, commit_all
-from treadle.engine.commits import Ready, prepare_table
 from treadle.engine.context import Context
-from treadle.engine.delta import RUN
-from treadle.engine.delta_files import DataFile
 from treadle.engine.inputs import Inspected
-from treadle.versions import version_of
 
 REVISION = 3
 
@@ -56,12 +53,14 @@ def run(
         lambda done, total, note: context.events.emit("publish", "progress", done=done, total=total, note=note),
         2 * len(outputs) + COMMON_STEPS,
     )
-    ready = {}
+    ready, spare = {}, []
     for name, parts, stage in outputs:
-        ready[name] = _prepare(context, name, parts, fingerprints[stage])
+        ready[name], split = layout.prepare(context, name, parts, fingerprints[stage])
+        spare += split
         steps.done(f"the files of {name} are checked")
     bundling = None if best is None else Bundling(context, made, best, fingerprints, inputs)
     found, model = commit_all(context.store, publishing, context.run_id, context.job.name, ready, bundling, steps)
+    context.store.remove(*spare)
     return Publication(tables=tuple(version.record(context.job.name) for version in found.values()), model=model)
 
 
@@ -95,26 +94,6 @@ def _best(made: Mapping[str, Artifact]) -> Trained | None:
     best = made["refit"] if "refit" in made else made[f"train:{evaluation.best}"]
     assert isinstance(best, Trained)
     return best
-
-
-def _prepare(context: Context, name: str, parts: Sequence[Part], fingerprint: str) -> Ready:
-    import pyarrow.parquet as pq
-
-    store = context.store
-    with store.fs.open(store.path(parts[0].path), "rb") as file:
-        schema = pq.read_schema(file)
-    return prepare_table(
-        store.fs,
-        store.path(f"tables/{context.job.name}/{name}"),
-        [DataFile(store.path(part.path), part.rows, part.bytes) for part in parts],
-        schema,
-        fingerprint=fingerprint,
-        metadata={
-            RUN: context.run_id,
-            "treadle.spec": context.spec_digest,
-            "treadle.version": version_of("treadle"),
-        },
-    )
 
 
 def _rows(context: Context, name: str, rows: Sequence[Mapping[str, Any]]) -> Part:

@@ -23,6 +23,7 @@ from treadle.engine.delta import TableVersion
 from treadle.engine.delta_files import DataFile
 from treadle.engine.delta_log import commits
 from treadle.engine.events import now
+from treadle.engine.partitioning import partition_text
 from treadle.engine.publication import Claim
 from treadle.engine.store import Store, storage_errors
 from treadle.errors import StorageError
@@ -43,7 +44,13 @@ def prepared(store: Store, tables: Sequence[TableRecord], metadata: Mapping[str,
     found = [(record, *_files(store, record)) for record in tables]  # all are looked at before one is prepared
     return {
         record.name: prepare_table(
-            store.fs, store.path(record.path), files, schema, fingerprint=fingerprint, metadata=metadata
+            store.fs,
+            store.path(record.path),
+            files,
+            schema,
+            fingerprint=fingerprint,
+            metadata=metadata,
+            partition_by=[name for name, _ in files[0].values] if files else (),
         )
         for record, files, schema, fingerprint in found
     }
@@ -54,16 +61,17 @@ def _files(store: Store, record: TableRecord) -> tuple[list[DataFile], pa.Schema
     path = store.path(record.path)
     label = f"version {record.version} of table {path}"
     opened = delta.open_table(store.fs, path, record.version)
-    added = pa.table(opened.get_add_actions()).select(["path", "num_records", "size_bytes"]).to_pylist()
+    added = pa.table(opened.get_add_actions()).to_pylist()
     files = []
     for add in sorted(added, key=lambda add: delta.order_of(add["path"])):
-        file = f"{path}/{unquote(add['path']) if store.is_local else add['path']}"
+        file = f"{path}/{unquote(add['path'])}"
         with storage_errors(path):
             size = store.fs.size(file) if store.fs.exists(file) else None
         if size != add["size_bytes"]:
             what = "is gone" if size is None else f"has {size} bytes instead of {add['size_bytes']}"
             raise StorageError(f"{label} cannot be made current: its file {file} {what}. Run its spec again.")
-        files.append(DataFile(file, add["num_records"], add["size_bytes"]))
+        values = tuple((name, partition_text(value)) for name, value in (add.get("partition") or {}).items())
+        files.append(DataFile(file, add["num_records"], add["size_bytes"], values))
     (commit,) = commits(store.fs, path, [record.version])
     fingerprint = commit.properties.get(delta.FINGERPRINT)
     if fingerprint is None:

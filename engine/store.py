@@ -2,6 +2,7 @@
 
 <root>/stages/<stage>-<fingerprint>/   outputs of stages, a build cache; stage.json is written last
 <root>/stages/checkpoints-<fingerprint>/   of a training that is not done (see treadle.engine.checkpoints)
+<root>/stages/made/<job>.json          what a job's stages were made from (see treadle.engine.cache)
 <root>/tables/<job>/<table>/           published Delta tables
 <root>/models/<name>/<version>/        model bundles; bundle.json is written last
 <root>/publications/<job>/             what is about to be published (see treadle.engine.publication)
@@ -16,8 +17,9 @@ import functools
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
@@ -189,11 +191,15 @@ class Store:
 
     def has(self, *parts: Part) -> bool:
         """Whether all these files are there with the sizes that they were written with; a folder is asked once."""
+        return not self.lacking(*parts)
+
+    def lacking(self, *parts: Part) -> list[str]:
+        """Those of these files that are gone, or have another size than they were written with."""
         sizes: dict[str, int] = {}
         for folder in {self.path(part.path).rpartition("/")[0] for part in parts}:
             with storage_errors(folder), contextlib.suppress(FileNotFoundError):
                 sizes |= {found["name"]: found["size"] for found in self.fs.ls(folder, detail=True)}
-        return all(sizes.get(self.path(part.path)) == part.bytes for part in parts)
+        return [part.path for part in parts if sizes.get(self.path(part.path)) != part.bytes]
 
     def stamp(self, relative: str) -> str:
         """A mark that changes when the file is written again: what a process keeps of it goes by this."""
@@ -246,6 +252,17 @@ def stamp(fs: fsspec.AbstractFileSystem, path: str) -> str:
     info = fs.info(path)
     tag = next((info[key] for key in ("ETag", "mtime", "LastModified", "updated", "created") if key in info), "")
     return f"{info['size']}|{tag}"
+
+
+def modified(info: Mapping[str, Any]) -> float:
+    """When a file was written, as its file system's `info` tells: seconds since 1970; 0 where it does not tell."""
+    for key in ("mtime", "LastModified", "updated", "last_modified", "created"):
+        found = info.get(key)
+        if isinstance(found, datetime):
+            return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        if isinstance(found, (int, float)):
+            return float(found)
+    return 0.0
 
 
 @contextlib.contextmanager

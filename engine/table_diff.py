@@ -136,11 +136,12 @@ def compare(
                 raise column_not_found(name, where, side)
     schema = schema_diff(*sides)
     types = {name: _common(sides[0][name], sides[1][name]) for name in sides[0] if name in sides[1]}
-    paired_by = tuple(name for name in types if name not in ignore) if key is None else tuple(key)
+    every = tuple(name for name, type_ in types.items() if type_ is not None and name not in ignore)
+    paired_by = every if key is None else tuple(key)
     apart = [name for name in paired_by if types[name] is None]
     left_rows, right_rows = _rows(left), _rows(right)
     if apart or not paired_by:
-        said = "the tables have no column in common"
+        said = "the tables have no column in common that could be compared"
         if apart:
             types_said = " in the one and ".join(str(side[apart[0]]) for side in sides)
             said = f"'{apart[0]}' is {types_said} in the other"
@@ -212,9 +213,13 @@ def _text_as_string(type_: pa.DataType) -> pa.DataType:
 
 
 def _common(left: pa.DataType, right: pa.DataType) -> pa.DataType | None:
-    """The type in which values of both are compared."""
+    """The type in which values of both are compared; None where there is none, and of nested values and bytes."""
+    if pa.types.is_null(left) or pa.types.is_null(right):
+        left = right = right if pa.types.is_null(left) else left
+    if pa.types.is_nested(left) or pa.types.is_binary(left) or pa.types.is_large_binary(left):
+        return None
     if left == right:
-        return left
+        return pa.string() if pa.types.is_null(left) else left
     if pa.types.is_integer(left) and pa.types.is_integer(right):
         return pa.int64()
     numbers = [pa.types.is_integer(type_) or pa.types.is_floating(type_) for type_ in (left, right)]
@@ -227,7 +232,7 @@ def _rows(table: pa.Table | DeltaTable) -> int:
 
 def _batches(table: pa.Table | DeltaTable, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """The columns of `schema`, in its types."""
-    width = sum(16 if pa.types.is_string(type_) else math.ceil(type_.bit_width / 8) for type_ in schema.types)
+    width = sum(math.ceil(type_.bit_width / 8) if pa.types.is_primitive(type_) else 16 for type_ in schema.types)
     rows = max(min(BATCH_BYTES // width, MOST_BATCH_ROWS), 1024)
     if isinstance(table, pa.Table):
         found: Iterable[pa.RecordBatch] = table.select(schema.names).to_batches(rows)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.commands import card, dvc, jobs, operating, tables
+from treadle.jobs.commands import card, dvc, gc, jobs, lineage, operating, tables
 from treadle.jobs.commands.bench import bench
 from treadle.jobs.commands.options import (
     Debug,
@@ -279,7 +279,7 @@ def show(
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
-    """Show a run: leaderboard, cost of each stage, tables and versions, warnings."""
+    """Show a run: leaderboard, cost of each stage, tables and versions, warnings, and what it was made from."""
     with messages(debug, as_json):
         from treadle.jobs.run import load_run
         from treadle.jobs.spec import root_of
@@ -288,9 +288,11 @@ def show(
         if as_json:
             print(json.dumps(found.manifest))
         else:
-            from treadle.jobs.commands import console
+            from treadle.jobs.commands import console, lineage_console
+            from treadle.jobs.provenance import provenance
 
             console.show_run(found, full=True)
+            lineage_console.show_provenance(provenance(found))
 
 
 @app.command()
@@ -383,7 +385,9 @@ def make_data(
             print(json.dumps(made, default=str))
 
 
+gc.register(app)
 jobs.register(app)
 tables.register(app)
 card.register(app)
 dvc.register(app)
+lineage.register(app)

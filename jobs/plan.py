@@ -10,6 +10,7 @@ from treadle.cluster.hardware import memory_bytes
 from treadle.cluster.launch import MEMORY_SHARE, thread_count, worker_count
 from treadle.cluster.profiles import Profile, is_here
 from treadle.engine import expected, pipeline
+from treadle.engine.cache import Cache
 from treadle.engine.chain import Stage
 from treadle.engine.continuing import digests_of
 from treadle.engine.expected import Memory, mib
@@ -49,6 +50,8 @@ class Plan:
     memory: Memory | None
     placement: str | None = None
     """Where models are compared by folds, and why, as far as rows and features are known."""
+    why: Mapping[str, str] = field(default_factory=dict)
+    """Of each stage that is not cached."""
     training: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Where models are trained on all training rows, with their titles; as far as rows and features are known."""
 
@@ -66,6 +69,7 @@ class Plan:
                     "stage": s.name,
                     "fingerprint": s.fingerprint,
                     "status": "cached" if s.name in self.cached else "to run",
+                    "why": self.why.get(s.name),
                 }
                 for s in self.stages
             ],
@@ -91,7 +95,7 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False, workers: Workers | 
     inputs = pipeline.inspect(spec.job)
     programs, features = pipeline.check(spec.job, inputs, store)
     stages = pipeline.stages_of(spec.job, inputs, digests_of(spec.job, store))
-    cached = () if fresh else tuple(stage.name for stage in stages if pipeline.cached(store, stage) is not None)
+    cache = Cache(store, spec.name, stages, fresh)
     rows = inputs.main.rows
     if rows is not None and inputs.test is not None:
         rows += inputs.test.rows or 0
@@ -113,7 +117,7 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False, workers: Workers | 
         root,
         inputs,
         stages,
-        cached,
+        tuple(cache.outcomes),
         device,
         reason,
         rows,
@@ -121,6 +125,7 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False, workers: Workers | 
         tuple(features),
         memory,
         placement,
+        cache.whys,
         training,
     )
 

@@ -19,6 +19,7 @@ from treadle.engine.publication import Publishing
 from treadle.engine.restoring import OldBundle, prepared
 from treadle.engine.store import Store
 from treadle.errors import RequestError
+from treadle.jobs.holding import at_work
 from treadle.jobs.run import Run, load_run
 from treadle.jobs.spec import root_of
 from treadle.jobs.tables import tables_of
@@ -78,6 +79,11 @@ def rollback(run_id: str, root: str | None = None, listener: Listener | None = N
     if old.status != "succeeded" or not old.manifest["tables"]:
         raise RequestError(f"Run {old.id} {old.status}, and published nothing; there is nothing to go back to.")
     new = f"{old.job}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+    with at_work(store, old.job, new):
+        return _rolled_back(store, load_run(store.url, old.id), new, listener)
+
+
+def _rolled_back(store: Store, old: Run, new: str, listener: Listener | None) -> RolledBack:
     bundle = _bundle(store, old, new)
     if bundle is not None:
         bundle.verify()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from treadle.engine.bundle import Bundle
+    from treadle.jobs.lineage import Lineage
 
 THREADS = 8
 """Manifests that are read at a time."""
@@ -39,11 +40,43 @@ class Table:
 
         return delta.data_files(delta.open_table(self._store.fs, self.path, self.version))
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of its columns."""
+        import pyarrow as pa
+
+        from treadle.engine import delta
+
+        return pa.schema(delta.open_table(self._store.fs, self.path, self.version).schema().to_arrow())
+
+    def missing_files(self) -> list[str]:
+        """Those of its files that are not there any more; RequestError when the version itself is gone."""
+        files = self.files()
+        fs = self._store.fs
+        fs.invalidate_cache()
+        there: set[str] = set()
+        for folder in {path.rpartition("/")[0] for path in files}:
+            with contextlib.suppress(FileNotFoundError):
+                there |= {f"{folder}/{str(path).rsplit('/', 1)[-1]}" for path in fs.ls(folder, detail=False)}
+        return [path for path in files if path not in there]
+
+    def where(self, column: str, value: pa.Scalar) -> pa.Table:
+        """The rows whose `column` is `value`, in their order; statistics tell which files need not be read."""
+        from treadle.engine import delta
+
+        return delta.rows_where(delta.open_table(self._store.fs, self.path, self.version), column, value)
+
     def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
         """The rows, in the order of the partitions."""
         from treadle.engine import delta
 
         return delta.read_arrow(delta.open_table(self._store.fs, self.path, self.version), columns)
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows in the same order, in batches that need not fit the memory together; the first has no rows."""
+        from treadle.engine import delta
+
+        return delta.read_batches(delta.open_table(self._store.fs, self.path, self.version), columns)
 
     def to_pandas(self, columns: list[str] | None = None) -> pd.DataFrame:
         """The rows as a frame."""
@@ -68,6 +101,11 @@ class Run:
         from treadle.jobs.html import run_html
 
         return run_html(self)
+
+    @property
+    def store(self) -> Store:
+        """Its artifacts root."""
+        return self._store
 
     def path(self, relative: str) -> str:
         """Where something of its artifacts root lies."""
@@ -106,6 +144,12 @@ class Run:
                 f"Run {self.id} has no table '{name}'. Tables: [{listed(tables)}].{did_you_mean(name, tables)}"
             )
         return tables[name]
+
+    def lineage(self, row_id: object, table: str | None = None) -> Lineage:
+        """A row, by its id, from its prediction back to the raw row in its file; see `treadle.jobs.lineage`."""
+        from treadle.jobs.lineage import lineage_of
+
+        return lineage_of(self, row_id, table)
 
     @property
     def is_current(self) -> bool:

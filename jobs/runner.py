@@ -19,8 +19,9 @@ from treadle.cluster.hardware import cores, memory_bytes
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import is_here
 from treadle.engine import pipeline
-from treadle.engine.artifacts import Artifact, Publication, digest
+from treadle.engine.artifacts import Artifact, Publication, Source, digest
 from treadle.engine.backend import Backend
+from treadle.engine.cache import used
 from treadle.engine.context import Context
 from treadle.engine.digests import check_unchanged
 from treadle.engine.events import Events, Listener, now
@@ -28,6 +29,8 @@ from treadle.engine.publication import Publishing, latest, pending
 from treadle.engine.store import Store
 from treadle.errors import ContractBroken, TreadleError
 from treadle.jobs.device import on_device
+from treadle.jobs.environment import code, environment
+from treadle.jobs.holding import holding
 from treadle.jobs.plan import Plan, make_plan
 from treadle.jobs.run import Run
 from treadle.jobs.spec import JobSpec, load_spec
@@ -118,7 +121,10 @@ def unchanged(plan: Plan) -> Run | None:
     same = before == {stage.name: stage.fingerprint for stage in plan.stages}
     if run.status != "succeeded" or not same or run.manifest["spec_digest"] != _digest(plan.spec):
         return None
-    return run if run.is_current else None
+    if not run.is_current:
+        return None
+    used(store, job)
+    return run
 
 
 def _digest(spec: JobSpec) -> str:
@@ -141,9 +147,10 @@ def execute(
     started = time.perf_counter()
     run_id = run_id or f"{plan.spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     store = Store(plan.root, run_id)
-    events = Events(store, run_id, listener)
     manifest = _manifest(plan, run_id)
     with terminable(), contextlib.ExitStack() as ending:
+        ending.enter_context(holding(plan, store, run_id))
+        events = Events(store, run_id, listener)
         publishing = Publishing(store, plan.spec.name, run_id, ending)
         try:
             events.emit("cluster", "started", profile=plan.spec.cluster.profile)
@@ -167,6 +174,7 @@ def execute(
                 context = Context(
                     plan.spec.job, store, Backend(plan.device), client, events, run_id, manifest["spec_digest"]
                 )
+                manifest["cluster"] = {"workers": context.room.count, "threads": context.room.threads}
                 context.publishing = publishing
                 context.before_publish = lambda: check_unchanged(plan.inputs.named().values())
                 made, records = pipeline.run(context, plan.stages, fresh)
@@ -208,14 +216,16 @@ def _manifest(plan: Plan, run_id: str) -> dict[str, Any]:
         "spec": plan.spec.model_dump(mode="json", by_alias=True, exclude_unset=True),
         "spec_digest": _digest(plan.spec),
         "plan": plan.describe(),
-        "inputs": _inputs(plan),
+        "inputs": described_inputs(plan),
         "seed": plan.spec.seed,
         "libraries": {name: version_of(name) for name in LIBRARIES},
         "hardware": {
             "machine": platform.machine(), "system": platform.system(), "python": platform.python_version(),
             "cores": cores(), "memory_bytes": memory_bytes(),
         },
+        "code": code(), "environment": environment(),
         "cluster_start_seconds": None,
+        "cluster": None,
         "stages": [],
         "results": {},
         "warnings": [],
@@ -233,7 +243,8 @@ def _shared(plan: Plan, store: Store) -> list[str]:
     return root + [path for path in first if "://" not in path]
 
 
-def _inputs(plan: Plan) -> list[dict[str, Any]]:
+def described_inputs(plan: Plan) -> list[dict[str, Any]]:
+    """For the manifest: every input by the section of the spec that names it."""
     return [
         {
             "section": name,
@@ -247,8 +258,9 @@ def _inputs(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Sequence[Record]) -> None:
-    published = made["publish"]
+    published, read = made["publish"], made["read"]
     assert isinstance(published, Publication)
+    assert isinstance(read, Source)
     results = {}
     for name in IN_MANIFEST:
         if name in made:
@@ -256,6 +268,9 @@ def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Seq
                 mode="json",
                 exclude=NOT_IN_MANIFEST,
             )
+    # By input, and those of text files too, whose rows are counted as they are read.
+    of_test = sum(partition[0].role == "test" for partition in read.partitions)
+    manifest["plan"]["partitions_read"] = {"data": len(read.partitions) - of_test, "split": of_test or None}
     manifest.update(
         status="succeeded",
         stages=[asdict(record) for record in records],

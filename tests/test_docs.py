@@ -56,7 +56,10 @@ from treadle.engine.sides import BROADCAST_BYTES
 from treadle.engine.sql.functions import FUNCTIONS
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
+from treadle.jobs.lineage import MOST
 from treadle.jobs.plan import WORKER_OWN
+from treadle.jobs.provenance import READ_BYTES
+from treadle.jobs.reproduce import MEASURED
 from treadle.jobs.service import dispatcher
 from treadle.jobs.service.settings import Settings, load_settings
 from treadle.jobs.spec import JobSpec
@@ -425,6 +428,9 @@ def test_params_of_exact_models_are_shown_with_their_defaults(name: str) -> None
 
 
 LIMITS = [
+    ("lineage.md", f"Up to {READ_BYTES // 2**20} MiB of the inputs"),
+    ("lineage.md", f"up to {MOST} rows are told"),
+    ("lineage.md", f"(`{'`, `'.join(MEASURED)}`) are measured"),
     ("card.md", f"groups of fewer than {SMALL},"),
     ("card.md", f"the first {TOP} features"),
     ("spec.md", f"at most {MAX_LEVELS} levels"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from treadle.errors import RequestError, StorageError, TreadleError
@@ -35,6 +35,29 @@ class RemoteTable(Table):
             f"The files of table '{self.name}' are not here, but in {self.path} of the service's machine. "
             "Use to_arrow or to_pandas, which bring the rows."
         )
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of its columns."""
+        return self.to_arrow().schema
+
+    def missing_files(self) -> NoReturn:
+        """There are none here."""
+        self.files()
+
+    def where(self, column: str, value: pa.Scalar) -> pa.Table:
+        """The rows whose `column` is `value`, in their order; all rows come for it."""
+        import pyarrow.compute as pc
+
+        return self.to_arrow().filter(pc.field(column) == value)
+
+    def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """The rows in the same order; they come all at once."""
+        import pyarrow as pa
+
+        rows = self.to_arrow(columns)
+        yield pa.RecordBatch.from_pylist([], rows.schema)
+        yield from rows.to_batches()
 
     def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
         """The rows, in the order of the partitions."""
@@ -70,6 +93,18 @@ class RemoteRun(Run):
             f"The model of run {self.id} is not here, but under {self._root} of the service's machine. "
             "Share that folder or use an object store as artifacts.root, or predict there: treadle predict."
         )
+
+    def lineage(self, row_id: object, table: str | None = None) -> NoReturn:
+        """Neither its tables nor its inputs are here."""
+        raise RequestError(
+            f"The tables and inputs of run {self.id} are not here, but where its service runs, under {self._root}; "
+            "ask there: treadle lineage."
+        )
+
+    @property
+    def store(self) -> NoReturn:
+        """It is not here."""
+        raise RequestError(f"The artifacts of run {self.id} are not here, but under {self._root} of the service.")
 
     def path(self, relative: str) -> str:
         return f"{self._root}/{relative}"

@@ -130,6 +130,23 @@ def bench_auto(
         _measured(auto.run(data_set, budget, data, tuned, trials, workers, out, _say(as_json)), as_json)
 
 
+@bench.command("versions")
+def bench_versions(
+    files: Annotated[int, typer.Option(min=1, help="Files of a commit.")] = 1000,
+    versions: Annotated[int, typer.Option(min=1, help="Versions of a table that is opened.")] = 1000,
+    rows: Annotated[str, typer.Option(help="Rows of the job, e.g. 1e6.")] = "1e6",
+    repeats: Repeats = 3,
+    out: Out = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Commits, tables with many versions, manifests, and jobs that are cached."""
+    with messages(debug, as_json):
+        from treadle.benchmarks import versions as measured
+
+        _measured(measured.run(files, versions, whole(rows), repeats, out, _say(as_json)), as_json)
+
+
 @bench.command("exact")
 def bench_exact(
     rows: Annotated[str, typer.Option(help="Number of rows, e.g. 1e7.")] = "1e6",

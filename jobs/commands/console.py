@@ -225,9 +225,9 @@ def show_plan(plan: Plan) -> None:
     out.print(f"Input: {_files(len(found.files), found.format, found.version)}, {rows}")
     for text in found.warnings:
         out.print(f"warning: {text}")
-    table = Table("stage", "fingerprint", "status")
+    table = Table("stage", "fingerprint", "status", "why")
     for stage in described["stages"]:
-        table.add_row(stage["stage"], stage["fingerprint"], stage["status"])
+        table.add_row(stage["stage"], stage["fingerprint"], stage["status"], stage["why"] or "")
     out.print(table)
     if plan.features:
         out.print(f"Features known so far: {len(plan.features)}")

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from treadle.engine import contract, exchange, pipeline, read, sides
+from treadle.engine import cache, contract, exchange, pipeline, read, sides
 from treadle.engine.artifacts import Contracted
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
@@ -380,7 +380,7 @@ def test_what_is_fresh_by_the_clock_is_cached_until_it_is_no_more(client: Client
     for until, cached in ((found.until, True), (datetime(2024, 1, 1), False), (None, True)):
         outcome = found.model_copy(update={"until": until})
         store.write_json(f"{stage.folder}/stage.json", outcome.model_dump(mode="json"))
-        assert pipeline.cached(store, stage) == (outcome if cached else None)
+        assert cache.cached(store, stage) == (outcome if cached else None)
 
 
 COLUMNS = {"n": "int", "x": "float", "word": "text", "t": "timestamp", "flag": "bool"}

@@ -147,10 +147,10 @@ def test_a_root_where_runs_cannot_be_written(
 
         def full(self: Any, store: Any, run_id: str, listener: Any = None) -> None:
             folder = root / "runs" / run_id
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
             (folder / "events.jsonl").symlink_to("/dev/full")
             make(self, store, run_id, listener)
 
         monkeypatch.setattr(runner.Events, "__init__", full)
-    with pytest.raises(StorageError, match=rf"{root}/runs/.*events\.jsonl.*--root"):
+    with pytest.raises(StorageError, match=rf"{root}/runs/.*(events\.jsonl|running\.json).*--root"):
         treadle.run(people_spec(people, root, scheduler))

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
@@ -372,12 +371,3 @@ class TestRollback:
         path.write_text(json.dumps(document))
         assert "is refused" in says("rollback", two.runs[0].id, "--root", copy, status=1).stderr
         assert set(heads(copy).values()) == {1}
-
-
-def test_numbers_of_a_leaderboard_survive_the_way_there_and_back(copy: str, two: Two) -> None:
-    board = two.runs[0].leaderboard
-    rollback(two.runs[0].id, copy)
-    rollback(two.runs[1].id, copy)
-    rollback(two.runs[0].id, copy)
-    assert np.array_equal(treadle.open_table("leaderboard", copy).to_pandas()["auc"], board["auc"])
-    assert heads(copy)["leaderboard"] == 4
