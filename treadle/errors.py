@@ -75,5 +75,6 @@ def unreachable(error: BaseException, place: str = "An object store") -> Storage
         return None
     said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return StorageError(
-        f"{place} cannot be reached: {said}. Look at the credentials and the endpoint: docs/artifacts.md, Object stores."
+        f"{place} cannot be reached: {said}. Look at the credentials and the endpoint "
+        "(Object stores, in docs/artifacts.md)."
     )
