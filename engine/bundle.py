@@ -6,6 +6,7 @@
                                side-<n>.parquet  group and join tables of the relational operations
                                card.md, card.html  what the model is, and what was measured (see treadle.engine.card)
                                sample.parquet  raw rows with what the run made of them (see treadle.engine.skew)
+                               MLmodel         what MLflow loads it by (see treadle.engine.mlmodel)
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from treadle.engine.artifacts import Document, Part, StepRecord, digest
 from treadle.engine.backend import Backend, conform
 from treadle.engine.encoders import AnyFitted, Fitted, Shelf, apply, to_matrix
 from treadle.engine.expectations import EachRow, broken_rows
+from treadle.engine.mlmodel import write_mlmodel
 from treadle.engine.models.base import Model, Task, load_model
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Program, Step
@@ -83,10 +85,10 @@ REPLAYED = ("id", "inputs", "steps", "feature_inputs", "operations", "features")
 class Bundle:
     """A model version, ready to predict. `predict` is a pure function of the rows that it is given."""
 
-    def __init__(self, store: Store, document: BundleDocument) -> None:
+    def __init__(self, store: Store, document: BundleDocument, folder: str | None = None) -> None:
         self.store = store
         self.document = document
-        self.folder = f"models/{document.name}/{document.version}"
+        self.folder = folder or f"models/{document.name}/{document.version}"
         self._verified = False
 
     def __repr__(self) -> str:
@@ -292,6 +294,7 @@ def write_bundle(
                 "Outcomes of stages that another version of a library made may have been used; run again with --fresh."
             )
         sample.write(store, folder, document.features)
+    write_mlmodel(store, folder, bundle.document)
     return bundle
 
 
@@ -344,17 +347,31 @@ def load_bundle(store: Store, name: str, version: int | None = None) -> Bundle:
         )
     if version is not None and version not in existing:
         raise RequestError(f"Model '{name}' has no version {version}. Versions: [{listed(existing)}].")
-    return _unchanged(store, name, version or existing[-1])
+    return _unchanged(*_opened(store, f"models/{name}/{version or existing[-1]}"))
 
 
-def _unchanged(store: Store, name: str, version: int) -> Bundle:
-    """A version, published or not, of which bundle.json makes features as it did; else StorageError."""
-    bundle, fingerprint = _opened(store, f"models/{name}/{version}")
+def open_bundle(path: str) -> Bundle:
+    """The bundle in a folder of this machine, which may be a copy of it outside of any root.
+
+    Raises
+    ------
+    RequestError
+        There is none.
+    """
+    parent, _, folder = path.rstrip("/").rpartition("/")
+    store = Store(parent or "/")
+    if not store.exists(f"{folder}/bundle.json"):
+        raise RequestError(f"{path} holds no model: there is no bundle.json in it.")
+    return _unchanged(*_opened(store, folder))
+
+
+def _unchanged(bundle: Bundle, fingerprint: str) -> Bundle:
+    """A bundle, published or not, of which bundle.json makes features as it did; else StorageError."""
     if bundle.document.features_fingerprint not in (None, fingerprint):
         bundle.verify()
         raise StorageError(
             f"Model '{bundle.reference}' is refused: how features are made has changed in "
-            f"{store.path(bundle.folder)}/bundle.json since it was published (features_fingerprint is "
+            f"{bundle.store.path(bundle.folder)}/bundle.json since it was published (features_fingerprint is "
             f"{bundle.document.features_fingerprint}, and that of the document {fingerprint}). Restore the file, or "
             "train the model again."
         )
@@ -363,14 +380,14 @@ def _unchanged(store: Store, name: str, version: int) -> Bundle:
 
 def _opened(store: Store, folder: str) -> tuple[Bundle, str]:
     """The bundle in a folder, and the fingerprint of how its features are made, as it is now."""
-    name = folder.split("/")[-2]
     raw = store.read_json(f"{folder}/bundle.json")
     if raw.get("format") != FORMAT:
         raise RequestError(
-            f"Model '{name}' was written in bundle format {raw.get('format')}, and this Treadle reads {FORMAT}."
+            f"Model '{raw.get('name')}' was written in bundle format {raw.get('format')}, and this Treadle reads "
+            f"{FORMAT}."
         )
     try:
-        return Bundle(store, BundleDocument.model_validate(raw)), _features_fingerprint(raw)
+        return Bundle(store, BundleDocument.model_validate(raw), folder), _features_fingerprint(raw)
     except ValidationError as error:
         path = store.path(f"{folder}/bundle.json")
         raise StorageError(
@@ -405,7 +422,7 @@ def _verify(store: Store, folder: str, stamps: tuple[str, ...]) -> None:
 def is_sound(store: Store, name: str, version: int) -> bool:
     """Whether a version, published or not, can be loaded, and replays its sample."""
     try:
-        _unchanged(store, name, version).verify()
+        _unchanged(*_opened(store, f"models/{name}/{version}")).verify()
     except TreadleError:
         return False
     return True

@@ -16,13 +16,14 @@ import pyarrow as pa
 
 from treadle.engine import delta
 from treadle.engine.artifacts import TableRecord
-from treadle.engine.bundle import complete_versions, fingerprint_of, is_sound, load_bundle
+from treadle.engine.bundle import BundleDocument, complete_versions, fingerprint_of, is_sound, load_bundle
 from treadle.engine.bundling import next_reference
 from treadle.engine.commits import Ready, prepare_table
 from treadle.engine.delta import TableVersion
 from treadle.engine.delta_files import DataFile
 from treadle.engine.delta_log import commits
 from treadle.engine.events import now
+from treadle.engine.mlmodel import write_mlmodel
 from treadle.engine.partitioning import partition_text
 from treadle.engine.publication import Claim
 from treadle.engine.store import Store, storage_errors
@@ -116,6 +117,7 @@ class OldBundle:
         # As it is in the file, so that what this version of Treadle does not know of stays, too.
         document: dict[str, Any] = self.store.read_json(f"{old}/{DOCUMENT}")
         changed = {**document, "version": version, "run": self.run, "created": now()}
+        write_mlmodel(self.store, new, BundleDocument.model_validate(changed))
 
         def publish(_versions: Mapping[str, TableVersion]) -> None:
             with self.store.writing(f"{new}/{DOCUMENT}") as file:

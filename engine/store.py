@@ -5,6 +5,9 @@
 <root>/stages/made/<job>.json          what a job's stages were made from (see treadle.engine.cache)
 <root>/tables/<job>/<table>/           published Delta tables
 <root>/models/<name>/<version>/        model bundles; bundle.json is written last
+<root>/models/<name>/promotions/       approvals (see treadle.jobs.registry.promotion)
+<root>/mlflow.db, mlartifacts/         runs and aliases in MLflow
+<root>/unrecorded/                     runs that MLflow is still to be told of
 <root>/publications/<job>/             what is about to be published (see treadle.engine.publication)
 <root>/runs/<run-id>/                  events.jsonl, and manifest.json, written last of all
 """

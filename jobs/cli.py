@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from treadle.errors import RequestError
-from treadle.jobs.commands import card, dvc, gc, jobs, lineage, operating, tables
+from treadle.jobs.commands import card, dvc, gc, jobs, lineage, models, operating, tables
 from treadle.jobs.commands.bench import bench
 from treadle.jobs.commands.options import (
     Debug,
@@ -111,7 +111,7 @@ def plan(
 
 @app.command()
 def predict(
-    model: Annotated[str, typer.Option(help="NAME or NAME:VERSION.", show_default=False)],
+    model: Annotated[str, typer.Option(help="NAME, NAME:VERSION or NAME@ALIAS.", show_default=False)],
     input_: Annotated[
         list[str],
         typer.Option("--input", help="File, folder, glob or URL; may be given several times.", show_default=False),
@@ -387,6 +387,7 @@ def make_data(
 
 gc.register(app)
 jobs.register(app)
+models.register(app)
 tables.register(app)
 card.register(app)
 dvc.register(app)

@@ -138,8 +138,8 @@ def _models(
     only = {manifest.model for manifest in forgotten.values()} - named
     for folder in ground.folders["models"]:
         _, name, version = folder.path.split("/")
-        if name in ground.held_jobs or f"{name}:{version}" in ground.protected:
-            continue
+        if name in ground.held_jobs or f"{name}:{version}" in ground.protected or not version.isdigit():
+            continue  # what is no version are records of promotions
         if not folder.has("bundle.json"):
             if folder.newest < cutoff:
                 yield Removal("unfinished model", folder.path, "it has no bundle.json", folder.files, True)

@@ -22,6 +22,7 @@ from treadle.engine.readers.options import TextOptions
 from treadle.engine.store import Store, storage_errors
 from treadle.engine.text_input import convert_file, rejected
 from treadle.errors import DataError, RequestError
+from treadle.jobs.registry.versions import aliased, split_reference
 from treadle.jobs.spec import root_of
 
 FORMATS = ("parquet", "delta")
@@ -33,11 +34,12 @@ PROGRESS = {"stage": "predict", "event": "progress"}
 
 
 def find_model(model: str, root: str | None = None) -> Bundle:
-    """A published model, by `name` or `name:version`."""
-    name, _, version = model.partition(":")
-    if version and not (version.isascii() and version.isdigit()):
-        raise RequestError(f"Model '{model}': the version after the colon is a whole number, e.g. {name}:3.")
-    return load_bundle(Store(root_of(root)), name, int(version) if version else None)
+    """A published model, by `name`, `name:version` or `name@alias`."""
+    store = Store(root_of(root))
+    name, version, alias = split_reference(model)
+    if alias is not None:
+        version = aliased(store, name, alias)
+    return load_bundle(store, name, version)
 
 
 def predict_files(

@@ -20,6 +20,8 @@ from treadle.engine.restoring import OldBundle, prepared
 from treadle.engine.store import Store
 from treadle.errors import RequestError
 from treadle.jobs.holding import at_work
+from treadle.jobs.registry.connection import tracking_in
+from treadle.jobs.registry.recorder import Recorder
 from treadle.jobs.run import Run, load_run
 from treadle.jobs.spec import root_of
 from treadle.jobs.tables import tables_of
@@ -128,8 +130,9 @@ def _restored(
     """The commits and the manifest; whether there were any, the current versions of the tables, and the model's."""
     started = time.perf_counter()
     manifest = _manifest(old, new)
+    recorder = Recorder(tracking_in(manifest), old.job, store)
     ready, bundle = what
-    with contextlib.ExitStack() as ending:
+    with recorder.recording(), contextlib.ExitStack() as ending:
         publishing = Publishing(store, old.job, new, ending)
         steps = Steps(
             lambda n, total, note: listener({**STEP, "done": n, "total": total, "note": note}),
@@ -150,6 +153,7 @@ def _restored(
                     manifest["seconds"] = time.perf_counter() - started
                     manifest["publication"] = publishing.number if done else publishing.undone()
                     store.write_json(f"runs/{new}/manifest.json", manifest)
+                    recorder.written(manifest)
     return publishing.claim is not None, found, model
 
 

@@ -32,6 +32,7 @@ from treadle.jobs.device import on_device
 from treadle.jobs.environment import code, environment
 from treadle.jobs.holding import holding
 from treadle.jobs.plan import Plan, make_plan
+from treadle.jobs.registry.recorder import Recorder
 from treadle.jobs.run import Run
 from treadle.jobs.spec import JobSpec, load_spec
 from treadle.signals import held, terminable
@@ -148,7 +149,8 @@ def execute(
     run_id = run_id or f"{plan.spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     store = Store(plan.root, run_id)
     manifest = _manifest(plan, run_id)
-    with terminable(), contextlib.ExitStack() as ending:
+    recorder = Recorder(plan.spec.tracking, plan.spec.name, store)
+    with terminable(), recorder.recording(), contextlib.ExitStack() as ending:
         ending.enter_context(holding(plan, store, run_id))
         events = Events(store, run_id, listener)
         publishing = Publishing(store, plan.spec.name, run_id, ending)
@@ -200,6 +202,7 @@ def execute(
                 manifest["publication"] = publishing.number if done else publishing.undone()
                 events.close()
                 store.write_json(f"runs/{run_id}/manifest.json", manifest)
+                recorder.written(manifest)
     return Run(store, manifest)
 
 

@@ -15,6 +15,7 @@ from treadle.engine.job import IMPORT_PATH, MODEL_NAMES, Job
 from treadle.engine.job import Artifacts as Kept
 from treadle.errors import RequestError
 from treadle.jobs import loading
+from treadle.jobs.registry.sections import Promotion, Tracking
 
 
 class Artifacts(Kept):
@@ -31,6 +32,10 @@ class JobSpec(Job):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     artifacts: Artifacts = Artifacts()
     cluster: AnyProfile = Local()
+    tracking: Tracking = Tracking()
+    """Where runs are recorded."""
+    promotion: Promotion = Promotion()
+    """What a version of the model must meet to be promoted."""
 
     @property
     def job(self) -> Job:

@@ -26,6 +26,9 @@ settings.register_profile("treadle", deadline=None)
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "treadle"))
 
+# Recording a run in MLflow has tests of its own; whatever else runs jobs need not wait for it.
+os.environ.setdefault("TREADLE_TRACKING", "off")
+
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 

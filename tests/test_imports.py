@@ -46,6 +46,7 @@ HEAVY_LIBRARIES = {
     "dask",
     "deltalake",
     "distributed",
+    "mlflow",
     "numba",
     "numpy",
     "optuna",

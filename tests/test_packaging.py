@@ -70,7 +70,7 @@ def test_conda_channels_and_platform() -> None:
     }
 
 
-@pytest.mark.parametrize("extra", ["", "dev", "bench", "boosters", "clusters"])
+@pytest.mark.parametrize("extra", ["", "dev", "bench", "boosters", "clusters", "registry"])
 def test_every_requirement_is_pinned_within_its_range(extra: str) -> None:
     pinned = pins()
     wanted = EXTRAS[extra] if extra else CORE

@@ -40,14 +40,14 @@ __all__ = [
 
 
 def load_model(model: str, root: str | None = None) -> Bundle:
-    """A published model, by `name` (its newest version) or `name:version`.
+    """A published model, by `name` (its newest version), `name:version` or `name@alias`.
 
     `root` is the artifacts root; else TREADLE_ROOT, else `artifacts`.
 
     Raises
     ------
     treadle.errors.RequestError
-        There is no such model or version.
+        There is no such model, version or alias.
     """
     from treadle.jobs.predict import find_model
 

@@ -51,6 +51,7 @@ def gc(
     with messages(debug, as_json):
         from treadle.jobs.garbage import Rules
         from treadle.jobs.gc import collect
+        from treadle.jobs.registry.promotion import in_use
         from treadle.jobs.spec import root_of
 
         rules = Rules(
@@ -60,7 +61,7 @@ def gc(
             keep_runs=keep_runs,
             runs_older_than=_seconds("--runs-older-than", runs_older_than),
         )
-        report = collect(root_of(root), rules, dry_run=dry_run)
+        report = collect(root_of(root), rules, protected=in_use(root_of(root)), dry_run=dry_run)
         if as_json:
             print(json.dumps(report.described()))
         elif not quiet:

@@ -11,8 +11,8 @@ from treadle.errors import RequestError, listed, shortened
 from treadle.jobs.example_data import SCHEME
 from treadle.jobs.spec import JobSpec
 
-ROOT = "artifacts.root"
-FOLDERS = ("inputs", "models", "runs", "stages", "tables")
+ROOT, TRACKING = "artifacts.root", "tracking.uri"
+FOLDERS = ("inputs", "mlartifacts", "mlflow.db", "models", "runs", "stages", "tables")
 """What an artifacts root has in it; see treadle.engine.store."""
 
 
@@ -77,6 +77,8 @@ def _paths(spec: JobSpec, root: str) -> Iterator[tuple[str, str]]:
             yield from each(f"contract.{i}.in.path", expectation.in_.path)
     if spec.split is not None and spec.split.kind == "path":
         yield from each("split.path", spec.split.path)
+    if spec.tracking.uri is not None:
+        yield TRACKING, spec.tracking.uri.removeprefix("sqlite:///")
     yield ROOT, root
 
 

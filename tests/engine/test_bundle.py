@@ -134,7 +134,8 @@ def test_explanations_stand_beside_their_predictions(tmp_path: Path, task: str) 
 def test_a_bundle_is_whole_in_its_folder(tmp_path: Path) -> None:
     made = made_bundle(tmp_path, "binary")
     assert sorted(path.name for path in (tmp_path / "models/m/1").iterdir()) == [
-        *("bundle.json", "model.arrow", "model.json", "side-1.parquet"),
+        *("MLmodel", "bundle.json", "model.arrow", "model.json", "python_env.yaml", "requirements.txt"),
+        "side-1.parquet",
     ]
     expected = made.predict(raw_rows())
     for path in sorted((tmp_path / "stages").rglob("*.*")):

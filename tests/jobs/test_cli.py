@@ -64,6 +64,8 @@ COMMANDS = (
     "down",
     "tokens",
     "certs",
+    "models",
+    "promote",
     "card",
     "dvc",
 )
@@ -74,7 +76,19 @@ IN_GROUPS = (
     *("tokens add", "tokens list", "tokens remove"),
     *("dvc export", "dvc metrics"),
 )
-HEAVY = ("pandas", "numpy", "pyarrow", "dask", "distributed", "xgboost", "sklearn", "numba", "deltalake", "pydantic")
+HEAVY = (
+    "pandas",
+    "numpy",
+    "pyarrow",
+    "dask",
+    "distributed",
+    "xgboost",
+    "sklearn",
+    "numba",
+    "deltalake",
+    "pydantic",
+    "mlflow",
+)
 
 
 def treadle_says(*command: str | Path, status: int = 0) -> Result:

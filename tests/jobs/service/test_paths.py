@@ -182,6 +182,7 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "tables.0.with.path of several": lambda p: {"tables": [{"op": "union", "with": {"path": ["sklearn://iris", p]}}]},
     "contract.0.in.path": lambda p: {"contract": [{"expect": "known", "columns": ["x"], "in": {"path": p}}]},
     "split.path": lambda p: {"split": {"kind": "path", "path": p}},
+    "tracking.uri": lambda p: {"tracking": {"uri": f"sqlite:///{p}"}},
 }  # fmt: skip
 
 
@@ -190,6 +191,14 @@ def test_every_path_of_a_spec_is_looked_at(tree: Path, place: str) -> None:
     confine(spec_of(**PLACES[place](f"{tree}/in/s.csv")), str(tree / "in"), [str(tree / "in")])
     with pytest.raises(PathRefused, match=f"^{place.partition(' ')[0]}: "):
         confine(spec_of(**PLACES[place](f"{tree}/out/s.csv")), str(tree / "in"), [str(tree / "in")])
+
+
+@pytest.mark.parametrize("uri", ["http://mlflow.example:5000", "postgresql://db.example/mlflow"])
+def test_a_job_reports_to_servers_that_are_allowed_only(tree: Path, uri: str) -> None:
+    spec = spec_of(tracking={"uri": uri})
+    confine(spec, str(tree / "in"), [str(tree / "in"), uri])
+    with pytest.raises(PathRefused, match="^tracking.uri: "):
+        confine(spec, str(tree / "in"), [str(tree / "in"), uri.replace("example", "example.other")])
 
 
 def test_no_other_key_of_a_spec_is_a_path() -> None:
@@ -201,7 +210,8 @@ def test_no_other_key_of_a_spec_is_a_path() -> None:
                 found.add(f"{name}.{key}")
     clusters = {"Slurm", "Kubernetes", "Gateway", "Ssh"}
     assert {one for one in found if one.partition(".")[0] not in clusters} == {
-        "Artifacts.root", "Data.path", "Model.continue_from", "PathSplit.path", "Side.path"
+        "Artifacts.root", "Data.path", "Model.continue_from", "PathSplit.path", "Side.path",
+        "Tracking.uri",
     }  # fmt: skip
 
 
