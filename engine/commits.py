@@ -23,6 +23,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, TableFeatures
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, create_table_with_add_actions
+from fsspec.implementations.local import LocalFileSystem
 
 from treadle.engine.delta import (
     FINGERPRINT,
@@ -228,7 +229,9 @@ def take_back(
 def _place_all(
     table: Location, head: DeltaTable | None, files: Sequence[DataFile], schema: pa.Schema, fingerprint: str
 ) -> list[Placed]:
-    table.fs.makedirs(table.path, exist_ok=True)
+    is_local = isinstance(table.fs, LocalFileSystem)  # an object store has no folders, and is not asked for them
+    if is_local:
+        table.fs.makedirs(table.path, exist_ok=True)
     # One commit must not add a path that it also removes, so a name in use is not used again.
     in_use = _in_use(head)
     token = uuid.uuid4().hex[:8]
@@ -238,7 +241,8 @@ def _place_all(
         stem = f"part-{number:05d}-{fingerprint[:12]}"
         name, spare = f"{stem}.parquet", f"{stem}-{token}.parquet"
         folder = f"{table.path}/{folder_of(file.values)}".rstrip("/")
-        table.fs.makedirs(folder, exist_ok=True)
+        if is_local:
+            table.fs.makedirs(folder, exist_ok=True)
         with explained(f"{folder}/{name}"):
             placed = place(table.fs, file, folder, schema, spare if name in in_use else name, spare)
         return replace(placed, name=folder_of(file.values) + placed.name, values=file.values)

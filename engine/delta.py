@@ -86,8 +86,7 @@ def data_files(table: DeltaTable) -> list[str]:
     Use these and not `table.file_uris()`, which has no order and which writes a space in a path as `%20`, where no
     reader finds it.
     """
-    root = table.table_uri.rstrip("/")
-    root = unquote(root.removeprefix("file://")) if _is_local(table) else root
+    root = unquote(table.table_uri.rstrip("/").removeprefix("file://"))
     paths = pa.table(table.get_add_actions())["path"].to_pylist()
     return sorted((f"{root}/{unquote(path)}" for path in paths), key=order_of)
 

@@ -135,10 +135,3 @@ def _written_by(fs: Any, path: str) -> str | None:
         return cast(str | None, fs.metadata(path, refresh=True).get(_WRITER))
     except FileNotFoundError:
         return None
-
-
-def refusal(error: Exception) -> str | None:
-    """What a store that cannot be asked says: no connection, no credentials; None for any other error."""
-    if type(error).__module__.partition(".")[0] not in ("botocore", "aiobotocore", "aiohttp"):
-        return None
-    return " ".join(str(error).split()) or type(error).__name__

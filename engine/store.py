@@ -28,8 +28,8 @@ from typing import IO, TYPE_CHECKING, Any
 import fsspec
 
 from treadle.engine.artifacts import Part
-from treadle.engine.object_store import create, filesystem_options, putting, refusal
-from treadle.errors import RequestError, StorageError
+from treadle.engine.object_store import create, filesystem_options, putting
+from treadle.errors import RequestError, StorageError, unreachable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,8 +45,12 @@ UNFINISHED = ".tmp"
 """Ending of a file that is being written, or was when its writer was killed."""
 
 
-@functools.lru_cache(maxsize=32)
 def _filesystem(url: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    return _opened(url, os.getpid())  # a fork cannot use the connections of the process that it is from
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(url: str, process: int) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url, **filesystem_options(url))
     except (ImportError, ValueError) as error:
@@ -93,6 +97,8 @@ class Store:
 
     def remove_unfinished(self, folder: str) -> None:
         """Removes what writers of this run left in a folder when they were killed."""
+        if not self.is_local:
+            return  # there are none
         with contextlib.suppress(OSError):
             for path in self.fs.ls(self.path(folder), detail=False):
                 if self.run and path.endswith(UNFINISHED) and f".{self.run}" in path:
@@ -205,10 +211,9 @@ class Store:
 
     def list(self, relative: str) -> list[str]:
         """Names in a folder, sorted, without files still being written; none when the folder is absent."""
-        try:
+        names: list[str] = []
+        with storage_errors(self.path(relative)), contextlib.suppress(FileNotFoundError):
             names = [p.rstrip("/").rsplit("/", 1)[-1] for p in self.fs.ls(self.path(relative), detail=False)]
-        except FileNotFoundError:
-            return []
         return sorted(name for name in names if not name.endswith(UNFINISHED))
 
 
@@ -283,9 +288,6 @@ def storage_errors(path: str) -> Iterator[None]:
             ) from error
         raise
     except Exception as error:
-        said = refusal(error) or ""
-        if not said:
+        if (found := unreachable(error, path)) is None:
             raise
-        raise StorageError(
-            f"{path} cannot be reached: {said}. Look at the credentials and the endpoint (docs/artifacts.md)."
-        ) from error
+        raise found from error

@@ -67,3 +67,14 @@ def column_not_found(column: str, where: str, columns: Iterable[str]) -> Request
     names = list(columns)
     near = did_you_mean(column, names)
     return RequestError(f"Column '{shortened(column)}' was not found in {where}. Columns: [{listed(names)}].{near}")
+
+
+def unreachable(error: BaseException, place: str = "An object store") -> StorageError | None:
+    """What botocore says of a store that it cannot ask (no connection, no credentials); None for any other error."""
+    if type(error).__module__.partition(".")[0] not in ("botocore", "aiobotocore"):
+        return None
+    said = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return StorageError(
+        f"{place} cannot be reached: {said}. Look at the credentials and the endpoint "
+        "(Object stores, in docs/artifacts.md)."
+    )

@@ -9,11 +9,11 @@ import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from treadle.errors import RequestError, TreadleError
+from treadle.errors import RequestError, TreadleError, unreachable
 from treadle.signals import terminable
 
 Spec = Annotated[Path, typer.Argument(help="Job spec: a YAML or JSON file.", show_default=False)]
@@ -46,22 +46,28 @@ def messages(debug: bool, as_json: bool = False) -> Iterator[None]:
         print("treadle: cancelled; nothing was published", file=sys.stderr)
         raise typer.Exit(130) from None
     except TreadleError as error:
-        if debug:
-            traceback.print_exc()
-        if as_json:
-            print(json.dumps({"status": "error", "error": str(error)}))
-        print(f"treadle: {error}", file=sys.stderr)
-        raise typer.Exit(2 if isinstance(error, RequestError) else 1) from None
+        _refused(error, debug, as_json)
     except BrokenPipeError:
         # The reader of our output, such as head, has read enough; what is left to flush goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(1) from None
     except Exception as error:
+        if (found := unreachable(error)) is not None:
+            _refused(found, debug, as_json)
         if debug:
             traceback.print_exc()
         hint = "" if debug else "; --debug shows where"
         print(f"treadle: {type(error).__name__}: {error}\nThis is a bug in Treadle{hint}.", file=sys.stderr)
         raise typer.Exit(1) from None
+
+
+def _refused(error: TreadleError, debug: bool, as_json: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    if as_json:
+        print(json.dumps({"status": "error", "error": str(error)}))
+    print(f"treadle: {error}", file=sys.stderr)
+    raise typer.Exit(2 if isinstance(error, RequestError) else 1) from None
 
 
 def whole(text: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 
-from treadle.errors import DataError, RequestError, TreadleError
+from treadle.errors import DataError, RequestError, TreadleError, unreachable
 from treadle.jobs.service.folders import Fault
 
 
@@ -18,6 +18,8 @@ def fault_of(error: BaseException) -> tuple[Fault, str]:
         return "spec", str(error)
     if isinstance(error, TreadleError):
         return "machine", str(error)
+    if (found := unreachable(error)) is not None:
+        return "machine", str(found)
     told = "".join(traceback.format_exception_only(error)).strip()
     if isinstance(error, (OSError, MemoryError)) or type(error).__module__.partition(".")[0] == "distributed":
         return "machine", told

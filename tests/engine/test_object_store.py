@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -142,6 +143,19 @@ class TestWriting:
             whole_file(fs, "lake/a") as file,
         ):
             file.write(b"1")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_fork_has_connections_of_its_own(s3: S3, store: Store) -> None:
+    store.write_json("a.json", 1)
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(store.read_json("a.json") + 41)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 42
+    assert store.read_json("a.json") == 1
 
 
 class TestDeltaOptions:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from ruamel.yaml import YAML
 from typer.testing import CliRunner, Result
 
@@ -24,6 +25,7 @@ from treadle.cluster.profiles import Attached
 from treadle.engine.job import MODEL_NAMES
 from treadle.jobs import runner
 from treadle.jobs.cli import app
+from treadle.jobs.commands.options import messages
 from treadle.jobs.spec import JobSpec
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "jobs" / "examples").glob("*.yaml"))
@@ -423,3 +425,13 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout == "{\n"
     assert done.stderr == ""
+
+
+def test_an_object_store_that_cannot_be_asked_is_no_bug(capsys: pytest.CaptureFixture[str]) -> None:
+    exceptions = pytest.importorskip("botocore.exceptions")
+    with pytest.raises(typer.Exit) as ended, messages(debug=False):
+        raise exceptions.NoCredentialsError()
+    assert ended.value.exit_code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("treadle: An object store cannot be reached: Unable to locate credentials. Look at the cred")
+    assert "bug" not in said
