@@ -69,7 +69,8 @@ def _run(
 
     def listener(event: Mapping[str, Any]) -> None:
         nonlocal seen
-        if event["stage"] == "publish":
+        # Passes over rows tell how far they are, which is no step of the publication.
+        if event["stage"] == "publish" and (event["event"] != "progress" or "note" in event):
             seen += 1
             if kill in (seen - 1, event.get("note", "")):
                 die()
