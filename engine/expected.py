@@ -11,8 +11,8 @@ from treadle.engine.exchange import bucket_count, refuse_too_many, width_of
 from treadle.engine.found import EXCHANGED
 from treadle.engine.inputs import row_bytes
 from treadle.engine.job import Job
+from treadle.engine.job_inputs import Inputs
 from treadle.engine.lookahead import held_after, keys_of_later, only, shared_keys, still_used
-from treadle.engine.pipeline import Inputs
 from treadle.engine.program import Program, Step
 from treadle.engine.relational import Aggregate, Dedupe, Filter, Join, Pivot, Sample, TableOperation, Union
 from treadle.engine.rows import HELD_SHARE

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from treadle.engine import (
@@ -32,7 +32,6 @@ from treadle.engine import (
     race,
     read,
     split,
-    text_input,
     train,
     tune,
 )
@@ -62,17 +61,14 @@ from treadle.engine.chain import Chain, Made, Record, Stage, content_of, input_c
 from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.context import Context
 from treadle.engine.continuing import check_earlier
-from treadle.engine.digests import with_whole_digests
-from treadle.engine.expectations import Known
-from treadle.engine.inputs import Inspected
 from treadle.engine.job import Compare, Job, Model
+from treadle.engine.job_inputs import Inputs
 from treadle.engine.meter import Meter
 from treadle.engine.models.catalogue import CATALOGUE, check_models, entry_of
 from treadle.engine.models.decision import check_decision
 from treadle.engine.models.spaces import check_tuning
 from treadle.engine.program import Program
 from treadle.engine.recipe import inputs_of
-from treadle.engine.relational import Join, Side, Union
 from treadle.engine.store import OUTCOME, Store
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.placement import Placement, trials_of
@@ -86,59 +82,6 @@ HOST_STAGES: Mapping[str, str] = {
     "evaluate": "on the host: the metrics' kernels have no version for GPUs yet",
 }
 """Stages that a job on GPUs does without them, and why."""
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Everything a job reads, as footers and heads describe it."""
-
-    main: Inspected
-    test: Inspected | None
-    sides: dict[int, Inspected]
-    """Other tables of operations, by their places in `tables`."""
-    known: dict[int, Inspected]
-    """Other tables of expectations, by their places in `contract`."""
-
-    def named(self) -> dict[str, Inspected]:
-        """All of them, by the section of the spec that names each."""
-        found = {"data": self.main, "split": self.test}
-        found.update({f"tables.{i}": side for i, side in self.sides.items()})
-        found.update({f"contract.{i}": side for i, side in self.known.items()})
-        return {section: inspected for section, inspected in found.items() if inspected is not None}
-
-    def with_whole_digests(self) -> Inputs:
-        """The same, with every file identified by all of its content."""
-        return Inputs(
-            with_whole_digests(self.main),
-            None if self.test is None else with_whole_digests(self.test),
-            {i: with_whole_digests(side) for i, side in self.sides.items()},
-            {i: with_whole_digests(side) for i, side in self.known.items()},
-        )
-
-
-def inspect(job: Job) -> Inputs:
-    """Looks at every input of a job without reading its rows."""
-    test = getattr(job.split, "path", None)
-    options = text_input.text_options(job.data)
-    found = Inputs(
-        main=text_input.inspect(job.data.path, job.data.format, options, job.data.version),
-        test=text_input.inspect(test, job.data.format, options) if test is not None else None,
-        sides={
-            i: _inspect_side(operation.with_, f"tables.{i}.with")
-            for i, operation in enumerate(job.tables)
-            if isinstance(operation, (Join, Union))
-        },
-        known={
-            i: _inspect_side(expectation.in_, f"contract.{i}.in")
-            for i, expectation in enumerate(job.contract)
-            if isinstance(expectation, Known)
-        },
-    )
-    return found.with_whole_digests() if job.data.digest == "full" else found
-
-
-def _inspect_side(side: Side, section: str) -> Inspected:
-    return text_input.inspect(side.path, side.format, version=side.version, section=section)
 
 
 def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[str]]:

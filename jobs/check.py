@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from treadle.engine import pipeline
+from treadle.engine import job_inputs, pipeline
 from treadle.engine.expectations import named
 from treadle.engine.inputs import cut
 from treadle.engine.store import Store
@@ -31,7 +31,7 @@ def check_spec(source: str | Path | JobSpec, root: str | None = None, overrides:
     spec = load_spec(source, overrides)
     store = Store(spec.root(root))
     spec = materialise(spec, store)
-    inputs = pipeline.inspect(spec.job)
+    inputs = job_inputs.inspect(spec.job)
     programs, features = pipeline.check(spec.job, inputs, store)
     found: dict[str, Any] = {
         "spec": spec.name,
@@ -53,7 +53,7 @@ def check_spec(source: str | Path | JobSpec, root: str | None = None, overrides:
     return found
 
 
-def _target(spec: JobSpec, inputs: pipeline.Inputs, store: Store) -> dict[str, Any]:
+def _target(spec: JobSpec, inputs: job_inputs.Inputs, store: Store) -> dict[str, Any]:
     """Counts of the target's values among the first rows of the input, before any filter."""
     import pyarrow as pa
 

@@ -9,16 +9,16 @@ from typing import Any
 from treadle.cluster.hardware import memory_bytes
 from treadle.cluster.launch import MEMORY_SHARE, thread_count, worker_count
 from treadle.cluster.profiles import Profile, is_here
-from treadle.engine import expected, pipeline
+from treadle.engine import expected, job_inputs, pipeline
 from treadle.engine.cache import Cache
 from treadle.engine.chain import Stage
 from treadle.engine.continuing import digests_of
 from treadle.engine.expected import Memory, mib
 from treadle.engine.inputs import row_bytes
 from treadle.engine.job import Job, RandomSplit
+from treadle.engine.job_inputs import Inputs
 from treadle.engine.models.base import Task
 from treadle.engine.models.catalogue import candidates
-from treadle.engine.pipeline import Inputs
 from treadle.engine.store import Store
 from treadle.engine.training_place import places_told
 from treadle.engine.trials.placement import place
@@ -92,7 +92,7 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False, workers: Workers | 
     store = Store(root)
     device, reason = choose_device(spec.device, spec.cluster)
     spec = materialise(spec, store)
-    inputs = pipeline.inspect(spec.job)
+    inputs = job_inputs.inspect(spec.job)
     programs, features = pipeline.check(spec.job, inputs, store)
     stages = pipeline.stages_of(spec.job, inputs, digests_of(spec.job, store))
     cache = Cache(store, spec.name, stages, fresh)

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import is_here
-from treadle.engine import pipeline
+from treadle.engine import job_inputs, pipeline
 from treadle.engine.artifacts import Source
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
@@ -88,7 +88,7 @@ def profile_input(
         spec = materialise(asked, store)
         data = spec.data.model_copy(update={"bad_rows": BadRows(limit=ANY)})
         job = spec.model_copy(update={"data": data}).job
-        inputs = pipeline.inspect(job)
+        inputs = job_inputs.inspect(job)
         kinds = inputs.main.kinds
         if target is not None and target not in kinds:
             raise column_not_found(target, "the input (--target)", kinds)

@@ -111,11 +111,11 @@ class _Walk:
     @classmethod
     def of(cls, run: Run) -> _Walk | None:
         """None where the input has other columns than in the run."""
-        from treadle.engine import etl, pipeline
+        from treadle.engine import etl, job_inputs
         from treadle.jobs.spec import JobSpec
 
         job = JobSpec.model_validate(run.manifest["spec"]).job
-        inputs = pipeline.inspect(job)
+        inputs = job_inputs.inspect(job)
         if inputs.main.kinds != run.manifest["results"]["read"]["kinds"]:
             return None
         return cls(job, etl.outlines(job, inputs.main, inputs.sides, run.store))

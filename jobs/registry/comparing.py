@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from treadle.engine import pipeline
+from treadle.engine import job_inputs
 from treadle.engine.bundle import Bundle
 from treadle.engine.inputs import InputFile, Inspected, cut, partition_count, row_bytes
 from treadle.engine.measuring import metrics_of
@@ -167,7 +167,7 @@ def _read(
     if then["data"]["version"] is not None:  # of a Delta table: that of then, not the newest
         data = spec.data.model_copy(update={"version": then["data"]["version"]})
         spec = spec.model_copy(update={"data": data})
-    inputs = pipeline.inspect(spec.job)
+    inputs = job_inputs.inspect(spec.job)
     frames, offset = [], 0
     for section, found in (("data", inputs.main), ("split", inputs.test)):
         if found is None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from treadle.engine import cache, contract, exchange, pipeline, read, sides
+from treadle.engine import cache, contract, exchange, job_inputs, pipeline, read, sides
 from treadle.engine.artifacts import Contracted
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
@@ -132,7 +132,7 @@ def outcome(client: Client, folder: Path, job: Job) -> tuple[Store, Contracted]:
     shutil.rmtree(folder / "root", ignore_errors=True)
     store = Store(str(folder / "root"))
     events = Events(store, "run", None)
-    inputs = pipeline.inspect(job)
+    inputs = job_inputs.inspect(job)
     contract.check(job, inputs.main, inputs.known)
     try:
         context = Context(job, store, BACKEND, client, events, "run", stage="read", fingerprint="x")
@@ -331,12 +331,12 @@ def test_a_column_that_is_left_out_for_its_type_is_named(folder: Path) -> None:
     pd.DataFrame({"n": [1, 2], "nested": [[1], [2]]}).to_parquet(folder / "nested.parquet")
     job = job_of(folder / "nested.parquet", [{"expect": "not_null", "column": "nested"}])
     with pytest.raises(DataError, match=r"contract.0 \(not_null\): column 'nested' of .* has type list"):
-        pipeline.check(job, pipeline.inspect(job), Store(str(folder / "root")))
+        pipeline.check(job, job_inputs.inspect(job), Store(str(folder / "root")))
 
 
 def fingerprints(path: Path, *expectations: dict[str, Any]) -> dict[str, str]:
     job = job_of(path, expectations)
-    return {stage.name: stage.fingerprint for stage in pipeline.stages_of(job, pipeline.inspect(job))}
+    return {stage.name: stage.fingerprint for stage in pipeline.stages_of(job, job_inputs.inspect(job))}
 
 
 def test_only_a_contract_that_sets_rows_aside_makes_later_stages_anew(folder: Path) -> None:
@@ -376,7 +376,7 @@ def test_what_is_fresh_by_the_clock_is_cached_until_it_is_no_more(client: Client
     assert [v.status for v in found.verdicts] == ["passed", "passed", "warned", "passed"]
     assert found.until == newest + timedelta(hours=2)
     store = Store(str(folder / "root"))
-    (stage,) = [s for s in pipeline.stages_of(job, pipeline.inspect(job)) if s.name == "contract"]
+    (stage,) = [s for s in pipeline.stages_of(job, job_inputs.inspect(job)) if s.name == "contract"]
     for until, cached in ((found.until, True), (datetime(2024, 1, 1), False), (None, True)):
         outcome = found.model_copy(update={"until": until})
         store.write_json(f"{stage.folder}/stage.json", outcome.model_dump(mode="json"))
@@ -426,7 +426,7 @@ def test_refusals(folder: Path, expectation: dict[str, Any], message: str) -> No
 
     def checked() -> None:
         job = job_of(folder / "columns.parquet", [expectation])
-        inputs = pipeline.inspect(job)
+        inputs = job_inputs.inspect(job)
         contract.check(job, inputs.main, inputs.known)
 
     with pytest.raises((ValidationError, RequestError), match=message):
@@ -446,7 +446,7 @@ def test_wrong_types_are_found_before_anything_runs(folder: Path) -> None:
         r"2 of 4 expectations:\n  contract.0 \(type\): n is text: it is int\n  contract.2 \(type\): x is int: it is f"
     )
     with pytest.raises(ContractBroken, match=message):
-        contract.check(job, pipeline.inspect(job).main, {})
+        contract.check(job, job_inputs.inspect(job).main, {})
 
 
 def test_a_value_that_an_expression_cannot_take_names_its_expectation(client: Client, folder: Path) -> None:

@@ -14,7 +14,7 @@ from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.engine import contract, duplicates, exchange, pipeline, read
+from treadle.engine import contract, duplicates, exchange, job_inputs, pipeline, read
 from treadle.engine.artifacts import Contracted, Deduplicated, Source
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
@@ -64,7 +64,7 @@ def outcome(client: Client, folder: Path, job: Job) -> tuple[Store, Deduplicated
     shutil.rmtree(folder / "root", ignore_errors=True)
     store = Store(str(folder / "root"))
     events = Events(store, "run", None)
-    inputs = pipeline.inspect(job)
+    inputs = job_inputs.inspect(job)
     try:
         context = Context(job, store, BACKEND, client, events, "run", stage="read", fingerprint="x")
         source = read.run(context, inputs.main, inputs.test)
@@ -192,7 +192,7 @@ def test_counting_makes_no_later_stage_anew(tmp_path: Path) -> None:
 
     def fingerprints(action: str) -> dict[str, str]:
         job = job_of(tmp_path / "in.parquet", rule, data={"duplicates": action})
-        return {stage.name: stage.fingerprint for stage in pipeline.stages_of(job, pipeline.inspect(job))}
+        return {stage.name: stage.fingerprint for stage in pipeline.stages_of(job, job_inputs.inspect(job))}
 
     keep, count, drop = fingerprints("keep"), fingerprints("count"), fingerprints("drop")
     assert "duplicates" not in keep

@@ -14,7 +14,7 @@ from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treadle.engine import etl, exchange, gathering, pipeline, read, sides
+from treadle.engine import etl, exchange, gathering, job_inputs, read, sides
 from treadle.engine.artifacts import Prepared
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
@@ -149,7 +149,7 @@ def prepare(
     data = {"path": str(folder / "in.parquet"), "partitions": partitions, "id": "id", **sections.pop("data", {})}
     job = Job.model_validate({"name": "job", "data": data, "tables": placed, **sections})
     store = Store(str(folder / "root"))
-    inputs = pipeline.inspect(job)
+    inputs = job_inputs.inspect(job)
     outlined = etl.outline(job, inputs.main, inputs.sides, store)
     events = Events(store, "run", None)
     context = Context(job, store, BACKEND, client, events, "run", stage="etl", fingerprint="x")

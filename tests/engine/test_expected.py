@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from distributed import Client
 
-from treadle.engine import etl, exchange, expected, pipeline, read, sides
+from treadle.engine import etl, exchange, expected, job_inputs, pipeline, read, sides
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events
@@ -54,7 +54,7 @@ def job_of(folder: Path, tables: Sequence[Mapping[str, Any]], target: str | None
 
 
 def memory_of(job: Job, workers: Workers = Workers(2, 1, None)) -> expected.Memory:  # noqa: B008
-    inputs = pipeline.inspect(job)
+    inputs = job_inputs.inspect(job)
     programs, features = pipeline.check(job, inputs, Store("nowhere"))
     return expected.memory(job, inputs, programs, 3, len(features), workers)
 
@@ -92,7 +92,7 @@ def test_what_it_expects_on_disk_is_about_what_a_run_writes(
     monkeypatch.setattr(Store, "remove", removed)
     events = Events(store, "run")
     context = Context(job, store, Backend(), client, events, "run", stage="etl", fingerprint="0")
-    inputs = pipeline.inspect(job)
+    inputs = job_inputs.inspect(job)
     etl.run(context, read.run(context, inputs.main, None), inputs.sides)
     events.close()
     assert 0.5 < sum(written) / memory_of(job).exchanged < 1.5

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.engine.relations import BACKEND, DAY, duck, frame_of, frames, numbered, operation
-from treadle.engine import etl, pipeline
+from treadle.engine import etl, job_inputs
 from treadle.engine.job import Job
 from treadle.engine.operation import Operation
 from treadle.engine.store import Store
@@ -157,7 +157,7 @@ def outlined(folder: Path, here: pd.DataFrame, there: pd.DataFrame, **section: A
     with_ = {"path": str(folder / "there.parquet"), **section.pop("with", {})}
     tables = [{"op": "join", "with": with_, **section}]
     job = Job.model_validate({"name": "job", "data": {"path": str(folder / "here.parquet")}, "tables": tables})
-    inputs = pipeline.inspect(job)
+    inputs = job_inputs.inspect(job)
     return etl.outline(job, inputs.main, inputs.sides, Store(str(folder / "root"))).output()
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from treadle.engine import pipeline
+from treadle.engine import job_inputs, pipeline
 from treadle.engine.job import Job
 
 
 def fingerprints(path: Path) -> dict[str, str]:
     job = Job.model_validate({"name": "small", "data": {"path": str(path)}})
-    return {stage.name: stage.fingerprint for stage in pipeline.stages_of(job, pipeline.inspect(job))}
+    return {stage.name: stage.fingerprint for stage in pipeline.stages_of(job, job_inputs.inspect(job))}
 
 
 @pytest.mark.parametrize(("ending", "alike"), [("parquet", False), ("csv", True)])

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import people_spec, write_people
-from treadle.engine import cache, pipeline
+from treadle.engine import cache, job_inputs, pipeline
 from treadle.engine.artifacts import Artifact
 from treadle.engine.chain import Stage
 from treadle.engine.differences import ABSENT, changed_keys
@@ -46,7 +46,7 @@ def job_of(spec: Spec) -> Job:
 
 def stages_of(spec: Spec) -> tuple[Stage, ...]:
     job = job_of(spec)
-    return pipeline.stages_of(job, pipeline.inspect(job))
+    return pipeline.stages_of(job, job_inputs.inspect(job))
 
 
 def made(store: Store, job: str, stages: Sequence[Stage]) -> None:

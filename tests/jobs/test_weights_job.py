@@ -20,7 +20,7 @@ from sklearn.neural_network import MLPClassifier
 
 import treadle
 from tests.conftest import people_spec, write_people
-from treadle.engine import pipeline
+from treadle.engine import job_inputs, pipeline
 from treadle.engine.job import Job
 from treadle.engine.relational.keys import hash_keys
 from treadle.engine.shards import HELD_BACK
@@ -314,7 +314,7 @@ def test_only_stages_that_depend_on_the_weights_are_made_again(people: Path, sch
         spec = people_spec(people, tmp_path, scheduler, models=MANY, tune={"models": 1}, ensemble={})
         sections = {key: value for key, value in spec.items() if key not in ("apiVersion", "artifacts", "cluster")}
         job = Job.model_validate({**sections, "data": {**spec["data"], **data}})
-        return {stage.name: stage.fingerprint for stage in pipeline.stages_of(job, pipeline.inspect(job))}
+        return {stage.name: stage.fingerprint for stage in pipeline.stages_of(job, job_inputs.inspect(job))}
 
     none, age, income = fingerprints(), fingerprints(weight="age"), fingerprints(weight="income")
     for one, other in ((none, age), (age, income)):
