@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
@@ -205,19 +205,19 @@ def take_back(
     fs: fsspec.AbstractFileSystem,
     table_path: str,
     before: int | None,
-    run: str,
+    runs: Collection[str],
     by: str,
     storage_options: Mapping[str, str] | None = None,
 ) -> bool:
-    """Undoes what `run`, which did not get as far as its manifest, committed; `before` is the version that it found.
+    """Undoes what `runs`, which did not get as far as a manifest, committed; `before` is the version that was found.
 
-    Only where the current version is that run's; tells whether it was. Its version stays in the log, and no
-    manifest names it; a table that the run made itself is removed. `by` is the run that undoes it.
+    Only where the current version is of one of them; tells whether it was. It stays in the log, and no manifest names
+    it; a table that they made is removed. `by` is the run that undoes it.
     """
     table = locate(fs, table_path, storage_options)
     with explained(table.uri):
         head = table.head()
-        if head is None or head.version() == before or table.info(head.version()).get(RUN) != run:
+        if head is None or head.version() == before or table.info(head.version()).get(RUN) not in runs:
             return False
         if before is None:
             fs.rm(table.path, recursive=True)

@@ -42,6 +42,8 @@ class Claim(Document):
     """The version that each of its tables had; None of one that was not there."""
     model: str | None = None
     """`name:version` of the bundle that it makes, if any."""
+    took_over: tuple[str, ...] = ()
+    """Runs that were cut off, of which it may have kept what it makes as well."""
 
 
 class Turn:
@@ -63,7 +65,16 @@ class Turn:
             One came first though this one has the lock.
         """
         number = self._last + 1
-        claim = Claim(job=self._job, number=number, run=run, started=now(), before=dict(before), model=model)
+        took_over = () if self.left is None else (self.left.run, *self.left.took_over)
+        claim = Claim(
+            job=self._job,
+            number=number,
+            run=run,
+            started=now(),
+            before=dict(before),
+            model=model,
+            took_over=took_over,
+        )
         if self._store.create(_path(claim), claim.model_dump(mode="json")):
             return claim
         if self._store.is_local:
@@ -165,7 +176,8 @@ def settle(store: Store, claim: Claim, run: str, keep: Collection[str] = ()) -> 
 
     for name, before in claim.before.items():
         if name not in keep:
-            take_back(store.fs, store.path(f"tables/{claim.job}/{name}"), before, claim.run, run)
+            path = store.path(f"tables/{claim.job}/{name}")
+            take_back(store.fs, path, before, {claim.run, *claim.took_over}, run)
 
 
 def _path(claim: Claim) -> str:

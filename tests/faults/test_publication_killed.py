@@ -145,6 +145,26 @@ def test_a_driver_killed_at_any_step(
             assert_sound(root, contents)
 
 
+@pytest.mark.parametrize("last", ["second", "third"])
+def test_a_driver_that_goes_on_is_killed_as_well(
+    forks: Forks,
+    specs: dict[str, Spec],
+    published: Path,
+    contents: dict[str, dict[str, pa.Table]],
+    tmp_path: Path,
+    last: str,
+) -> None:
+    """What the first one committed is the second one's, too, and is taken back when neither came to its end."""
+    root = tmp_path / "artifacts"
+    shutil.copytree(published, root)
+    cut_off = {"spec": specs["second"], "root": str(root), "kill": "all is committed"}
+    assert forks.run([cut_off, cut_off]) == [KILLED, KILLED]
+    assert equal(timeless(seen(root)), timeless(contents["first"]))
+    assert forks.run([{"spec": specs[last], "root": str(root)}]) == [SUCCEEDED]
+    assert equal(timeless(seen(root)), timeless({**contents["first"], **contents[last]}))
+    assert_sound(root, contents)
+
+
 def test_drivers_that_publish_at_once(
     forks: Forks, specs: dict[str, Spec], published: Path, contents: dict[str, dict[str, pa.Table]], tmp_path: Path
 ) -> None:
