@@ -19,7 +19,7 @@ import treadle
 from tests.conftest import people_spec, write_people
 from tests.faults.driver import Driver, until
 from treadle.engine.store import Store
-from treadle.jobs import holding
+from treadle.jobs.gc import holding
 from treadle.jobs.gc.collect import collect
 from treadle.jobs.gc.rules import Rules
 from treadle.jobs.run import load_run

@@ -42,8 +42,8 @@ def test_a_linear_booster_says_whose_explainer_it_uses(run_people: Callable[...,
     assert "gblinear" in results["method"]
     assert results["additivity_error"] < 1e-6
     folder = tmp_path / "artifacts" / "models" / "people" / "1"
-    own = {"bundle.json", "model.json", "model.ubj", "sample.parquet"}
-    assert {path.name for path in folder.iterdir()} == {*own, "card.md", "card.html"}
+    own = {"bundle.json", "model.json", "model.ubj", "sample.parquet", "card.md", "card.html"}
+    assert {path.name for path in folder.iterdir()} == {*own, "MLmodel", "requirements.txt", "python_env.yaml"}
     assert run.leaderboard["rows_used"].tolist() == [450]
     again = run_people(**NUMERIC, models=boosted(booster="gblinear"), explain={"rows": "test"})
     assert again.manifest["warnings"] == [said]

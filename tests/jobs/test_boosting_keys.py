@@ -101,7 +101,7 @@ def test_continued_training_adds_rounds_to_a_published_model(run_people: Callabl
     before, after = booster_of(first), booster_of(run)
     assert (before.num_boosted_rounds(), after.num_boosted_rounds()) == (20, 80)
     assert after.get_dump(with_stats=True)[:20] == before.get_dump(with_stats=True)
-    again = run_people(**second)
+    again = run_people(**second, device="cpu")
     statuses = {record["stage"]: record["status"] for record in again.manifest["stages"]}
     assert statuses["train:xgboost"] == "cached"
     same = run_people(**TWO, models=boosted(QUICK, continue_from="people:1", early_stopping={"rounds": 3}))

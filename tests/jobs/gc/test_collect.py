@@ -30,8 +30,8 @@ from treadle.engine.delta_files import DataFile, table_schema
 from treadle.engine.publication import turn
 from treadle.engine.store import Store
 from treadle.errors import RequestError, StorageError
-from treadle.jobs import holding
 from treadle.jobs.cli import app
+from treadle.jobs.gc import holding
 from treadle.jobs.gc.collect import Report, collect
 from treadle.jobs.gc.rules import Rules
 from treadle.jobs.plan import make_plan

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from treadle.jobs import environment
+from treadle.jobs.lineage import environment
 
 
 def git(folder: Path, *command: str) -> str:

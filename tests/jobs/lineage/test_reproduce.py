@@ -27,7 +27,7 @@ from treadle.jobs.run import Run, list_runs, load_run
 from treadle.jobs.runner import execute
 from treadle.jobs.spec import load_spec
 
-EXAMPLE = Path(__file__).parents[2] / "jobs" / "examples" / "breast-cancer.yaml"
+EXAMPLE = Path(__file__).parents[3] / "jobs" / "examples" / "breast-cancer.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from tests.engine.delta_tables import fingerprint, write
 from tests.test_docs import blocks
 from treadle.engine.commits import commit_table
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "artifacts.md").read_text(encoding="utf-8")
 
 
