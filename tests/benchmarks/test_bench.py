@@ -95,6 +95,7 @@ def test_predict_measures_every_library_that_is_installed() -> None:
     assert max(model["largest_difference"].values()) < 2e-5
 
 
+@pytest.mark.slow
 def test_a_missing_library_is_named_and_the_others_are_measured(tmp_path: Path) -> None:
     blocking = (
         "import sys; sys.modules.update(dict.fromkeys(('shap', 'lightgbm', 'woodelf')))\n"

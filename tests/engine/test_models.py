@@ -294,6 +294,7 @@ def test_margins_of_a_linear_model_do_not_depend_on_the_rows_beside(task: Any) -
         np.testing.assert_array_equal(model.margin(rows[-size:]), whole[-size:])
 
 
+@pytest.mark.slow
 def test_what_loads_a_linear_booster_does_without_the_kernels(tmp_path: Path) -> None:
     save_model(linear_booster_on("binary", matrix_of(1.0, 1)), Store(str(tmp_path)), "m")
     code = (

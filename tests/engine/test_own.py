@@ -169,6 +169,7 @@ def test_names_are_not_those_of_the_catalogue(name: str) -> None:
         ModelConfig(estimator=f"{HERE}:Mixed", name=name)
 
 
+@pytest.mark.slow
 def test_a_whole_job_in_processes_that_are_allowed_to(tmp_path: Path) -> None:
     """Compared by folds beside a model of the catalogue, and one that fails; the best predicts from its bundle."""
     spec = tmp_path / "spec.yaml"

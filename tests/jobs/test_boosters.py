@@ -75,6 +75,7 @@ def test_a_linear_booster_is_trained_on_all_rows_and_predicts_as_xgboost(
     np.testing.assert_array_equal(explained[found.columns], found)
 
 
+@pytest.mark.slow
 def test_a_bundle_of_a_linear_booster_needs_no_compiled_kernels(run_people: Callable[..., Run], people: Path) -> None:
     run = run_people(models=boosted(booster="gblinear"))
     code = (

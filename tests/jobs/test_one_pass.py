@@ -67,8 +67,8 @@ def assert_same_tables(run: Run, other: Run, sort: bool = False) -> None:
         pytest.param("xgboost", "all", "test", marks=pytest.mark.slow),
         ("xgboost", "all", "all"),
         ("gblinear", "test", "all"),
-        ("linear", "all", "test"),
-        ("forest", "test", "all"),
+        pytest.param("linear", "all", "test", marks=pytest.mark.slow),
+        pytest.param("forest", "test", "all", marks=pytest.mark.slow),
     ],
 )
 def test_one_pass_makes_the_tables_that_two_runs_make(
@@ -140,7 +140,7 @@ def test_double_precision_is_a_matter_of_the_explanations_alone(run_people: Call
     assert run_people(explain={"dtype": "float32"}).table("explanations").version == 2
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [pytest.param(m, marks=[] if m == "xgboost" else pytest.mark.slow) for m in MODELS])
 def test_tables_do_not_depend_on_the_partitioning(people: Path, tmp_path: Path, scheduler: str, model: str) -> None:
     runs = []
     for partitions in (1, 7):

@@ -44,6 +44,7 @@ def test_kernels_agree_and_what_was_not_covered_is_named(spec: Callable[..., dic
         assert stages[stage]["said"].startswith("not covered: ")
 
 
+@pytest.mark.slow
 def test_a_difference_is_a_failure(spec: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     real = module._compared
 

@@ -160,7 +160,13 @@ def compared(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Stochastic Optimizer:sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize(("share", "kind"), [(0.5, "stack"), (0.0, "blend")], ids=["on-threads", "over-workers"])
+@pytest.mark.parametrize(
+    ("share", "kind"),
+    [
+        pytest.param(0.5, "stack", id="on-threads"),
+        pytest.param(0.0, "blend", id="over-workers", marks=pytest.mark.slow),
+    ],
+)
 def test_folds_are_those_of_a_plain_loop_with_weights(
     run: Runs, raw: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, share: float, kind: str
 ) -> None:

@@ -36,7 +36,7 @@ def compiled() -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("features", [3, 12, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("features", [3, *(pytest.param(many, marks=pytest.mark.slow) for many in (12, 30))])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_nothing_is_left_to_compile(features: int, dtype: Any) -> None:
     rng = np.random.default_rng(features)

@@ -46,6 +46,7 @@ def training(service: Served, job: str, model: str = "gradient_boosting") -> boo
     return f"train:{model} started" in service.http.get(f"/v1/jobs/{job}/logs").text
 
 
+@pytest.mark.slow
 def test_a_service_that_is_killed_goes_on_where_it_was(own: Served) -> None:
     """Two jobs run and many are queued: drivers live on and are taken up again; nothing is lost or done twice."""
     middle = [{"name": "gradient_boosting", "params": {"n_estimators": 1500}}]

@@ -73,6 +73,7 @@ def test_a_body_that_is_shorter_or_longer_than_it_says_is_not_waited_for(impatie
     assert time.monotonic() - begun < 10
 
 
+@pytest.mark.slow
 def test_slow_clients_are_hung_up_on(impatient: int) -> None:
     drips: dict[str, tuple[bytes, ...]] = {
         "silence": (),

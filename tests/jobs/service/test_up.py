@@ -342,6 +342,7 @@ def test_tokens_come_and_go_while_a_service_runs(guarded: Served) -> None:
     assert status(token) == 401
 
 
+@pytest.mark.slow
 def test_a_postgresql_database_that_another_service_has_is_told(guarded: Served, tmp_path: Path) -> None:
     address = json.loads((guarded.home / "service.yaml").read_text())["database"]
     told = quickly("up", "--port", "0", "--home", tmp_path, "--database", address, status=2)
