@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from typing import Annotated
@@ -26,10 +27,13 @@ def models(
     with messages(debug, as_json):
         from treadle.engine.store import Store
         from treadle.jobs.registry import recorder
+        from treadle.jobs.registry.connection import TrackingError
         from treadle.jobs.registry.versions import list_models
         from treadle.jobs.spec import root_of
 
         store = Store(root_of(root))
+        with contextlib.suppress(TrackingError):  # which the list tells of
+            recorder.catch_up(store)
         recorded = list(recorder.sync(store, name)) if sync else []
         rows, warnings = list_models(store, name)
         if as_json:

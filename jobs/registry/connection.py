@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 DATABASE = "mlflow.db"
 ARTIFACTS = "mlartifacts"
 """Folder beside the database, a folder an experiment in it."""
-OFF = "TREADLE_TRACKING"
-"""Set to `off`, no run records itself."""
+MODE = "TREADLE_TRACKING"
+"""Set to `off`, no run records itself; to `later`, runs are left to whoever asks the registry, where it is local."""
 LOCK_SECONDS = 180.0
 QUIET: Mapping[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -75,7 +75,13 @@ def target_of(tracking: Tracking, job: str, store: Store) -> Target | None:
 
 def is_off() -> bool:
     """Whether no run of this process records itself."""
-    return os.environ.get(OFF, "").casefold() == "off"
+    return os.environ.get(MODE, "").casefold() == "off"
+
+
+def is_later(tracking: Tracking) -> bool:
+    """Whether a run is recorded by the next who asks the registry. Where one was named others look, so it is not."""
+    named = tracking.uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return os.environ.get(MODE, "").casefold() == "later" and not named
 
 
 def no_target(store: Store) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from treadle.engine.bundle import versions
 from treadle.engine.store import Store
 from treadle.errors import StorageError, TreadleError
-from treadle.jobs.registry.connection import Connection, Target, is_off, no_target, target_of, tracking_in
+from treadle.jobs.registry.connection import Connection, Target, is_later, is_off, no_target, target_of, tracking_in
 from treadle.jobs.registry.recording import find_run, record_run
 from treadle.jobs.registry.sections import Tracking
 from treadle.jobs.registry.versions import connection_of, manifest_of, register, registered
@@ -18,7 +18,7 @@ from treadle.signals import held
 
 logger = logging.getLogger("treadle.tracking")
 PENDING = "unrecorded"
-"""Folder of a file a run that could not be recorded: the next one, or `treadle models --sync`, tries again."""
+"""Folder of a file a run that is still to be recorded: by the next one, or by `treadle models`."""
 
 
 class Recorder:
@@ -28,7 +28,8 @@ class Recorder:
         self._store = store
         self._connection: Connection | None = None
         self._manifest: Mapping[str, Any] | None = None
-        if not tracking.enabled or is_off():
+        self._later = tracking.enabled and is_later(tracking) and store.is_local
+        if not tracking.enabled or is_off() or self._later:
             return
         target = target_of(tracking, job, store)
         if target is None:
@@ -49,9 +50,16 @@ class Recorder:
         try:
             yield
         finally:
-            if self._connection is not None and self._manifest is not None:
+            if self._manifest is not None:
                 with held():
-                    self._record(self._connection, self._manifest)
+                    if self._connection is not None:
+                        self._record(self._connection, self._manifest)
+                    elif self._later:
+                        self._note(self._manifest["run"], None)
+
+    def _note(self, run: str, error: str | None) -> None:
+        with contextlib.suppress(TreadleError, OSError):
+            self._store.write_json(f"{PENDING}/{run}", {"error": error})
 
     def _record(self, connection: Connection, manifest: Mapping[str, Any]) -> None:
         run = manifest["run"]
@@ -64,8 +72,7 @@ class Recorder:
                 run,
                 str(said).rstrip("."),
             )
-            with contextlib.suppress(TreadleError, OSError):
-                self._store.write_json(f"{PENDING}/{run}", {"error": str(said)})
+            self._note(run, str(said))
             return
         with contextlib.suppress(Exception):  # of other runs, which are still to be recorded then
             self._store.remove_file(f"{PENDING}/{run}")
@@ -82,6 +89,23 @@ def _catch_up(store: Store, run: str, connection: Connection) -> None:
             return
         record_run(connection if target == connection.target else Connection(target), store, manifest)
     store.remove_file(f"{PENDING}/{run}")
+
+
+def catch_up(store: Store) -> None:
+    """Records the runs under a root that were left for later, or could not be.
+
+    Raises
+    ------
+    TrackingError
+        MLflow is not reached.
+    """
+    connections: dict[Target, Connection] = {}
+    for run in store.list(PENDING):
+        manifest = _manifest(store, run)
+        target = None if manifest is None else target_of(tracking_in(manifest), manifest["job"], store)
+        if manifest is not None and target is not None:
+            record_run(connections.setdefault(target, Connection(target)), store, manifest)
+        store.remove_file(f"{PENDING}/{run}")
 
 
 def record_missing(store: Store, connection: Connection, name: str, numbers: Sequence[int]) -> None:

@@ -61,8 +61,11 @@ def _run(order: Order, listener: Callable[[dict[str, Any]], None]) -> None:
     from treadle.engine.workers import Workers
     from treadle.jobs import runner
     from treadle.jobs.plan import make_plan
+    from treadle.jobs.registry.connection import MODE
     from treadle.jobs.spec import load_spec
 
+    # MLflow takes more of a core than a small job; the next who asks a local registry has it record all of them.
+    os.environ.setdefault(MODE, "later")
     store = Store(order.root)
     with contextlib.suppress(StorageError):
         if store.read_json(f"runs/{order.job}/manifest.json")["status"] == "succeeded":

@@ -97,10 +97,7 @@ def prepare() -> None:
         importlib.import_module(name)
     from treadle.cluster.agreement import installed
     from treadle.engine.warmup import set_up
-    from treadle.jobs.registry import connection
 
-    if not connection.is_off():
-        connection.load()
     installed()
     set_up()
 

@@ -12,12 +12,13 @@ from xml.etree import ElementTree
 import pytest
 
 import treadle
+from tests.conftest import people_spec
 from tests.jobs.registry.conftest import Recorded
 from treadle.engine.store import Store
 from treadle.errors import TreadleError
 from treadle.jobs.registry import figures
 from treadle.jobs.registry.connection import Connection, Target
-from treadle.jobs.registry.recorder import PENDING, sync
+from treadle.jobs.registry.recorder import PENDING, catch_up, sync
 from treadle.jobs.registry.recording import find_run, leaves, record_run
 from treadle.jobs.registry.versions import aliases_of, registered
 
@@ -170,3 +171,21 @@ def test_figures_are_images_whatever_features_are_called() -> None:
         figures.calibration({"m<1>": curve, "other": curve}, "m<1>"),
     ):
         assert ElementTree.fromstring(text).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_runs_that_are_left_for_later_are_recorded_by_who_asks(
+    people: Path, tmp_path: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of a service are: nothing of MLflow is touched before."""
+    root = tmp_path / "artifacts"
+    spec = people_spec(people, root, scheduler, explain={"rows": "none"})
+    monkeypatch.setenv("TREADLE_TRACKING", "later")
+    runs = [treadle.run({**spec, "seed": seed}) for seed in (1, 2)]
+    assert not (root / "mlflow.db").exists()
+    assert {path.name for path in (root / "unrecorded").iterdir()} == {run.id for run in runs}
+    catch_up(Store(str(root)))
+    assert not list((root / "unrecorded").iterdir())
+    with Connection(Target(f"sqlite:///{root}/mlflow.db", "people")).using() as client:
+        for run in runs:
+            assert find_run(client, Target(f"sqlite:///{root}/mlflow.db", "people"), run.id) is not None
+        assert sorted(registered(client, "people")) == [1, 2]
