@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from treadle import errors
 from treadle.versions import version_of
 
 VARIABLES = (
@@ -107,8 +108,8 @@ def said_of_code(code_: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _code() -> dict[str, Any]:
-    folder = Path(__file__).resolve().parent.parent
-    package = folder / "treadle" if (folder / "treadle" / "__init__.py").is_file() else folder
+    package = Path(str(errors.__file__)).resolve().parent
+    folder = package.parent
     git = _git_folder(folder)
     return {
         "version": version_of("treadle"),

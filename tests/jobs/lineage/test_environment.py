@@ -153,3 +153,12 @@ def test_it_is_told_once_a_process() -> None:
         environment.code()
         environment.environment()
     assert time.process_time() - started < 1.0
+
+
+def test_the_code_is_that_of_all_folders_and_its_commit_that_of_the_checkout() -> None:
+    root = Path(__file__).resolve().parents[3]
+    assert environment.code()["sources"] == environment.sources_digest(root / "treadle")
+    assert environment.sources_digest(root / "treadle") != environment.sources_digest(root / "jobs")
+    if not (root / ".git").exists():
+        pytest.skip("this is no checkout")
+    assert environment.code()["commit"] == git(root, "rev-parse", "HEAD")
