@@ -56,6 +56,8 @@ class Part(Document):
     path: str
     rows: int
     bytes: int
+    columns: str = ""
+    """Digest of the names and types of its columns; empty where nobody took one."""
 
 
 class Piece(Document):

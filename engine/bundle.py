@@ -310,7 +310,11 @@ def _features_fingerprint(raw: Mapping[str, Any]) -> str:
 
 
 def _copy(store: Store, source: str, target: str) -> None:
-    with store.fs.open(store.path(source), "rb") as file, store.writing(target) as out:
+    with (
+        storage_errors(store.path(source)),
+        store.fs.open(store.path(source), "rb") as file,
+        store.writing(target) as out,
+    ):
         out.write(file.read())
 
 

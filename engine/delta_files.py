@@ -21,7 +21,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from treadle.engine.artifacts import Part
 from treadle.engine.partitioning import Values
+from treadle.engine.store import Store, columns_digest
 from treadle.errors import DataError, StorageError, listed
 
 INDEXED_COLUMNS = 32
@@ -30,6 +32,7 @@ LONGEST_BOUND = 64
 """Longer texts are left out of the statistics: a bound that is cut off would have to be rounded."""
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 _BLOCK = 1 << 20
+GONE = "it is not there any more"
 _REMEDY = "Run again with --fresh, so that the file is made anew."
 
 
@@ -42,6 +45,36 @@ class DataFile:
     bytes: int
     values: Values = ()
     """Of the partition columns, which the file does not have."""
+    columns: str = ""
+    """As its part has it; empty where nobody knows."""
+
+    @classmethod
+    def of(cls, store: Store, part: Part, values: Values = ()) -> DataFile:
+        """A file that a stage wrote."""
+        return cls(store.path(part.path), part.rows, part.bytes, values, part.columns)
+
+
+def schema_of(fs: fsspec.AbstractFileSystem, file: DataFile) -> pa.Schema:
+    """The schema in the footer of a file.
+
+    Raises:
+        StorageError: the file is not there, is not Parquet, or has other columns than were written.
+    """
+    try:
+        with fs.open(file.path, "rb") as opened:
+            schema = pq.read_schema(opened)
+    except FileNotFoundError as error:
+        raise _unfit(file, GONE) from error
+    except (OSError, pa.ArrowException) as error:
+        raise _unfit(file, f"it is not readable as Parquet ({error})") from error
+    _check_columns(file, schema)
+    return schema
+
+
+def _check_columns(file: DataFile, schema: pa.Schema) -> None:
+    if file.columns and columns_digest(schema) != file.columns:
+        found = listed([f"{field.name}: {field.type}" for field in schema])
+        raise _unfit(file, f"its columns, [{found}], are not those that were written")
 
 
 def without(schema: pa.Schema, partition_by: Sequence[str]) -> pa.Schema:
@@ -133,7 +166,7 @@ def place(
             fs.cp_file(file.path, f"{folder}/{name}")
         return Placed(name, file.bytes, _check(fs, f"{folder}/{name}", file, schema))
     except FileNotFoundError as error:
-        raise _unfit(file, "it is not there any more") from error
+        raise _unfit(file, GONE) from error
     except pa.ArrowException as error:
         raise _unfit(file, f"it is not readable as Parquet ({error})") from error
 
@@ -189,6 +222,7 @@ def _check(fs: fsspec.AbstractFileSystem, placed: str, file: DataFile, schema: p
             raise _unfit(file, f"it has {size} bytes, but {file.bytes} were written")
         opened.seek(0)
         footer = pq.ParquetFile(opened)
+    _check_columns(file, footer.schema_arrow)
     if found := _differences(footer.schema_arrow, schema):
         raise _unfit(file, found)
     if footer.metadata.num_rows != file.rows:

@@ -10,7 +10,7 @@ from treadle.engine.artifacts import Part, digest
 from treadle.engine.commits import Ready, prepare_table
 from treadle.engine.context import Context
 from treadle.engine.delta import RUN
-from treadle.engine.delta_files import DataFile, table_schema
+from treadle.engine.delta_files import DataFile, schema_of, table_schema
 from treadle.engine.job import Job
 from treadle.engine.partitioning import Piece, check_count, split_part
 from treadle.engine.sections.outputs import Output
@@ -65,12 +65,9 @@ def prepare(context: Context, name: str, parts: Sequence[Part], fingerprint: str
     StorageError
         A file is not what it should be.
     """
-    import pyarrow.parquet as pq
-
     store = context.store
     output = context.job.artifacts.tables.get(name, Output())
-    with store.fs.open(store.path(parts[0].path), "rb") as file:
-        schema = pq.read_schema(file)
+    schema = schema_of(store.fs, DataFile.of(store, parts[0]))
     pieces = [Piece(part=part, values=()) for part in parts]
     if output.partition_by:
         pieces = _split(context, name, parts, output.partition_by)
@@ -78,7 +75,7 @@ def prepare(context: Context, name: str, parts: Sequence[Part], fingerprint: str
     ready = prepare_table(
         store.fs,
         store.path(f"tables/{context.job.name}/{name}"),
-        [DataFile(store.path(piece.part.path), piece.part.rows, piece.part.bytes, piece.values) for piece in pieces],
+        [DataFile.of(store, piece.part, piece.values) for piece in pieces],
         schema,
         fingerprint=fingerprint,
         metadata={RUN: context.run_id, "treadle.spec": context.spec_digest, "treadle.version": version_of("treadle")},

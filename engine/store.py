@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 
-from treadle.engine.artifacts import Part
+from treadle.engine.artifacts import Part, digest
 from treadle.engine.object_store import create, filesystem_options, putting
 from treadle.errors import RequestError, StorageError, unreachable
 
@@ -167,10 +167,11 @@ class Store:
         """
         import pyarrow.parquet as pq
 
-        rows = 0
+        rows, columns = 0, ""
         with self.writing(relative) as file, contextlib.ExitStack() as closing:
             writer: pq.ParquetWriter | None = None
             for table in tables:
+                columns = columns or columns_digest(table.schema)
                 writer = writer or closing.enter_context(
                     pq.ParquetWriter(file, table.schema, compression="zstd", use_dictionary=repeating(table))
                 )
@@ -179,7 +180,7 @@ class Store:
                 del table
             closing.close()
             size = file.tell()
-        return Part(path=relative, rows=rows, bytes=size)
+        return Part(path=relative, rows=rows, bytes=size, columns=columns)
 
     def read_parquet(self, relative: str, columns: list[str] | None = None) -> pa.Table:
         import pyarrow as pa
@@ -238,6 +239,18 @@ def whole_file(fs: fsspec.AbstractFileSystem, path: str, run: str = "") -> Itera
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+
+
+def columns_digest(schema: pa.Schema) -> str:
+    """Of the names and types of columns, as a Parquet file has them: text in any of Arrow's layouts is one type."""
+    import pyarrow as pa
+
+    def stored(kind: pa.DataType) -> str:
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        is_text = pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        return "string" if is_text else str(kind)
+
+    return digest([[field.name, stored(field.type)] for field in schema])
 
 
 def repeating(table: pa.Table) -> list[str]:

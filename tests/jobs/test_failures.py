@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -28,7 +30,7 @@ from tests.jobs.published import (
     join,
 )
 from treadle.engine.bundle import Bundle
-from treadle.errors import DataError, RequestError
+from treadle.errors import DataError, RequestError, StorageError
 from treadle.jobs import runner
 from treadle.jobs.cli import app
 from treadle.jobs.run import list_runs, load_run
@@ -219,6 +221,49 @@ def test_an_input_that_changes_during_a_run_is_not_published(people: Published) 
         treadle.run(spec, listener=listener)
     assert not Path(people.root, "tables", "moving").exists()
     assert treadle.run(spec).status == "succeeded"
+
+
+@pytest.mark.parametrize(
+    ("seed", "damage", "words"),
+    [
+        (11, lambda file: file.write_bytes(file.read_bytes()[:-7]), "it is not readable as Parquet"),
+        (12, lambda file: file.unlink(), "it is not there any more"),
+        (13, lambda file: retyped(file), r"its columns, \[.*score: string.*\], are not those that were written"),
+    ],
+    ids=["truncated", "missing", "wrongly typed"],
+)
+def test_a_damaged_file_is_found_before_anything_is_published(
+    people: Published, seed: int, damage: Callable[[Path], object], words: str
+) -> None:
+    """The others of the run are as they should be, and are not published either."""
+    spec = people.spec(name="damaged", models=["decision_tree"], explain={"rows": "none"})
+    first = treadle.run(spec)
+    damaged: list[str] = []
+
+    def listener(event: dict[str, Any]) -> None:
+        if (event["stage"], event["event"]) == ("publish", "started"):
+            newest = max(Path(people.root, "stages").glob("predict-*"), key=lambda folder: folder.stat().st_mtime)
+            damaged.append(str(newest / "part-00000.parquet"))
+            damage(Path(damaged[0]))
+
+    with pytest.raises(StorageError, match=words) as caught:
+        treadle.run({**spec, "seed": seed}, listener=listener)
+    assert str(caught.value).startswith(f"{damaged[0]} cannot be published: ")
+    assert first.is_current
+    assert treadle.run({**spec, "seed": seed}, fresh=True).is_current
+    treadle.run(spec, fresh=True)
+
+
+def retyped(file: Path) -> None:
+    """The same file with its scores as text, and as long as it was told to be."""
+    size = file.stat().st_size
+    table = pq.read_table(file)
+    table = table.set_column(table.column_names.index("score"), "score", table["score"].cast(pa.string()))
+    pq.write_table(table.slice(0, 1), file)
+    body = file.read_bytes()
+    assert len(body) <= size
+    # A Parquet file begins and ends with its magic; what lies between is found from the end.
+    file.write_bytes(body[:4] + bytes(size - len(body)) + body[4:])
 
 
 def test_a_run_after_all_of_this_is_cached(people: Published) -> None:
