@@ -79,7 +79,7 @@ def commit_all(
     publishing.ending.enter_context(held())
     versions = {}
     for name, table in ready.items():
-        versions[name] = table.commit(claim.before.get(name))
+        versions[name] = begun.there.get(name) or table.commit(claim.before[name])
         steps.done(f"{name} is committed")
     if publish is not None:
         publish(versions)
@@ -110,7 +110,7 @@ def _begin(
     turn = publishing.turn(lambda: steps.say("waits for another run that is publishing"))
     steps.say("no other run is publishing")
     model = None if bundled is None else bundled.existing()
-    there = {name: found for name, table in ready.items() if (found := table.existing()) is not None}
+    current, there = _look(ready)
     left = turn.left
     if left is None and there.keys() == ready.keys() and (bundled is None or model is not None):
         return _Begun(there, model, False, None)
@@ -118,7 +118,8 @@ def _begin(
         settle(store, left, run, keep=there)
         if left.model not in (None, model):
             hide(store, left.model)
-    before = {name: table.current for name, table in ready.items() if name not in there}
+        current, there = _look(ready)
+    before = {name: version for name, version in current.items() if name not in there}
     if left is not None:  # what both make is there, but hidden until this run has its manifest
         before |= {name: left.before[name] for name in there.keys() & left.before.keys()}
     is_new = bundled is not None and model is None
@@ -126,3 +127,10 @@ def _begin(
         model = bundled.next_reference(left)
     claim = publishing.begin(turn, before, model if is_new or (left is not None and left.model == model) else None)
     return None if claim is None else _Begun(there, model, is_new, claim)
+
+
+def _look(ready: Mapping[str, Ready]) -> tuple[dict[str, int | None], dict[str, TableVersion]]:
+    """By table: the number of the current version, and the version itself where nothing is to be committed."""
+    found = {name: table.look() for name, table in ready.items()}
+    there = {name: version for name, (_, version) in found.items() if version is not None}
+    return {name: number for name, (number, _) in found.items()}, there

@@ -55,7 +55,6 @@ def commit_table(
     *,
     fingerprint: str,
     metadata: Mapping[str, str],
-    storage_options: Mapping[str, str] | None = None,
 ) -> TableVersion:
     """Makes a new version of a table that holds exactly `files`, in one commit.
 
@@ -69,17 +68,14 @@ def commit_table(
         schema: of every file; the table gets `table_schema(schema)`.
         fingerprint: at least 12 characters that name what the content was made from.
         metadata: kept with the commit.
-        storage_options: for deltalake, where `fs` is not local.
 
     Raises:
         DataError: the schema has columns that a table cannot hold.
         StorageError: a file is not what its description says; another run changed the table meanwhile;
             a full disk or a missing permission. The table is as it was.
     """
-    ready = prepare_table(
-        fs, table_path, files, schema, fingerprint=fingerprint, metadata=metadata, storage_options=storage_options
-    )
-    return ready.commit(ready.base)
+    ready = prepare_table(fs, table_path, files, schema, fingerprint=fingerprint, metadata=metadata)
+    return ready.look()[1] or ready.commit(ready.base)
 
 
 def prepare_table(
@@ -91,14 +87,13 @@ def prepare_table(
     fingerprint: str,
     metadata: Mapping[str, str],
     partition_by: Sequence[str] = (),
-    storage_options: Mapping[str, str] | None = None,
 ) -> Ready:
     """What `commit_table` does before the commit: the files are in the table's folder, and checked. No reader sees it.
 
     Its arguments and errors are those of `commit_table`. `partition_by` are columns of the schema that the files do
     not have: their `values` tell them.
     """
-    table = locate(fs, table_path, storage_options)
+    table = locate(fs, table_path)
     wanted = table_schema(schema)
     with explained(table.uri):
         head = table.head()
@@ -124,28 +119,26 @@ class Ready:
     metadata: dict[str, str]
     partition_by: tuple[str, ...]
 
-    @property
-    def current(self) -> int | None:
-        """The current version of the table; None when there is none yet."""
-        with explained(self.table.uri):
-            head = self.table.head()
-        return None if head is None else head.version()
-
     def columns_before(self) -> pa.Schema | None:
         """Those of the current version; None where there is no table yet."""
         with explained(self.table.uri):
             head = self.table.head()
             return None if head is None else pa.schema(head.schema().to_arrow())
 
-    def existing(self) -> TableVersion | None:
-        """The current version when it was made from the same and is whole, so that nothing is to be committed."""
+    def look(self) -> tuple[int | None, TableVersion | None]:
+        """The number of the current version, and that version where it was made from the same and is whole.
+
+        None for a table that is not there yet, and for what is still to be committed.
+        """
         with explained(self.table.uri):
             head = self.table.head()
+            if head is None:
+                return None, None
             there = _is_there(self.table, head, self.fingerprint)
-            return self.table.described(head) if head is not None and there else None
+            return head.version(), self.table.described(head) if there else None
 
     def commit(self, base: int | None) -> TableVersion:
-        """Makes the version that follows `base`; the current one is returned when it was made from the same.
+        """Makes the version that follows `base`, and only that one.
 
         Raises:
             StorageError: as `commit_table`.
@@ -153,8 +146,6 @@ class Ready:
         table = self.table
         with explained(table.uri):
             head = table.head()
-            if head is not None and _is_there(table, head, self.fingerprint):
-                return table.described(head)
             found = None if head is None else head.version()
             if found != base:
                 raise _overtaken(table, base, found)
@@ -177,7 +168,6 @@ def restore_table(
     table_path: str,
     version: int,
     metadata: Mapping[str, str],
-    storage_options: Mapping[str, str] | None = None,
 ) -> TableVersion:
     """A new version with the content of an older one; nothing is done where the current one has it.
 
@@ -185,9 +175,9 @@ def restore_table(
         RequestError: there is no such version.
         StorageError: a file of that version is gone; another run changed the table meanwhile.
     """
-    head = open_table(fs, table_path, storage_options=storage_options)
-    table = locate(fs, table_path, storage_options)
-    old = open_table(fs, table_path, version, storage_options)
+    head = open_table(fs, table_path)
+    table = locate(fs, table_path)
+    old = open_table(fs, table_path, version)
     with explained(table.uri):
         if head.version() == version or set(data_files(head)) == set(data_files(old)):
             return table.described(head)
@@ -207,14 +197,13 @@ def take_back(
     before: int | None,
     runs: Collection[str],
     by: str,
-    storage_options: Mapping[str, str] | None = None,
 ) -> bool:
     """Undoes what `runs`, which did not get as far as a manifest, committed; `before` is the version that was found.
 
     Only where the current version is of one of them; tells whether it was. It stays in the log, and no manifest names
     it; a table that they made is removed. `by` is the run that undoes it.
     """
-    table = locate(fs, table_path, storage_options)
+    table = locate(fs, table_path)
     with explained(table.uri):
         head = table.head()
         if head is None or head.version() == before or table.info(head.version()).get(RUN) not in runs:
@@ -222,7 +211,7 @@ def take_back(
         if before is None:
             fs.rm(table.path, recursive=True)
             return True
-    restore_table(fs, table_path, before, {RUN: by}, storage_options)
+    restore_table(fs, table_path, before, {RUN: by})
     return True
 
 

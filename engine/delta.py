@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +20,7 @@ from pyarrow import dataset
 from pyarrow import fs as filesystem
 
 from treadle.engine.artifacts import TableRecord
+from treadle.engine.delta_log import contents, entry
 from treadle.engine.object_store import delta_options
 from treadle.engine.store import storage_errors
 from treadle.errors import RequestError, StorageError, column_not_found, did_you_mean, listed
@@ -59,14 +60,13 @@ def open_table(
     fs: fsspec.AbstractFileSystem,
     table_path: str,
     version: int | None = None,
-    storage_options: Mapping[str, str] | None = None,
 ) -> DeltaTable:
     """The current version of a table, or an older one.
 
     Raises:
         RequestError: there is no such table or version; the message names those that there are.
     """
-    table = locate(fs, table_path, storage_options)
+    table = locate(fs, table_path)
     with explained(table.uri):
         head = table.head()
         if head is None:
@@ -181,19 +181,18 @@ class Location:
         Read from the log itself: `DeltaTable.history` finds nothing where the path has a '#' or '?'.
         """
         try:
-            lines = self.fs.cat_file(f"{self.path}/_delta_log/{version:020d}.json").splitlines()
+            lines = self.fs.cat_file(entry(self.path, version)).splitlines()
         except FileNotFoundError:
             return {}
         infos = (json.loads(line).get("commitInfo") for line in lines)
         return next((info for info in infos if info), {})
 
     def described(self, table: DeltaTable) -> TableVersion:
-        added = pa.table(table.get_add_actions())
-        rows, sizes = added["num_records"].to_pylist(), added["size_bytes"].to_pylist()
-        return TableVersion(self.name, self.uri, table.version(), sum(rows), sum(sizes), len(sizes))
+        held = contents(table)
+        return TableVersion(self.name, self.uri, table.version(), held.rows, held.bytes, held.files)
 
 
-def locate(fs: fsspec.AbstractFileSystem, path: str, options: Mapping[str, str] | None) -> Location:
+def locate(fs: fsspec.AbstractFileSystem, path: str) -> Location:
     path = str(fs._strip_protocol(path)).rstrip("/")
     if "\\" in path or unquote(path) != path:
         raise RequestError(
@@ -202,7 +201,7 @@ def locate(fs: fsspec.AbstractFileSystem, path: str, options: Mapping[str, str] 
         )
     fs.invalidate_cache()
     uri = path if isinstance(fs, LocalFileSystem) else fs.unstrip_protocol(path)
-    return Location(fs, path, uri, dict(options) if options else delta_options(fs))
+    return Location(fs, path, uri, delta_options(fs))
 
 
 def _no_table(table: Location) -> RequestError:

@@ -55,6 +55,11 @@ def versions(fs: fsspec.AbstractFileSystem, path: str) -> list[int]:
     return sorted(int(found[1]) for name in names if (found := _COMMIT.fullmatch(name)))
 
 
+def entry(path: str, version: int) -> str:
+    """Where the log of the table at `path` has the commit of a version."""
+    return f"{path}/_delta_log/{version:020d}.json"
+
+
 def commits(fs: fsspec.AbstractFileSystem, path: str, wanted: list[int]) -> list[Commit]:
     """The commits of some versions that are in the log, in that order.
 
@@ -63,7 +68,7 @@ def commits(fs: fsspec.AbstractFileSystem, path: str, wanted: list[int]) -> list
     StorageError
         A commit is gone, or is no JSON.
     """
-    paths = {version: f"{path}/_delta_log/{version:020d}.json" for version in wanted}
+    paths = {version: entry(path, version) for version in wanted}
     if not paths:
         return []
     with storage_errors(path):

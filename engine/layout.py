@@ -81,8 +81,7 @@ def prepare(context: Context, name: str, parts: Sequence[Part], fingerprint: str
         metadata={RUN: context.run_id, "treadle.spec": context.spec_digest, "treadle.version": version_of("treadle")},
         partition_by=output.partition_by,
     )
-    before = ready.columns_before()
-    if before is not None:
+    if output.schema_ != "any" and (before := ready.columns_before()) is not None:
         _check_schema(name, output, before, table_schema(schema))
     return ready, [piece.part for piece in pieces] if output.partition_by else []
 
@@ -104,8 +103,6 @@ def _split_one(item: tuple[Part, str], store: object, columns: Sequence[str]) ->
 
 def _check_schema(name: str, output: Output, before: pa.Schema, after: pa.Schema) -> None:
     """Refuses a version whose columns the rule does not allow after those of the current version."""
-    if output.schema_ == "any":
-        return
     gone = [column for column in before.names if column not in after.names]
     new = [column for column in after.names if column not in before.names]
     other = [

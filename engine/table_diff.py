@@ -34,8 +34,6 @@ NATURAL_KEYS = {
     "explanations": ("id", "class"),
 }
 """What tells the rows of a table apart where it is not `id` alone."""
-COSTS = ("train_seconds", "predict_seconds", "seconds", "peak_bytes")
-"""Columns of the tables about models that are others whenever models are trained, however much they are the same."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import fsspec
 
+from treadle.engine.delta_log import entry, versions
 from treadle.engine.store import modified
 
 RUN = "treadle.run"
@@ -93,12 +94,7 @@ def needed_of(fs: fsspec.AbstractFileSystem, table: str, kept: Collection[int]) 
 
 
 def _entries(fs: fsspec.AbstractFileSystem, table: str) -> dict[int, str]:
-    try:
-        paths = [str(path) for path in fs.ls(f"{table}/_delta_log", detail=False)]
-    except FileNotFoundError:
-        return {}
-    found = [(re.fullmatch(r"(\d{20})\.json", path.rsplit("/", 1)[-1]), path) for path in paths]
-    return {int(name[1]): path for name, path in found if name}
+    return {version: entry(table, version) for version in versions(fs, table)}
 
 
 def _read(fs: fsspec.AbstractFileSystem, path: str) -> tuple[dict[str, Any], set[str], set[str]]:

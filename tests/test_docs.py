@@ -51,13 +51,13 @@ from treadle.engine.rows import HELD_SHARE
 from treadle.engine.scoring import ADDITIVITY_BOUND, BLOCK_BYTES
 from treadle.engine.sections.about import About
 from treadle.engine.sections.decision import Costs, Decision
+from treadle.engine.sections.outputs import COSTS
 from treadle.engine.segments import SEGMENT
 from treadle.engine.sides import BROADCAST_BYTES
 from treadle.engine.sql.functions import FUNCTIONS
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
 from treadle.jobs.lineage.provenance import READ_BYTES
-from treadle.jobs.lineage.reproduce import MEASURED
 from treadle.jobs.lineage.rows import MOST
 from treadle.jobs.plan import WORKER_OWN
 from treadle.jobs.service import dispatcher
@@ -430,7 +430,7 @@ def test_params_of_exact_models_are_shown_with_their_defaults(name: str) -> None
 LIMITS = [
     ("lineage.md", f"Up to {READ_BYTES // 2**20} MiB of the inputs"),
     ("lineage.md", f"up to {MOST} rows are told"),
-    ("lineage.md", f"(`{'`, `'.join(MEASURED)}`) are measured"),
+    ("lineage.md", f"(`{'`, `'.join(COSTS)}`) are measured"),
     ("card.md", f"groups of fewer than {SMALL},"),
     ("card.md", f"the first {TOP} features"),
     ("spec.md", f"at most {MAX_LEVELS} levels"),

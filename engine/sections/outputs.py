@@ -10,6 +10,8 @@ from treadle.engine.sections.base import Section
 
 ROW_TABLES = ("etl", "features", "predictions", "explanations")
 """Tables of rows, which may be partitioned."""
+COSTS = ("train_seconds", "predict_seconds", "seconds", "peak_bytes")
+"""Columns of the tables about models that are others whenever models are trained, however much they are the same."""
 TABLES = (*ROW_TABLES, "quarantine", "leaderboard", "folds", "race", "trials")
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from treadle.engine.sections.outputs import COSTS
 from treadle.engine.store import Store
 from treadle.errors import RequestError, listed
 from treadle.jobs.lineage.inputs_now import stale_inputs, unsure_inputs
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from treadle.jobs.plan import Plan
 
 TOLERANCE = 1e-6
-MEASURED = ("train_seconds", "predict_seconds", "peak_bytes", "seconds")
-"""Columns of what something cost: no two runs have them alike, and they are not compared."""
 PREDICTING = ("model.", "levels-", "side-")
 """What the names of a bundle's files begin with that it predicts by; others say of which run it is."""
 SHOWN = 3
@@ -103,7 +102,7 @@ class Reproduction:
         own = ("run", "reproduction", "root", "kept", "seconds", "tolerance", "differences", "notes")
         return {
             **{name: getattr(self, name) for name in own},
-            "not_compared": list(MEASURED),
+            "not_compared": list(COSTS),
             "right": self.right,
             "tables": tables,
             "model": model,
@@ -326,7 +325,7 @@ def _tables(run: Run, made: Run, tolerance: float) -> Iterator[TableResult]:
     then, now = run.tables, made.tables
     for name in {**then, **now}:
         a, b = then.get(name), now.get(name)
-        found = None if a is None or b is None else compare(a.batches(), b.batches(), tolerance, MEASURED)
+        found = None if a is None or b is None else compare(a.batches(), b.batches(), tolerance, COSTS)
         yield TableResult(name, (a.version if a else None, b.version if b else None), found)
 
 

@@ -76,33 +76,23 @@ class Recorder:
             return
         with contextlib.suppress(Exception):  # of other runs, which are still to be recorded then
             self._store.remove_file(f"{PENDING}/{run}")
-            for other in self._store.list(PENDING):
-                _catch_up(self._store, other, connection)
+            catch_up(self._store, connection)
 
 
-def _catch_up(store: Store, run: str, connection: Connection) -> None:
-    """Records a run that could not be, where it is for the same place."""
-    manifest = _manifest(store, run)
-    if manifest is not None:
-        target = target_of(tracking_in(manifest), manifest["job"], store)
-        if target is None or target.uri != connection.target.uri:
-            return
-        record_run(connection if target == connection.target else Connection(target), store, manifest)
-    store.remove_file(f"{PENDING}/{run}")
-
-
-def catch_up(store: Store) -> None:
-    """Records the runs under a root that were left for later, or could not be.
+def catch_up(store: Store, connection: Connection | None = None) -> None:
+    """Records the runs under a root that were left for later, or could not be; those for a connection's place only.
 
     Raises
     ------
     TrackingError
         MLflow is not reached.
     """
-    connections: dict[Target, Connection] = {}
+    connections = {} if connection is None else {connection.target: connection}
     for run in store.list(PENDING):
         manifest = _manifest(store, run)
         target = None if manifest is None else target_of(tracking_in(manifest), manifest["job"], store)
+        if connection is not None and manifest is not None and (target is None or target.uri != connection.target.uri):
+            continue
         if manifest is not None and target is not None:
             record_run(connections.setdefault(target, Connection(target)), store, manifest)
         store.remove_file(f"{PENDING}/{run}")

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from treadle.engine import delta
 from treadle.engine.job import CLASSIFICATION_METRICS, LOWER_IS_BETTER, REGRESSION_METRICS
+from treadle.engine.sections.outputs import COSTS
 from treadle.engine.store import Store
-from treadle.engine.table_diff import COSTS, SchemaDiff, TableDiff, compare, in_json, natural_key
+from treadle.engine.table_diff import SchemaDiff, TableDiff, compare, in_json, natural_key
 from treadle.errors import RequestError
 from treadle.jobs.run import Table, load_run
 from treadle.jobs.spec import root_of

@@ -97,7 +97,7 @@ def _rolled_back(store: Store, old: Run, new: str, listener: Listener | None) ->
     }
     records = [TableRecord.model_validate(record) for record in old.manifest["tables"]]
     ready = prepared(store, records, metadata)
-    before = {name: table.current for name, table in ready.items()}
+    before = {name: table.look()[0] for name, table in ready.items()}
     changed, found, model = _restored(store, old, new, (ready, bundle), listener or (lambda _: None))
     tables = [
         {

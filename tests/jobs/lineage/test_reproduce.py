@@ -18,10 +18,11 @@ from typer.testing import CliRunner, Result
 import treadle
 from tests.conftest import people_spec, write_people
 from treadle.engine import digests
+from treadle.engine.sections.outputs import COSTS
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
 from treadle.jobs.lineage.inputs_now import stale_inputs, unsure_inputs
-from treadle.jobs.lineage.reproduce import MEASURED, Reproduction, _notes, pinned, reproduce
+from treadle.jobs.lineage.reproduce import Reproduction, _notes, pinned, reproduce
 from treadle.jobs.plan import make_plan
 from treadle.jobs.run import Run, list_runs, load_run
 from treadle.jobs.runner import execute
@@ -80,7 +81,7 @@ def test_the_example_repeats_to_the_bit_with_one_worker(example: Run, one_worker
     assert found.notes == ()
     leaderboard = next(table.comparison for table in found.tables if table.name == "leaderboard")
     assert leaderboard is not None
-    assert set(leaderboard.left_out) == set(MEASURED) - {"seconds"}
+    assert set(leaderboard.left_out) == set(COSTS) - {"seconds"}
     assert not Path(root, "reproductions").exists(), "it is removed"
     assert [one["run"] for one in list_runs(root)] == [example.id]
 
@@ -145,7 +146,7 @@ def test_a_run_that_does_not_repeat_is_told_and_fails_a_check(people: Run, folde
     found = json.loads(result.stdout)
     assert found["right"] is False
     assert found["differences"] == [f"xgboost: {people.manifest['libraries']['xgboost']}, and was 0.1"]
-    assert found["not_compared"] == list(MEASURED)
+    assert found["not_compared"] == list(COSTS)
     tables = {table["table"]: table for table in found["tables"]}
     assert tables["features"]["outcome"] == "bit-equal"
     assert tables["predictions"]["outcome"] == "different"
