@@ -55,6 +55,7 @@ def test_ctrl_c_in_training_and_the_run_after_it(spec: Spec, undisturbed: Run, s
     assert sorted(row["status"] for row in list_runs(str(driver.root))) == ["cancelled", "succeeded"]
 
 
+@pytest.mark.slow
 def test_sigterm_while_the_cluster_starts(spec: Spec, tmp_path: Path) -> None:
     with Driver(spec, tmp_path) as driver:
         driver.wait_for("cluster", "started")

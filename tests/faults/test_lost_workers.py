@@ -57,6 +57,7 @@ def test_all_workers_die_at_once(context: Context) -> None:
     assert context.gather(tasks) == [None] * 6
 
 
+@pytest.mark.slow
 def test_a_task_that_waits_for_a_dead_worker_is_ended(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """What XGBoost's tasks do when one of them dies before they have found each other."""
     monkeypatch.setattr(recovery, "GRACE_SECONDS", 0.5)

@@ -114,6 +114,7 @@ def test_the_first_of_the_two_stages_passes_over_the_rows(run_people: Callable[.
         assert sum(part["rows"] for part in parts) == run.table(table).rows
 
 
+@pytest.mark.slow
 def test_each_table_is_cached_by_itself(run_people: Callable[..., Run]) -> None:
     first = run_people()
     assert made(run_people(device="cpu")) == {"publish"}

@@ -33,9 +33,11 @@ def running(path: str, *arguments: str, log: Path, **environment: str) -> Iterat
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(port)]
+    # MLflow looks for uvicorn on the path, where an environment that is not activated is not.
+    programs = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command, stdout=out, stderr=out, start_new_session=True, env={**os.environ, **environment}
+            command, stdout=out, stderr=out, start_new_session=True, env={**os.environ, "PATH": programs, **environment}
         )
         try:
             deadline = time.monotonic() + 240

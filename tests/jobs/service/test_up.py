@@ -315,6 +315,7 @@ def guarded(
         one.end()
 
 
+@pytest.mark.slow
 def test_a_service_with_tls_tokens_and_postgresql_does_jobs(guarded: Served) -> None:
     view = guarded.wait(guarded.submit(small_spec("guarded"), submission_id="x"), 150)
     assert (view["state"], view["user"]) == ("succeeded", "ana")
