@@ -132,7 +132,6 @@ def test_a_driver_killed_at_any_step(
         assert equal(timeless({n: t.to_arrow() for n, t in run.tables.items()}), timeless(expected)), point
         assert run.model.reference == f"people:{versions(store, 'people')[-1]}" == f"people:{1 + is_published}"
         assert (pending(store, "people") is not None) == (point in range(6, EVENTS) or point == BEFORE_MANIFEST), point
-        assert_sound(root, contents)
     # The same job goes on, or another one that makes fewer tables is next: what was left is no part of it.
     statuses = forks.run([{"spec": specs[following], "root": str(root)} for root in roots.values()])
     assert statuses == [SUCCEEDED] * len(POINTS)

@@ -168,7 +168,7 @@ def test_waiting_ends_in_time_and_a_cancelled_job_is_an_error(client: Client, lo
 
 def test_a_job_that_takes_longer_than_its_timeout_is_ended(client: Client, long: dict[str, Any]) -> None:
     with pytest.raises(JobFailed, match="took too long") as caught:
-        client.submit(long, timeout=4, retries=0).wait(timeout=100)
+        client.submit(long, timeout=2, retries=0).wait(timeout=100)
     assert caught.value.state is State.TIMED_OUT
 
 

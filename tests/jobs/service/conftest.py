@@ -23,6 +23,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="session")
+def attached(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Iterator[Served]:
+    """A real one on the tests' cluster, which all share that need none of its own; they leave no job that runs."""
+    with served(tmp_path_factory.mktemp("attached"), "--scheduler", scheduler) as one:
+        yield one
+
+
+@pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     """A real one, where it is installed."""
     if why := why_no_postgres():

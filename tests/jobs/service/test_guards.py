@@ -16,11 +16,13 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
+from typer.testing import CliRunner
 
 from tests.jobs.service.inside import Inside, inside
 from tests.jobs.service.served import Served, raw, served, small_spec
 from treadle.cluster.certificates import make_certificates
 from treadle.errors import RequestError
+from treadle.jobs.cli import app
 from treadle.jobs.service.access import Scope
 from treadle.jobs.service.database import open_database
 from treadle.jobs.service.settings import load_settings
@@ -72,6 +74,21 @@ def tokens(guarded: Inside) -> dict[Scope, str]:
 def open_one(tmp_path: Path) -> Iterator[Inside]:
     with inside(tmp_path) as one:
         yield one
+
+
+def test_tokens_come_and_go_while_a_service_runs(guarded: Inside) -> None:
+    """By the command, which knows of the service no more than its folder."""
+
+    def tokens(*command: str) -> str:
+        where = ["--home", str(guarded.service.home)]
+        result = CliRunner().invoke(app, ["tokens", *command, *where])
+        assert result.exit_code == 0, result.output
+        return result.stdout.strip()
+
+    token = tokens("add", "eva", "--scope", "admin")
+    assert guarded.ask("GET", "/v1/audit", headers=bearer(token)).status_code == 200
+    tokens("remove", "eva")
+    assert guarded.ask("GET", "/v1/audit", headers=bearer(token)).status_code == 401
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -34,16 +34,16 @@ PHASES = (Phase.explicit, Phase.generate)
 
 
 @pytest.fixture(scope="module")
-def done(service: Served) -> str:
+def done(attached: Served) -> str:
     """A job that has everything that can be asked for."""
-    job = service.submit(small_spec("done"))
-    assert service.wait(job)["state"] == "succeeded"
+    job = attached.submit(small_spec("done"))
+    assert attached.wait(job)["state"] == "succeeded"
     return job
 
 
 @pytest.fixture(scope="module")
-def document(service: Served) -> BaseSchema:
-    return schemathesis.openapi.from_url(f"{service.url}/v1/openapi.json")
+def document(attached: Served) -> BaseSchema:
+    return schemathesis.openapi.from_url(f"{attached.url}/v1/openapi.json")
 
 
 def test_answers_are_those_of_the_document(document: BaseSchema, done: str) -> None:

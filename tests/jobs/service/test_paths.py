@@ -326,37 +326,37 @@ def foreign_table(folder: Path, form: str) -> Path:
     return table
 
 
-def test_a_real_service_reads_nothing_outside(service: Served, tmp_path: Path) -> None:
+def test_a_real_service_reads_nothing_outside(attached: Served, tmp_path: Path) -> None:
     """Neither at once, nor by a table's log, nor by a link that is made after the submission."""
     secret = tmp_path / "out.parquet"
     pq.write_table(pa.table({"secret_column": list(range(60)), "target": [0, 1, 2] * 20}), secret)
-    refused = service.http.post("/v1/jobs", json={"spec": small_spec(data={"path": str(secret), "target": "target"})})
+    refused = attached.http.post("/v1/jobs", json={"spec": small_spec(data={"path": str(secret), "target": "target"})})
     assert refused.status_code == 403
     assert "data.path" in refused.json()["detail"]
-    audit = service.http.get("/v1/audit").json()["entries"]
+    audit = attached.http.get("/v1/audit").json()["entries"]
     assert (audit[0]["action"], audit[0]["user"], audit[0]["subject"]) == ("refused", "local", "/v1/jobs")
     assert audit[0]["outcome"].startswith("data.path: ")
 
-    table = foreign_table(service.folder, "../out")
+    table = foreign_table(attached.folder, "../out")
     spec = small_spec("foreign", data={"path": str(table), "target": "target"})
-    planned = service.http.post("/v1/plan", json={"spec": spec})
+    planned = attached.http.post("/v1/plan", json={"spec": spec})
     assert planned.status_code == 422
     assert "outside of the table's folder" in planned.json()["detail"]
 
-    swapped = service.folder / "swapped.parquet"
+    swapped = attached.folder / "swapped.parquet"
     pq.write_table(pa.table({"x": list(range(60)), "target": [0, 1, 2] * 20}), swapped)
-    first = service.submit(small_spec("first", seed=1))
-    job = service.submit(small_spec("swapped", data={"path": str(swapped), "target": "target"}), after=[first])
+    first = attached.submit(small_spec("first", seed=1))
+    job = attached.submit(small_spec("swapped", data={"path": str(swapped), "target": "target"}), after=[first])
     swapped.unlink()
     swapped.symlink_to(secret)
-    view = service.wait(job)
+    view = attached.wait(job)
     assert view["state"] == "failed"
     assert "outside of what jobs of this service may use" in view["reason"]
-    assert "secret_column" not in service.http.get(f"/v1/jobs/{job}/logs").text
+    assert "secret_column" not in attached.http.get(f"/v1/jobs/{job}/logs").text
 
 
-def test_a_long_plan_is_made(service: Served) -> None:
+def test_a_long_plan_is_made(attached: Served) -> None:
     """Longer than a message to the nursery, which lives on."""
     spec = small_spec("long-plan", data={"path": "sklearn://iris", "target": "target", "null_tokens": ["x" * 300_000]})
-    assert service.http.post("/v1/plan", json={"spec": spec}).status_code == 200
-    assert service.http.post("/v1/plan", json={"spec": small_spec()}).status_code == 200
+    assert attached.http.post("/v1/plan", json={"spec": spec}).status_code == 200
+    assert attached.http.post("/v1/plan", json={"spec": small_spec()}).status_code == 200

@@ -104,7 +104,7 @@ def test_margins_are_the_hosts_to_the_bit(shape: Shape, dtype: str) -> None:
 
 
 @shapes
-@pytest.mark.parametrize("method", ["auto", "quadrature"])
+@pytest.mark.parametrize("method", ["auto", pytest.param("quadrature", marks=pytest.mark.slow)])
 def test_values_are_the_hosts(shape: Shape, method: Any) -> None:
     rng = np.random.default_rng(2)
     forest = random_forest(rng, shape)
@@ -175,7 +175,7 @@ def test_more_than_255_cuts_take_16_bits() -> None:
     assert_same(host(explainer(ours).shap_values(device(rows))), ours.shap_values(rows))
 
 
-@pytest.mark.parametrize("name", ["few features", "20 features", "deep"])
+@pytest.mark.parametrize("name", ["few features", "20 features", pytest.param("deep", marks=pytest.mark.slow)])
 def test_rows_in_blocks_and_columns_change_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from treadle.kernels.cuda import predict, treeshap
     from treadle.kernels.cuda.arrays import DeviceRows
