@@ -143,8 +143,14 @@ def _ordered(table: DeltaTable, columns: Sequence[str] | None) -> Iterator[datas
         ordered = dataset.FileSystemDataset(fragments, whole.schema, whole.format, whole.filesystem)
         try:
             yield ordered
-        except (FileNotFoundError, pa.ArrowException) as error:
-            raise StorageError(f"A file of {label} is gone or damaged ({error}).") from error
+        except FileNotFoundError as error:
+            gone = _one_line(error, lines=1)
+            raise StorageError(
+                f"A file of {label} is gone ({gone}). Files of versions that no manifest names are removed by "
+                "`treadle gc`, and those of other tables by a vacuum; name a newer version."
+            ) from error
+        except pa.ArrowException as error:
+            raise StorageError(f"A file of {label} is damaged ({_one_line(error)}).") from error
 
 
 def _is_local(table: DeltaTable) -> bool:
@@ -240,7 +246,7 @@ def explained(path: str) -> Iterator[None]:
         raise StorageError(f"{path} could not be read or written: {_one_line(error)}") from error
 
 
-def _one_line(error: Exception) -> str:
-    """What deltalake says, without its colours and the stack of its Rust code."""
-    text = re.split(r"\n\s*0: ", str(error))[0]
+def _one_line(error: Exception, lines: int | None = None) -> str:
+    """What deltalake says, without its colours and the stack of its Rust code; the first `lines` of it."""
+    text = "\n".join(re.split(r"\n\s*0: ", str(error))[0].splitlines()[:lines])
     return " ".join(re.sub(r"\x1b\[[\d;]*m", "", text).split())

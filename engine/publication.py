@@ -8,8 +8,9 @@ a claim says which versions that were. What a driver that was killed had committ
 
 Delta Lake makes a version of one table at once, and has no commit of several; this is the intent log that is
 missing. Where a root is on an object store there are no locks: there a claim is made by a conditional put, and is
-another driver's to take over once it is older than a lease. Should its own driver go on after that, no version is a
-mixture all the same: a commit replaces exactly the version that was looked at, or fails.
+another driver's to take over once its own is seen to be gone, or, from another machine, once it is older than a lease.
+Should its own driver go on after that, no version is a mixture all the same: a commit replaces exactly the version
+that was looked at, or fails.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from datetime import UTC, datetime
 
 from treadle.engine.artifacts import Document
 from treadle.engine.events import now
+from treadle.engine.processes import Process, this_process
 from treadle.engine.store import Store, storage_errors
 from treadle.errors import StorageError, TreadleError
 
 LEASE_SECONDS = 600.0
-"""On an object store a claim is left to its driver for this long; commits take seconds."""
+"""On an object store a claim is left to a driver on another machine for this long; commits take seconds."""
 POLL_SECONDS = 0.2
 
 
@@ -42,6 +44,8 @@ class Claim(Document):
     """The version that each of its tables had; None of one that was not there."""
     model: str | None = None
     """`name:version` of the bundle that it makes, if any."""
+    driver: Process | None = None
+    """None in claims of earlier versions of Treadle."""
     took_over: tuple[str, ...] = ()
     """Runs that were cut off, of which it may have kept what it makes as well."""
 
@@ -73,6 +77,7 @@ class Turn:
             started=now(),
             before=dict(before),
             model=model,
+            driver=this_process(),
             took_over=took_over,
         )
         if self._store.create(_path(claim), claim.model_dump(mode="json")):
@@ -158,13 +163,10 @@ def _state(store: Store, job: str) -> tuple[int, Claim | None]:
     return last.number, None if _is_over(store, last) else last
 
 
-def visible_version(store: Store, job: str, table: str) -> int | None:
-    """The version of a table that readers should see, where it is not the newest; -1 where they should see none."""
+def versions_before(store: Store, job: str) -> Mapping[str, int | None]:
+    """The versions that readers should see of tables that are being published; None of one that was not there."""
     claim = pending(store, job)
-    if claim is None or table not in claim.before:
-        return None
-    before = claim.before[table]
-    return -1 if before is None else before
+    return {} if claim is None else claim.before
 
 
 def settle(store: Store, claim: Claim, run: str, keep: Collection[str] = ()) -> None:
@@ -216,8 +218,9 @@ def _expired(store: Store, job: str, waiting: Callable[[], object]) -> tuple[int
         if claim is None:
             return last, None
         age = (datetime.now(UTC) - datetime.fromisoformat(claim.started)).total_seconds()
-        if age > LEASE_SECONDS:
-            return last, claim
+        if age > LEASE_SECONDS or (claim.driver is not None and claim.driver.is_gone):
+            # It may have come to its end just before its driver did.
+            return _state(store, job)
         if not told:
             waiting()
             told = True

@@ -57,7 +57,7 @@ def gc(
         rules = Rules(
             older_than=_seconds("--older-than", older_than),
             max_size=_bytes(max_size),
-            grace=0.0 if grace.strip() == "0" else _seconds("--grace", grace) or 0.0,
+            grace=_seconds("--grace", grace) or 0.0,
             keep_runs=keep_runs,
             runs_older_than=_seconds("--runs-older-than", runs_older_than),
         )
@@ -73,10 +73,12 @@ def gc(
 def _seconds(option: str, text: str | None) -> float | None:
     from pydantic_core import PydanticCustomError
 
-    from treadle.engine.relational.window import microseconds
+    from treadle.engine.relational.window import UNITS, microseconds
 
     if text is None:
         return None
+    if text.strip() in ("0", *(f"0{unit}" for unit in UNITS)):  # which a spec may not say of a window
+        return 0.0
     try:
         return microseconds(text) / 1e6
     except PydanticCustomError as error:

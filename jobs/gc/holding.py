@@ -13,7 +13,6 @@ import contextlib
 import os
 import platform
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from pydantic import Field, ValidationError
 from treadle.cluster.locks import is_locked, locked
 from treadle.engine.artifacts import Document
 from treadle.engine.events import now
+from treadle.engine.processes import boot
 from treadle.engine.store import Store, modified, storage_errors
 from treadle.errors import StorageError, listed
 
@@ -33,7 +33,6 @@ RUNNING = "running.json"
 LOCK = "stages/lock"
 WAIT_SECONDS = 120.0
 """A run waits this long for a gc that is taking things away, and a gc for runs that say what they need."""
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class HeldInput(Document):
@@ -196,16 +195,6 @@ def _lives(store: Store, run: str, said: Running | None, since: float) -> bool:
     except FileNotFoundError:
         return False
     return max((modified(info) for info in listing), default=0.0) > since
-
-
-def boot() -> str:
-    """What is the same for all processes that see each other's locks."""
-    try:
-        return BOOT_ID.read_text().strip()
-    except OSError:
-        import psutil
-
-        return f"{platform.node()} since {datetime.fromtimestamp(round(psutil.boot_time()), UTC).isoformat()}"
 
 
 def _lock(ending: contextlib.ExitStack, path: Path, **how: Any) -> bool:

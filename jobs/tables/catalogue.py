@@ -13,7 +13,7 @@ from typing import Any
 
 from treadle.engine import delta
 from treadle.engine.delta_log import Commit, columns_of, commits, contents, versions
-from treadle.engine.publication import visible_version
+from treadle.engine.publication import versions_before
 from treadle.engine.store import Store
 from treadle.engine.table_diff import SchemaDiff, schema_diff
 from treadle.errors import RequestError, StorageError, TreadleError, did_you_mean, listed
@@ -107,10 +107,10 @@ def find(store: Store, text: str) -> Address:
 
 def _visible(store: Store, job: str, name: str) -> int | None:
     """The version that readers should see while a publication is going on; None: the newest."""
-    version = visible_version(store, job, name)
-    if version == -1:
+    before = versions_before(store, job)
+    if name in before and before[name] is None:
         raise RequestError(f"Table '{job}/{name}' is being published for the first time; wait for its run to end.")
-    return version
+    return before.get(name)
 
 
 def list_tables(root: str) -> list[dict[str, Any]]:

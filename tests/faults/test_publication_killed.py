@@ -14,7 +14,7 @@ from tests.conftest import people_spec, write_people
 from tests.faults.forks import AFTER_MANIFEST, BEFORE_MANIFEST, KILLED, SUCCEEDED, Forks
 from treadle.engine import delta
 from treadle.engine.bundle import complete_versions, versions
-from treadle.engine.publication import pending, visible_version
+from treadle.engine.publication import pending, versions_before
 from treadle.engine.store import Store
 from treadle.jobs.run import Run, list_runs, load_run
 
@@ -76,11 +76,12 @@ def newest(root: Path | str) -> Run:
 def seen(root: Path | str) -> dict[str, pa.Table]:
     """What readers see of every table without a run's manifest: the newest version, if none is being published."""
     store = Store(str(root))
+    before = versions_before(store, "people")
     found = {}
     for name in TABLES:
-        version = visible_version(store, "people", name)
-        if version != -1:
-            found[name] = delta.read_arrow(delta.open_table(store.fs, store.path(f"tables/people/{name}"), version))
+        if name not in before or before[name] is not None:
+            path = store.path(f"tables/people/{name}")
+            found[name] = delta.read_arrow(delta.open_table(store.fs, path, before.get(name)))
     return found
 
 

@@ -27,6 +27,7 @@ from treadle.cluster.locks import locked
 from treadle.engine import commits
 from treadle.engine.cache import ALWAYS
 from treadle.engine.delta_files import DataFile, table_schema
+from treadle.engine.processes import boot
 from treadle.engine.publication import turn
 from treadle.engine.store import Store
 from treadle.errors import RequestError, StorageError
@@ -335,6 +336,8 @@ def test_the_command(root: Root) -> None:
     assert {"model", "run", "outcome", "files of a table"} <= {one["what"] for one in document["removed"]}
     assert 0 < document["freed_bytes"] < document["bytes"]
     assert "would go" in says("--dry-run", "--grace", "0")
+    nothing = says("--dry-run", "--json", "--grace", "0s", "--older-than", "0d")
+    assert "outcome" in {one["what"] for one in json.loads(nothing)["removed"]}
     assert "removed, " in says("--grace", "0", "--keep-runs", "1", "--older-than", "1s")
     assert load_run(str(root.path), root.runs["last"].id).table("features").to_arrow().num_rows == 150
     assert "--grace: 'soon' is no span of time; write a number and one of" in says("--grace", "soon", status=2)
@@ -371,7 +374,7 @@ def test_whether_a_run_lives_is_told_by_its_lock_or_by_what_it_writes(tmp_path: 
     path = tmp_path / "runs/people-1" / holding.RUNNING
     path.parent.mkdir(parents=True)
     said = holding.Running(
-        run="people-1", job="people", host="here", boot=holding.boot(), pid=1, started="", stages={"read": "0" * 16}
+        run="people-1", job="people", host="here", boot=boot(), pid=1, started="", stages={"read": "0" * 16}
     )
 
     def lives(since: float) -> bool:
