@@ -135,8 +135,13 @@ def _check_replay(job: Job, program: Program, kinds: Mapping[str, str]) -> None:
         ) from error
 
 
-def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tuple[Stage, ...]:
-    """The stages that a job has, with their fingerprints; `earlier` are the digests of `digests_of`."""
+def stages_of(
+    job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}, beside: Mapping[str, Any] = {}
+) -> tuple[Stage, ...]:
+    """The stages that a job has, with their fingerprints.
+
+    `earlier` are the digests of `digests_of`; `beside`, by keys of the spec, is what else holds for a published model.
+    """
     chain = Chain()
     data = job.data
 
@@ -200,7 +205,7 @@ def stages_of(job: Job, inputs: Inputs, earlier: Mapping[str, str] = {}) -> tupl
         "publish",
         Publication,
         before,
-        {"name": job.name, "artifacts.sample": job.artifacts.sample, "about": about},
+        {"name": job.name, "artifacts.sample": job.artifacts.sample, "about": about, **beside},
         publish.REVISION,
         lambda c, m: _publish(c, m, chain.stages, inputs),
         always=True,

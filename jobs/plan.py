@@ -94,7 +94,9 @@ def make_plan(spec: JobSpec, root: str, fresh: bool = False, workers: Workers | 
     spec = materialise(spec, store)
     inputs = job_inputs.inspect(spec.job)
     programs, features = pipeline.check(spec.job, inputs, store)
-    stages = pipeline.stages_of(spec.job, inputs, digests_of(spec.job, store))
+    # A version has the gates of the spec that published it: other gates make a new version of the same model.
+    gates = {"promotion": spec.promotion.model_dump(mode="json")} if spec.promotion.gates and spec.job.models else {}
+    stages = pipeline.stages_of(spec.job, inputs, digests_of(spec.job, store), gates)
     cache = Cache(store, spec.name, stages, fresh)
     rows = inputs.main.rows
     if rows is not None and inputs.test is not None:

@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 
 import treadle
+from treadle.jobs.plan import make_plan
 from treadle.jobs.run import Run
+from treadle.jobs.spec import load_spec
 
 CATEGORICAL = [
     "workclass",
@@ -100,6 +102,18 @@ def test_results_do_not_depend_on_the_partitioning(shared_data: Path, tmp_path: 
         pd.testing.assert_frame_equal(table, other_table, rtol=1e-6)
         for metric in ("auc", "accuracy", "log_loss", "brier", "average_precision", "f1", "kappa"):
             np.testing.assert_allclose(board[metric], other_board[metric], atol=1e-3)
+
+
+def test_the_spec_of_the_readme_is_one_of_this_data(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "adult.yaml").write_text(readme.partition("```yaml\n")[2].partition("```")[0])
+    monkeypatch.chdir(shared_data / "adult")
+    spec = load_spec(tmp_path / "adult.yaml")
+    plan = make_plan(spec, str(tmp_path / "artifacts"))
+    assert plan.inputs.main.rows == 32_561
+    assert [stage.name for stage in plan.stages][-1] == "publish"
 
 
 def test_prediction_of_raw_rows_equals_the_run(adult: Run, shared_data: Path) -> None:

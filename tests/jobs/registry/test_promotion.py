@@ -100,6 +100,21 @@ def test_gates_measure_what_the_run_predicted(recorded: Recorded) -> None:
     assert 0 < verdict.values["p50_ms"] <= verdict.values["p95_ms"]
 
 
+def test_gates_that_are_changed_guard_from_the_next_run_on(recorded: Recorded, tmp_path: Path) -> None:
+    """It makes a new version of the same model, whose files are those of before."""
+    copy = recorded.copied(tmp_path)
+    spec = copy.spec(models=STUMP, promotion={"gates": [{"gate": "bound", "min": 1.1}]})
+    spec["data"] = recorded.spec()["data"]
+    assert promote("people:2", "staging", copy.root, force=True)["to"] == 2
+    run = treadle.run(spec)
+    assert {stage["status"] for stage in run.manifest["stages"] if stage["stage"] != "publish"} == {"cached"}
+    assert run.model.reference == "people:3"
+    with pytest.raises(PromotionRefused, match=r"people:3 does not become 'staging'.*\n.*allowed: at least 1.1"):
+        promote("people", "staging", copy.root)
+    assert run.model.predict(copy.raw).equals(treadle.load_model("people:2", root=copy.root).predict(copy.raw))
+    assert treadle.run(spec).id == run.id
+
+
 def test_what_cannot_be_measured_is_not_met(recorded: Recorded, tmp_path: Path) -> None:
     copy = recorded.copied(tmp_path)
     verdicts = judged(
