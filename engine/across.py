@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from treadle.engine import sides
-from treadle.engine.artifacts import Part, Piece, rows_of
+from treadle.engine.artifacts import Piece, rows_of
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.exchange import Partitions, bucket_count, exchange, exchange_both, exchanged, width_of
 from treadle.engine.expectations import Known, Unique, place_of
 from treadle.engine.found import find

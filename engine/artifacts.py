@@ -5,26 +5,19 @@ Paths of files that Treadle wrote are relative to the artifacts root, so that a 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Container
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from treadle.engine.document import Document, Part
 from treadle.engine.encoders import AnyFitted, Kind
 from treadle.engine.job import Model
 from treadle.engine.relational import TableOperation
 
 Role = Literal["any", "train", "test"]
 """`train` and `test` are the two inputs of a split by path."""
-
-
-class Document(BaseModel):
-    """A frozen, JSON-able value; floats may be infinite or NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
 
 
 class Artifact(Document):
@@ -50,16 +43,6 @@ class Artifact(Document):
         return ()
 
 
-class Part(Document):
-    """A Parquet file that a stage wrote."""
-
-    path: str
-    rows: int
-    bytes: int
-    columns: str = ""
-    """Digest of the names and types of its columns; empty where nobody took one."""
-
-
 class Piece(Document):
     """A run of rows of one Parquet file; a partition, the unit of work, is one or several of them."""
 
@@ -76,7 +59,7 @@ class Piece(Document):
     """Rows of another table: the operation (its place in the spec) that they are for."""
     batch: int | None = None
     """Of a file of exchanged rows: which of its record batches, of which these are all the rows."""
-    constants: dict[str, str | None] = {}
+    constants: dict[str, str | None] = Field(default_factory=dict)
     """Columns that are not in the file and have one value in all of its rows, as text."""
     left_out: str | None = None
     """A file of the numbers of rows that are left out: these rows of the piece are not there."""
@@ -102,7 +85,7 @@ class Source(Artifact):
     files: tuple[Part, ...] = ()
     quarantine: tuple[Part, ...] = ()
     bad_rows: int = 0
-    origins: dict[str, Origin] = {}
+    origins: dict[str, Origin] = Field(default_factory=dict)
     """Of files that were converted: what they are made from."""
     left_out: int = 0
     """Rows of the pieces that are not there: they repeat others, or a contract set them aside."""
@@ -427,7 +410,7 @@ class Evaluation(Artifact):
     """Protected column -> value -> rates of the best model among those rows."""
     held_out: dict[str, float] | None = None
     """Metrics of the best model on the test rows, where the leaderboard is of folds and there are any."""
-    thresholds: dict[str, float] = {}
+    thresholds: dict[str, float] = Field(default_factory=dict)
     """Model -> the score above which it calls a row positive, for two classes."""
 
 
@@ -474,9 +457,3 @@ class Publication(Artifact):
     tables: tuple[TableRecord, ...]
     model: str | None
     """`name:version` of the bundle."""
-
-
-def digest(value: Any) -> str:
-    """16 hexadecimal digits for any JSON-able value."""
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from treadle.engine import artifacts
+from treadle.engine import document
 from treadle.engine.artifacts import Features, SplitRule
 from treadle.engine.context import Context
 from treadle.engine.store import Store
@@ -87,7 +87,7 @@ def decode(codes: np.ndarray, rule: SplitRule) -> pa.Array:
 
 
 def load_block(
-    part: artifacts.Part, store: Store, names: Sequence[str], target: str, rule: SplitRule, weight: str | None = None
+    part: document.Part, store: Store, names: Sequence[str], target: str, rule: SplitRule, weight: str | None = None
 ) -> Block:
     """On a worker: a part of the feature table, back from its file."""
     table = store.read_parquet(part.path).combine_chunks()

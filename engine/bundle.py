@@ -20,8 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field, ValidationError
 
-from treadle.engine.artifacts import Document, Part, StepRecord, digest
+from treadle.engine.artifacts import StepRecord
 from treadle.engine.backend import Backend, conform
+from treadle.engine.document import Document, Part, digest
 from treadle.engine.encoders import AnyFitted, Fitted, Shelf, apply, to_matrix
 from treadle.engine.expectations import EachRow, broken_rows
 from treadle.engine.mlmodel import write_mlmodel

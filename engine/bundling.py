@@ -11,7 +11,6 @@ from treadle.engine.artifacts import (
     Artifact,
     Evaluation,
     Features,
-    Part,
     Prepared,
     SplitRule,
     Trained,
@@ -29,6 +28,7 @@ from treadle.engine.bundle import (
 )
 from treadle.engine.context import Context
 from treadle.engine.delta import TableVersion
+from treadle.engine.document import Part
 from treadle.engine.events import now
 from treadle.engine.expectations import EachRow, named
 from treadle.engine.inputs import Inspected

@@ -13,10 +13,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from pydantic import Field, ValidationError
 
-from treadle.engine.artifacts import Artifact, Document, Source
+from treadle.engine.artifacts import Artifact, Source
 from treadle.engine.chain import MadeOf, Stage, folder_of, trials_base
 from treadle.engine.checkpoints import folder_of as checkpoints_of
 from treadle.engine.differences import difference
+from treadle.engine.document import Document
 from treadle.engine.events import now
 from treadle.engine.store import OUTCOME, Store, modified
 from treadle.errors import StorageError, listed

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import Field
 
-from treadle.engine.artifacts import Artifact, Document, digest
+from treadle.engine.artifacts import Artifact
 from treadle.engine.context import Context
+from treadle.engine.document import Document, digest
 from treadle.engine.inputs import Inspected
 
 Made = Mapping[str, Any]

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from treadle.engine.artifacts import Origin, Part, Piece
+from treadle.engine.artifacts import Origin, Piece
 from treadle.engine.backend import Backend
+from treadle.engine.document import Part
 from treadle.engine.expectations import (
     AnyExpectation,
     Fresh,

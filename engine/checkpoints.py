@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from treadle.engine.artifacts import Document
+from treadle.engine.document import Document
 from treadle.engine.models.base import read_file, write_file
 from treadle.engine.store import Store
 from treadle.errors import StorageError

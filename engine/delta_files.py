@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
-from treadle.engine.artifacts import Part
+from treadle.engine.document import Part
 from treadle.engine.partitioning import Values
 from treadle.engine.store import Store, columns_digest
 from treadle.errors import DataError, StorageError, listed

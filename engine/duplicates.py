@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from treadle.engine.artifacts import Deduplicated, Part, Piece, Source, rows_of
+from treadle.engine.artifacts import Deduplicated, Piece, Source, rows_of
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.exchange import Partitions, bucket_count, exchange, exchanged
 from treadle.engine.found import DIGEST, find, numbers_of
 from treadle.engine.inputs import row_bytes

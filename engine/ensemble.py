@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from treadle.engine.artifacts import Comparison, Folds, Part, SplitRule
+from treadle.engine.artifacts import Comparison, Folds, SplitRule
 from treadle.engine.comparison import with_row
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
 from treadle.engine.models.catalogue import entry_of

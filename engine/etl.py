@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from treadle.engine import sides
-from treadle.engine.artifacts import Part, Piece, Prepared, Source
+from treadle.engine.artifacts import Piece, Prepared, Source
 from treadle.engine.backend import Backend, kinds_of
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.inputs import Inspected
 from treadle.engine.job import Job
 from treadle.engine.operation import OWN_COLUMNS

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from treadle.engine.artifacts import Part, Piece, Role, rows_of
+from treadle.engine.artifacts import Piece, Role, rows_of
 from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.inputs import row_bytes
 from treadle.engine.operation import ROW_ORDER
 from treadle.engine.program import Program

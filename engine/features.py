@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from treadle.engine.artifacts import Features, Part, Prepared, SplitRule
+from treadle.engine.artifacts import Features, Prepared, SplitRule
 from treadle.engine.blocks import PROTECTED, WEIGHT, Block
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.encoders import FittedTarget, Kind, Shelf, to_matrix
 from treadle.engine.job import Job
 from treadle.engine.operation import ROW_ID

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from treadle.engine.artifacts import Part, Piece
+from treadle.engine.artifacts import Piece
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.exchange import Partitions, pieces_of, write_batches
 from treadle.engine.operation import ROW_ID, ROW_ORDER
 from treadle.engine.program import Program, read_piece

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from treadle.engine.artifacts import Part, digest
 from treadle.engine.commits import Ready, prepare_table
 from treadle.engine.context import Context
 from treadle.engine.delta import RUN
 from treadle.engine.delta_files import DataFile, schema_of, table_schema
+from treadle.engine.document import Part, digest
 from treadle.engine.job import Job
 from treadle.engine.partitioning import Piece, check_count, split_part
 from treadle.engine.sections.outputs import Output

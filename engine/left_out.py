@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from treadle.engine.artifacts import Part, Piece
+from treadle.engine.artifacts import Piece
+from treadle.engine.document import Part
 from treadle.engine.store import Store
 
 

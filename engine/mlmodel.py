@@ -17,7 +17,7 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from treadle.engine.artifacts import digest
+from treadle.engine.document import digest
 from treadle.engine.store import Store
 
 if TYPE_CHECKING:

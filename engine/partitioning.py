@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
-from treadle.engine.artifacts import Document, Part
+from treadle.engine.document import Document, Part
 from treadle.engine.store import Store
 from treadle.errors import DataError, shortened
 

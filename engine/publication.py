@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime
 
-from treadle.engine.artifacts import Document
+from treadle.engine.document import Document
 from treadle.engine.events import now
 from treadle.engine.processes import Process, this_process
 from treadle.engine.store import Store, storage_errors

@@ -18,7 +18,6 @@ from treadle.engine.artifacts import (
     Evaluation,
     Explanation,
     Features,
-    Part,
     Predictions,
     Prepared,
     Publication,
@@ -30,6 +29,7 @@ from treadle.engine.artifacts import (
 from treadle.engine.bundling import Bundling
 from treadle.engine.commit_all import COMMON_STEPS, Steps, commit_all
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.inputs import Inspected
 
 REVISION = 3

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 
-from treadle.engine.artifacts import Origin, Part, Piece, Role, Source
+from treadle.engine.artifacts import Origin, Piece, Role, Source
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.expectations import place_of
 from treadle.engine.inputs import InputFile, Inspected, cut, row_bytes
 from treadle.engine.job import Job

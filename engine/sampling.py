@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from treadle.engine.artifacts import Features, Part, Piece, Prepared, Source, Trained
+from treadle.engine.artifacts import Features, Piece, Prepared, Source, Trained
 from treadle.engine.backend import Backend
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.exchange import Partitions
 from treadle.engine.left_out import row_numbers
 from treadle.engine.models.base import load_model

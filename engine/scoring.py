@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from treadle.engine.artifacts import Part
 from treadle.engine.backend import Backend
+from treadle.engine.document import Part
 from treadle.engine.models.base import CPU, Model
 from treadle.engine.store import ROW_GROUP, Store
 from treadle.errors import DataError

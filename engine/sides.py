@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from treadle.engine.artifacts import Part
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.exchange import Partitions
 from treadle.engine.inputs import InputFile, Inspected, cut, partition_count, row_bytes
 from treadle.engine.operation import ROW_ID, Operation

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from treadle.engine.artifacts import Document
+from treadle.engine.document import Document
 from treadle.engine.store import Store
 from treadle.versions import version_of
 

@@ -27,7 +27,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
 
-from treadle.engine.artifacts import Part, digest
+from treadle.engine.document import Part, digest
 from treadle.engine.object_store import create, filesystem_options, putting
 from treadle.errors import RequestError, StorageError, unreachable
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from treadle.engine.artifacts import Part
+from treadle.engine.document import Part
 from treadle.engine.inputs import Found, Inspected, file_of_text, find_files
 from treadle.engine.job import Data
 from treadle.engine.readers import csv, delta, jsonl, parquet

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from treadle.engine.artifacts import Comparison, Features, Part, SplitRule, Trained
+from treadle.engine.artifacts import Comparison, Features, SplitRule, Trained
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.exact.params import trains_exactly
 from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig

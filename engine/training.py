@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from treadle.engine.artifacts import digest
 from treadle.engine.blocks import Block, Part
 from treadle.engine.boosting import train_boosted
 from treadle.engine.checkpoints import forget_checkpoints
+from treadle.engine.document import digest
 from treadle.engine.exact.fit import fit, kinds_of
 from treadle.engine.fitting import fit_estimator, fit_together
 from treadle.engine.job import Model as ModelConfig

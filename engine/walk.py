@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from treadle.engine import sides
-from treadle.engine.artifacts import Part, Prepared, Source, rows_of
+from treadle.engine.artifacts import Prepared, Source, rows_of
 from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
+from treadle.engine.document import Part
 from treadle.engine.exchange import (
     Partitions,
     bucket_count,

@@ -12,9 +12,10 @@ from typing import Any
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import Local
 from treadle.engine import text_input
-from treadle.engine.artifacts import Part, Piece
+from treadle.engine.artifacts import Piece
 from treadle.engine.backend import conform
 from treadle.engine.bundle import Bundle, load_bundle
+from treadle.engine.document import Part
 from treadle.engine.events import Listener
 from treadle.engine.inputs import InputFile, cut, partition_count, row_bytes
 from treadle.engine.program import Program

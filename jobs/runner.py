@@ -19,11 +19,12 @@ from treadle.cluster.hardware import cores, memory_bytes
 from treadle.cluster.launch import open_cluster
 from treadle.cluster.profiles import is_here
 from treadle.engine import pipeline
-from treadle.engine.artifacts import Artifact, Publication, Source, digest
+from treadle.engine.artifacts import Artifact, Publication, Source
 from treadle.engine.backend import Backend
 from treadle.engine.cache import used
 from treadle.engine.context import Context
 from treadle.engine.digests import check_unchanged
+from treadle.engine.document import digest
 from treadle.engine.events import Events, Listener, now
 from treadle.engine.publication import Publishing, latest, pending
 from treadle.engine.store import Store

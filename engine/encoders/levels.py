@@ -18,7 +18,7 @@ from treadle.errors import DataError, listed
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from treadle.engine.artifacts import Part
+    from treadle.engine.document import Part
     from treadle.engine.encoders.columns import Column
     from treadle.engine.store import Store
     from treadle.kernels.texts import Known
@@ -182,7 +182,7 @@ class Shelf:
 
     def parts(self, operations: Sequence[Fitted]) -> tuple[Part, ...]:
         """The files that the operations name."""
-        from treadle.engine.artifacts import Part
+        from treadle.engine.document import Part
 
         found = [levels.file for operation in operations for _, levels in _all_levels(operation)]
         paths = [f"{self.folder}/{file}" for file in found if file is not None]

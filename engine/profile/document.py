@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from treadle.engine.artifacts import Document
+from treadle.engine.document import Document
 
 type Value = str | int | float | bool
 """Times are texts in ISO 8601."""

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from treadle.engine.artifacts import digest
+from treadle.engine.document import digest
 from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.catalogue import entry_of

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from treadle.engine.artifacts import digest
 from treadle.engine.blocks import Block
 from treadle.engine.checkpoints import forget_checkpoints
+from treadle.engine.document import digest
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.measuring import TASKS, metrics_from, table_of
 from treadle.engine.meter import Meter

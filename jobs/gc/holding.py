@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, ValidationError
 
 from treadle.cluster.locks import is_locked, locked
-from treadle.engine.artifacts import Document
+from treadle.engine.document import Document
 from treadle.engine.events import now
 from treadle.engine.processes import boot
 from treadle.engine.store import Store, modified, storage_errors

@@ -189,7 +189,7 @@ def _inputs(run: Run) -> Iterator[InputDataset]:
 
 
 def _digest(files: Sequence[Mapping[str, Any]]) -> str:
-    from treadle.engine.artifacts import digest
+    from treadle.engine.document import digest
 
     return digest([file["digest"] for file in files])
 

@@ -13,9 +13,9 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression
 
 from tests.engine.parts import fitted_on
-from treadle.engine.artifacts import Part
 from treadle.engine.backend import Backend, kinds_of
 from treadle.engine.bundle import Bundle, BundleDocument, load_bundle, publish_bundle, versions, write_bundle
+from treadle.engine.document import Part
 from treadle.engine.encoders import apply, to_matrix
 from treadle.engine.models.base import Model, save_model
 from treadle.engine.models.forest import ForestModel

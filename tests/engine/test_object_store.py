@@ -19,9 +19,9 @@ import pytest
 from tests.engine.delta_tables import INTS, fingerprint, ints
 from tests.s3 import S3
 from treadle.engine import delta
-from treadle.engine.artifacts import Part
 from treadle.engine.commits import commit_table
 from treadle.engine.delta_files import DataFile
+from treadle.engine.document import Part
 from treadle.engine.object_store import delta_options
 from treadle.engine.store import Store
 from treadle.errors import StorageError

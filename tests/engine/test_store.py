@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from treadle.engine.artifacts import Part
+from treadle.engine.document import Part
 from treadle.engine.store import Store, storage_errors
 from treadle.errors import StorageError, TreadleError
 
