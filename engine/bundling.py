@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,7 +33,6 @@ from treadle.engine.events import now
 from treadle.engine.expectations import EachRow, named
 from treadle.engine.inputs import Inspected
 from treadle.engine.program import Program
-from treadle.engine.publication import Claim
 from treadle.engine.rows import replay_of
 from treadle.engine.sampling import sample_of
 from treadle.engine.skew import Sample, SampleRecord
@@ -82,7 +81,7 @@ class Bundling:
         whole = store.has(*copies) and is_sound(store, self.name, found[-1])
         return f"{self.name}:{found[-1]}" if whole else None
 
-    def next_reference(self, left: Claim | None) -> str:
+    def next_reference(self, left: Collection[str]) -> str:
         """`name:version` for a new bundle."""
         return next_reference(self.context.store, self.name, left)
 
@@ -139,11 +138,9 @@ class Bundling:
         return publish
 
 
-def next_reference(store: Store, name: str, left: Claim | None) -> str:
-    """`name:version` for a new bundle; a version that `left` may still be writing is not used again."""
-    taken = all_versions(store, name)
-    if left is not None and left.model is not None:
-        taken.append(int(left.model.rpartition(":")[2]))
+def next_reference(store: Store, name: str, left: Collection[str]) -> str:
+    """`name:version` for a new bundle; those of `left`, which may still be written, are not used again."""
+    taken = [*all_versions(store, name), *(int(reference.rpartition(":")[2]) for reference in left)]
     return f"{name}:{max(taken, default=0) + 1}"
 
 

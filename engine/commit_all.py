@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -19,8 +19,8 @@ class Bundled(Protocol):
     def existing(self) -> str | None:
         """`name:version` of the newest one, published or not, when it was made from the same and is whole."""
 
-    def next_reference(self, left: Claim | None) -> str:
-        """`name:version` for a new one; a version that `left` may still be writing is not used again."""
+    def next_reference(self, left: Collection[str]) -> str:
+        """`name:version` for a new one; those of `left`, which may still be written, are not used again."""
 
     def write(self, reference: str) -> Callable[[Mapping[str, TableVersion]], object]:
         """Writes what does not wait for the tables; the function that it returns does the rest, bundle.json last."""
@@ -43,6 +43,7 @@ class Steps:
         self._tell(self._done, self._total, note)
 
 
+TAKES_BACK = "takes back what a run that was cut off left"
 COMMON_STEPS = 3
 """Besides one a table."""
 
@@ -58,7 +59,7 @@ def commit_all(
 ) -> tuple[dict[str, TableVersion], str | None]:
     """Makes every table its new version, and the bundle, in the turn of this run.
 
-    1. The run waits for its turn, and takes back what a killed one left. 2. It says what it will change. 3. The
+    1. The run waits for its turn. 2. It says what it will change, and takes back what a killed one left. 3. The
     bundle's files are written and checked. 4. The tables are committed, one after the other. 5. bundle.json. The
     manifest, which the caller writes, makes all of it visible. Where all of it is there already, nothing is done, and
     `publishing` has no claim.
@@ -79,7 +80,7 @@ def commit_all(
     publishing.ending.enter_context(held())
     versions = {}
     for name, table in ready.items():
-        versions[name] = begun.there.get(name) or table.commit(claim.before[name])
+        versions[name] = begun.there.get(name) or table.commit(begun.heads[name])
         steps.done(f"{name} is committed")
     if publish is not None:
         publish(versions)
@@ -91,6 +92,8 @@ def commit_all(
 class _Begun:
     """What a run found in its turn: what is there already, its model, and its claim where anything is to be changed."""
 
+    heads: dict[str, int | None]
+    """The number of each table's current version, which the next one replaces."""
     there: dict[str, TableVersion]
     model: str | None
     is_new: bool
@@ -110,23 +113,26 @@ def _begin(
     turn = publishing.turn(lambda: steps.say("waits for another run that is publishing"))
     steps.say("no other run is publishing")
     model = None if bundled is None else bundled.existing()
-    current, there = _look(ready)
+    heads, there = _look(ready)
     left = turn.left
     if left is None and there.keys() == ready.keys() and (bundled is None or model is not None):
-        return _Begun(there, model, False, None)
-    if left is not None:
-        settle(store, left, run, keep=there)
-        if left.model not in (None, model):
-            hide(store, left.model)
-        current, there = _look(ready)
-    before = {name: version for name, version in current.items() if name not in there}
-    if left is not None:  # what both make is there, but hidden until this run has its manifest
-        before |= {name: left.before[name] for name in there.keys() & left.before.keys()}
+        return _Begun(heads, there, model, False, None)
     is_new = bundled is not None and model is None
     if bundled is not None and model is None:
-        model = bundled.next_reference(left)
-    claim = publishing.begin(turn, before, model if is_new or (left is not None and left.model == model) else None)
-    return None if claim is None else _Begun(there, model, is_new, claim)
+        model = bundled.next_reference(turn.left_models)
+    changed = {name: version for name, version in heads.items() if name not in there}
+    claim = publishing.begin(turn, changed, model if is_new or model in turn.left_models else None)
+    if claim is None:
+        return None
+    if left is not None:
+        steps.say(TAKES_BACK)
+        # What both make stays, hidden until this run has its manifest.
+        settle(store, left, run, keep=there)
+        for other in turn.left_models:
+            if other != model:
+                hide(store, other)
+        heads, there = _look(ready)
+    return _Begun(heads, there, model, is_new, claim)
 
 
 def _look(ready: Mapping[str, Ready]) -> tuple[dict[str, int | None], dict[str, TableVersion]]:

@@ -4,7 +4,8 @@
 <root>/publications/<job>/lock       held by the driver that publishes, where the root is a local folder
 
 A publication is over when its run's manifest has its number. Until then readers see what was there before:
-a claim says which versions that were. What a driver that was killed had committed, the next publication takes back.
+a claim says which versions that were. What a driver that was killed had committed, the next publication takes back
+once it is claimed.
 
 Delta Lake makes a version of one table at once, and has no commit of several; this is the intent log that is
 missing. Where a root is on an object store there are no locks: there a claim is made by a conditional put, and is
@@ -47,7 +48,9 @@ class Claim(Document):
     driver: Process | None = None
     """None in claims of earlier versions of Treadle."""
     took_over: tuple[str, ...] = ()
-    """Runs that were cut off, of which it may have kept what it makes as well."""
+    """Runs that were cut off, of which it may have kept what it makes as well; `before` has their tables, too."""
+    left_models: tuple[str, ...] = ()
+    """Their bundles, which are hidden unless it is its own as well."""
 
 
 class Turn:
@@ -58,27 +61,37 @@ class Turn:
         self._job = job
         self._last = last
         self.left = left
-        """A publication that its driver did not end: it is to be settled, and another claim to be made."""
+        """A publication that its driver did not end: whoever claims the next one settles it."""
+
+    @property
+    def left_models(self) -> tuple[str, ...]:
+        """Bundles of publications that were not ended."""
+        if self.left is None:
+            return ()
+        return self.left.left_models if self.left.model is None else (self.left.model, *self.left.left_models)
 
     def claim(self, run: str, before: Mapping[str, int | None], model: str | None = None) -> Claim | None:
         """Begins the next publication; None where another driver came first, as one can where there are no locks.
+
+        What was left is this one's to end or undo from here on. That it is claimed before anything is taken back
+        keeps a driver that comes second from taking back what the first has kept.
 
         Raises
         ------
         StorageError
             One came first though this one has the lock.
         """
-        number = self._last + 1
-        took_over = () if self.left is None else (self.left.run, *self.left.took_over)
+        left = self.left
         claim = Claim(
             job=self._job,
-            number=number,
+            number=self._last + 1,
             run=run,
             started=now(),
-            before=dict(before),
+            before={**before, **({} if left is None else left.before)},
             model=model,
             driver=this_process(),
-            took_over=took_over,
+            took_over=() if left is None else (left.run, *left.took_over),
+            left_models=self.left_models,
         )
         if self._store.create(_path(claim), claim.model_dump(mode="json")):
             return claim
@@ -132,8 +145,9 @@ class Publishing:
         try:
             if self.claim is not None:
                 settle(self._store, self.claim, self._run)
-                if self.claim.model is not None:
-                    hide(self._store, self.claim.model)
+                for model in (self.claim.model, *self.claim.left_models):
+                    if model is not None:
+                        hide(self._store, model)
         except TreadleError:
             return None
         return self.number
@@ -219,8 +233,8 @@ def _expired(store: Store, job: str, waiting: Callable[[], object]) -> tuple[int
             return last, None
         age = (datetime.now(UTC) - datetime.fromisoformat(claim.started)).total_seconds()
         if age > LEASE_SECONDS or (claim.driver is not None and claim.driver.is_gone):
-            # It may have come to its end just before its driver did.
-            return _state(store, job)
+            # It may have come to its end just before its driver did; the newest claim may be another's by now.
+            return last, None if _is_over(store, claim) else claim
         if not told:
             waiting()
             told = True

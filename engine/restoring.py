@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
@@ -25,7 +25,6 @@ from treadle.engine.delta_log import commits
 from treadle.engine.events import now
 from treadle.engine.mlmodel import write_mlmodel
 from treadle.engine.partitioning import partition_text
-from treadle.engine.publication import Claim
 from treadle.engine.store import Store, storage_errors
 from treadle.errors import StorageError
 
@@ -101,7 +100,7 @@ class OldBundle:
         same = newest == self.version or fingerprint_of(self.store, self.name, newest) == made_from is not None
         return f"{self.name}:{newest}" if same and is_sound(self.store, self.name, newest) else None
 
-    def next_reference(self, left: Claim | None) -> str:
+    def next_reference(self, left: Collection[str]) -> str:
         """`name:version` for a new one."""
         return next_reference(self.store, self.name, left)
 

@@ -24,7 +24,7 @@ def materialise(spec: JobSpec, store: Store) -> JobSpec:
             f"'{path}' is no data set of scikit-learn. Allowed: [{listed(NAMES)}].{did_you_mean(name, NAMES)}"
         )
     relative = f"inputs/sklearn-{name}.parquet"
-    if not store.fs.exists(store.path(relative)):
+    if not store.exists(relative):
         _write(store, relative, name)
     data = spec.data.model_copy(update={"path": store.fs.unstrip_protocol(store.path(relative)), "format": "parquet"})
     return spec.model_copy(update={"data": data})

@@ -194,7 +194,7 @@ def load_run(root: str, run_id: str) -> Run:
             else f"There is no run '{run_id}' under {root}"
         )
         raise RequestError(f"{found}. Newest: [{listed(everything[::-1], 5)}].{did_you_mean(run_id, everything)}")
-    if not store.fs.exists(store.path(f"runs/{ids[0]}/manifest.json")):
+    if not store.exists(f"runs/{ids[0]}/manifest.json"):
         raise RequestError(
             f"Run {ids[0]} has no manifest: it was interrupted, and published nothing. Run its spec again to go on."
         )

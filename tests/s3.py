@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from treadle.engine.store import _opened
+
 # A put on condition must be one step for the server as well, so it does one thing at a time, and HTTP/1.0 is enough.
 SERVER = """
 import json, logging, sys, threading, urllib.parse
@@ -105,6 +107,7 @@ def s3_server() -> Iterator[S3]:
             for name in ("AWS_ALLOW_HTTP", "AWS_REGION", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
                 patch.delenv(name, raising=False)
             s3fs.S3FileSystem.clear_instance_cache()
+            _opened.cache_clear()  # of another server that this process had under the same name
             fs = s3fs.S3FileSystem(use_listings_cache=False)
             fs.mkdir("lake")
             yield S3(port, fs)

@@ -179,7 +179,7 @@ def _outcome(run: Run) -> Any:
 
     fingerprint = next((s["fingerprint"] for s in run.manifest["stages"] if s["stage"] == "read"), None)
     path = f"stages/read-{fingerprint}/{OUTCOME}"
-    if fingerprint is None or not run.store.fs.exists(run.store.path(path)):
+    if fingerprint is None or not run.store.exists(path):
         return None
     try:
         source = Source.model_validate(run.store.read_json(path))

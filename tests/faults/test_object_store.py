@@ -25,7 +25,7 @@ from tests.s3 import S3
 from treadle.engine import delta
 from treadle.engine.bundle import complete_versions
 from treadle.engine.object_store import delta_options
-from treadle.engine.publication import pending
+from treadle.engine.publication import Claim, Turn, pending
 from treadle.engine.store import Store
 from treadle.errors import RequestError
 from treadle.jobs.cli import app
@@ -205,4 +205,32 @@ def test_drivers_that_publish_at_once(
     assert [found.manifest["publication"] for found in ordered] == [2, 3, 4]
     assert [found.manifest["model"] for found in ordered] == ["people:2", "people:3", "people:4"]
     assert equal(timeless(seen(root)), tables_of(ordered[-1]))
+    assert_sound(root, contents)
+
+
+def test_a_driver_that_comes_second_takes_nothing_back(
+    forks: Forks, s3: S3, specs: dict[str, dict[str, Any]], published: str, contents: Contents
+) -> None:
+    """Two find what a killed one left; one of them keeps it as its own before the other has claimed its turn."""
+    root = copied(s3, published, "second")
+    assert forks.run([{"spec": specs["second"], "root": root, "kill": "all is committed"}]) == [KILLED]
+    claim, first = Turn.claim, []
+
+    def late(turn: Turn, *what: Any) -> Claim | None:
+        if not first:
+            first.append(turn.left)
+            assert forks.run([{"spec": specs["second"], "root": root}]) == [SUCCEEDED]
+        return claim(turn, *what)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Turn, "claim", late)
+        run = treadle.run(specs["first"], root=root)
+    assert first[0] is not None
+    other = newest(root)  # which began later
+    assert (other.manifest["publication"], run.manifest["publication"]) == (3, 4)
+    assert equal(tables_of(other), contents["second"])
+    assert equal(tables_of(run), contents["first"])
+    assert [other.model.reference, run.model.reference] == ["people:2", "people:3"]
+    assert complete_versions(Store(root), "people") == [1, 2, 3]
+    assert equal(timeless(seen(root)), contents["first"])
     assert_sound(root, contents)

@@ -14,6 +14,7 @@ from tests.conftest import people_spec, write_people
 from tests.faults.forks import AFTER_MANIFEST, BEFORE_MANIFEST, KILLED, SUCCEEDED, Forks
 from treadle.engine import delta
 from treadle.engine.bundle import complete_versions, versions
+from treadle.engine.commit_all import TAKES_BACK
 from treadle.engine.publication import pending, versions_before
 from treadle.engine.store import Store
 from treadle.jobs.run import Run, list_runs, load_run
@@ -164,6 +165,31 @@ def test_a_driver_that_goes_on_is_killed_as_well(
     assert equal(timeless(seen(root)), timeless(contents["first"]))
     assert forks.run([{"spec": specs[last], "root": str(root)}]) == [SUCCEEDED]
     assert equal(timeless(seen(root)), timeless({**contents["first"], **contents[last]}))
+    assert_sound(root, contents)
+
+
+def test_a_driver_that_takes_back_is_killed_as_well(
+    forks: Forks, specs: dict[str, Spec], published: Path, contents: dict[str, dict[str, pa.Table]], tmp_path: Path
+) -> None:
+    """It has claimed what was left, which the one after it then finishes taking back, tables and bundle."""
+    root = tmp_path / "artifacts"
+    shutil.copytree(published, root)
+    fewer = {**specs["third"], "seed": 9}
+    tasks = [
+        {"spec": specs["second"], "root": str(root), "kill": "all is committed"},
+        {"spec": fewer, "root": str(root), "kill": TAKES_BACK},
+    ]
+    assert forks.run(tasks) == [KILLED, KILLED]
+    claim = pending(Store(str(root)), "people")
+    assert claim is not None
+    assert (claim.number, claim.before.keys(), claim.left_models) == (3, set(TABLES), ("people:2",))
+    assert equal(timeless(seen(root)), timeless(contents["first"]))
+    assert newest(root).model.reference == "people:1"
+    assert forks.run([{"spec": specs["third"], "root": str(root)}]) == [SUCCEEDED]
+    assert equal(timeless(seen(root)), timeless({**contents["first"], **contents["third"]}))
+    assert pending(Store(str(root)), "people") is None
+    assert complete_versions(Store(str(root)), "people") == [1, 4]
+    assert newest(root).model.reference == "people:4"
     assert_sound(root, contents)
 
 

@@ -50,7 +50,7 @@ def _manifest(service: Service, job: str) -> tuple[Store, dict[str, Any]]:
     view = service.store.view(job)
     store = Store(view.root)
     path = f"runs/{job}/manifest.json"
-    if not store.fs.exists(store.path(path)):
+    if not store.exists(path):
         raise NoManifest(
             404, f"Job {job} is {view.state}, and has no manifest; its first attempt that ends writes one."
         )
