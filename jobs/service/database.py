@@ -10,7 +10,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from treadle.cluster.locks import locked
+from treadle.cluster.locks import BETWEEN_SECONDS, PROBE_SECONDS, locked
 from treadle.cluster.private import private
 from treadle.errors import RequestError, StorageError
 
@@ -151,11 +151,14 @@ class _Hold:
         self._checked = 0.0
 
     def take(self) -> None:
+        deadline = time.monotonic() + PROBE_SECONDS  # a server lets go of it a moment after its holder went
         with told():
             self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            if not self._connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
-                self.close()
-                raise RequestError(TAKEN)
+            while not self._connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": LOCK_KEY}):
+                if time.monotonic() > deadline:
+                    self.close()
+                    raise RequestError(TAKEN)
+                time.sleep(BETWEEN_SECONDS)
         self._checked = time.monotonic()
 
     def check(self) -> None:

@@ -48,6 +48,7 @@ def numbers(value: Any) -> Iterator[float]:
             yield item
 
 
+@pytest.mark.slow
 def test_treeshap_measures_every_library_that_is_installed(tmp_path: Path) -> None:
     out = tmp_path / "new" / "result.json"
     said = treadle_says("bench", "treeshap", "--model", "tiny", "--repeats", "1", "--json", "--out", out)

@@ -172,6 +172,7 @@ def test_workers_as_slurm_jobs(slurm_server: SlurmServer, monkeypatch: pytest.Mo
     assert not list(tmp_path.glob(".treadle-*"))
 
 
+@pytest.mark.slow
 def test_workers_of_a_gateway(gateway_server: GatewayServer) -> None:
     profile = Gateway(profile="gateway", address=gateway_server.url, workers=1)
     auth = {"gateway.auth.type": "basic", "gateway.auth.kwargs": {"username": "t", "password": gateway_server.password}}

@@ -160,7 +160,7 @@ SETTINGS = ((1, 2**25, 2**30), (5, 600, 2**30), (3, 300, 0), (1, 600, 0))
 """Partitions, bytes of a bucket, bytes that are sent to every worker."""
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(st.sampled_from(sorted(ON_ROWS)), min_size=1, max_size=4, unique=True),

@@ -176,7 +176,7 @@ def outcome(
     return pd.concat(parts, ignore_index=True)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=7, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(st.sampled_from(sorted(OPERATIONS)), max_size=3, unique=True),

@@ -28,6 +28,7 @@ def spec(people: Path, tmp_path: Path, scheduler: str) -> Callable[..., dict[str
     return make
 
 
+@pytest.mark.slow
 def test_kernels_agree_and_what_was_not_covered_is_named(spec: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "spec.json").write_text(json.dumps(spec()))
     said = CliRunner().invoke(app, ["parity", str(tmp_path / "spec.json"), "--rows", "3", "--json"])

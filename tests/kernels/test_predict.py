@@ -137,7 +137,7 @@ def test_memory_layouts(layout: str, forest_dtype: str, dtype: str) -> None:
     np.testing.assert_array_equal(rows, before)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("n_cuts", [254, 255, 256, 257, 65534, 65535, 65536, 65537, 140_000])
 def test_many_cuts(n_cuts: int, dtype: str) -> None:
     rng = np.random.default_rng(n_cuts)

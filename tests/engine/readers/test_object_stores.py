@@ -113,6 +113,7 @@ class TestS3:
         with pytest.raises(RequestError, match="The folder 's3://lake' holds Delta tables; name one of them: .*table"):
             inspect("s3://lake")
 
+    @pytest.mark.slow
     def test_a_job_whose_input_and_root_are_there(self, s3: S3) -> None:
         s3.fs.pipe("lake/job/a.csv", b"a,b\n" + b"".join(b"%d,%d\n" % (i, i % 7) for i in range(1000)) + b"x,1\n")
         run = treadle.run(

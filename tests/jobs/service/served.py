@@ -74,8 +74,9 @@ class Served:
             self.process.kill()
             self.process.wait()
         self.tell()
-        command = [sys.executable, "-m", "treadle", "down"]
-        subprocess.run(command, env=self.environment, check=True, capture_output=True)
+        if self.process is None or self.process.returncode != 0:  # one that was killed has left its cluster
+            command = [sys.executable, "-m", "treadle", "down"]
+            subprocess.run(command, env=self.environment, check=True, capture_output=True)
         self.http.close()
 
     def tell(self) -> None:

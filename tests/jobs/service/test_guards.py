@@ -279,13 +279,13 @@ SECRET = "hunter2-of-the-environment"
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def service(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Iterator[Served]:
     """Real, with secrets in its environment, and a umask that hides nothing."""
     folder = tmp_path_factory.mktemp("service")
     secrets = {"AWS_SECRET_ACCESS_KEY": SECRET, "AWS_SESSION_TOKEN": SECRET, "PGPASSWORD": SECRET}
     before = os.umask(0)
     try:
-        with served(folder, environment=secrets) as one:
+        with served(folder, "--scheduler", scheduler, environment=secrets) as one:
             yield one
     finally:
         os.umask(before)

@@ -13,8 +13,8 @@ OWN = {"name": "centres", "estimator": f"{HERE}:Centres", "params": {"sharpness"
 ROOT = Path(__file__).parents[3]
 
 
-def test_a_service_runs_no_code_of_specs(service: Served) -> None:
-    answer = service.http.post("/v1/jobs", json={"spec": small_spec("own", models=[OWN])})
+def test_a_service_runs_no_code_of_specs(attached: Served) -> None:
+    answer = attached.http.post("/v1/jobs", json={"spec": small_spec("own", models=[OWN])})
     assert answer.status_code == 422
     assert f"estimator '{HERE}:Centres' is code, which is run only when its module is allowed" in answer.text
 

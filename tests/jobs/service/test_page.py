@@ -86,6 +86,7 @@ def test_jobs_appear_and_change_state_without_a_reload(page: Page, service: ByHa
     assert page.browser.execute_script("return window.loaded") == "once"
 
 
+@pytest.mark.slow
 def test_a_row_keeps_the_focus_while_the_list_changes(page: Page, service: ByHand) -> None:
     service.add("older")
     page.open()
@@ -113,6 +114,7 @@ def test_the_list_is_filtered_by_state_and_name_and_a_reload_keeps_the_filter(pa
     assert page.browser.current_url.endswith("#/jobs?state=failed&name=fraud")
 
 
+@pytest.mark.slow
 def test_older_jobs_are_on_further_pages(page: Page, service: ByHand) -> None:
     for number in range(120):
         service.add(f"n{number}")
@@ -470,6 +472,7 @@ SPECS = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 def test_a_spec_is_shown_as_yaml_that_means_the_same(page: Page) -> None:
     page.open()
     script = """

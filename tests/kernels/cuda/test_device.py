@@ -215,7 +215,7 @@ def test_float32_values_are_the_rounded_ones() -> None:
 
 def test_streams_give_the_blocks_in_order() -> None:
     rng = np.random.default_rng(10)
-    forest = random_forest(rng, SHAPES["12 features"])
+    forest = random_forest(rng, SHAPES["few features"])
     rows = matching_rows(rng, forest, ROWS, np.float32)
     one = explainer(TreeExplainer(forest))
     expected = host(one.shap_values(device(rows), np.float32))
