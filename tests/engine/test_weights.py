@@ -230,7 +230,9 @@ def context(scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     events.close()
 
 
-@pytest.mark.parametrize("lost", [(), (1,)], ids=["undisturbed", "lost"])
+@pytest.mark.parametrize(
+    "lost", [pytest.param((), id="undisturbed", marks=pytest.mark.slow), pytest.param((1,), id="lost")]
+)
 @pytest.mark.parametrize("weights", ["any", "of-one-worker", "ones"])
 def test_two_workers_make_what_xgboost_makes_on_two_with_weights(
     context: Any, weights: str, lost: tuple[int, ...]

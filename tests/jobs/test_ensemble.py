@@ -138,7 +138,7 @@ def test_another_kind_is_made_of_the_same_trials(run_bent: Callable[..., Run], b
 MIXED = np.random.default_rng(4).normal(size=(50, 4)).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", ["greedy", "stack"])
+@pytest.mark.parametrize("kind", [pytest.param("greedy", marks=pytest.mark.slow), "stack"])
 def test_of_numbers_contributions_are_those_of_the_members(run_bent: Callable[..., Run], bent: Path, kind: str) -> None:
     run = run_bent("value", ["linear_regression", FOREST, TREE], ensemble={"kind": kind})
     model = check_published(run, bent)
@@ -150,7 +150,7 @@ def test_of_numbers_contributions_are_those_of_the_members(run_bent: Callable[..
     assert "linear_regression: linear, features independent" in model.method
 
 
-@pytest.mark.parametrize("kind", ["blend", "stack"])
+@pytest.mark.parametrize("kind", ["blend", pytest.param("stack", marks=pytest.mark.slow)])
 def test_several_classes(run_bent: Callable[..., Run], bent: Path, kind: str) -> None:
     run = run_bent("kind", ["lda", FOREST], ensemble={"kind": kind}, explain={"rows": "test"})
     model = check_published(run, bent)

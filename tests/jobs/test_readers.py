@@ -103,7 +103,7 @@ class TestRetail:
         found = {month: row["a"] for month, row in grouped(run, "month").items()}
         assert found == pytest.approx(reference["etl_retail"]["amount_by_month"], abs=0.01)
 
-    @pytest.mark.parametrize("partitions", [1, 4])
+    @pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.slow), 4])
     def test_raw_days_are_the_rows_of_the_parts(
         self, etl: Callable[..., Run], shared_data: Path, partitions: int
     ) -> None:

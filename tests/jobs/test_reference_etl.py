@@ -17,7 +17,7 @@ from treadle.engine import exchange
 def ways(bucket: int) -> pytest.MarkDecorator:
     """Partitions, and bytes of a bucket so small that the rows are exchanged."""
     ways = [
-        pytest.param((1, None), id="whole"),
+        pytest.param((1, None), id="whole", marks=pytest.mark.slow),
         pytest.param((4, None), id="4 partitions", marks=pytest.mark.slow),
         pytest.param((16, bucket), id="16 partitions, exchanged"),
     ]

@@ -59,7 +59,9 @@ def test_the_largest_contributions_of_each_row(run_people: Callable[..., Run]) -
     np.testing.assert_allclose(sums, whole.sum(axis=1), atol=1e-5)
 
 
-@pytest.mark.parametrize("model", ["xgboost", "logistic_regression", "random_forest"])
+@pytest.mark.parametrize(
+    "model", ["xgboost", pytest.param("logistic_regression", marks=pytest.mark.slow), "random_forest"]
+)
 def test_several_classes(run_people: Callable[..., Run], people: Path, model: str) -> None:
     run = run_people(
         data={"path": str(people), "target": "city", "id": "key"},

@@ -443,7 +443,7 @@ def focusable(node: dict[str, Any]) -> bool:
     return bool(held.get("focusable")) and node["role"]["value"] not in ("RootWebArea", "main")
 
 
-@pytest.mark.parametrize("width", [360, 768, 1440])
+@pytest.mark.parametrize("width", [360, pytest.param(768, marks=pytest.mark.slow), 1440])
 def test_the_page_fits_every_width(page: Page, service: ByHand, width: int) -> None:
     began = (State.RUNNING, "")
     job = service.add("a" * 128, began, (State.FAILED, "b" * 400), spec={"name": "c" * 300})
