@@ -41,7 +41,8 @@ class Served:
 
     def start(self, until: Iterable[int] = (200,)) -> float:
         """Seconds until GET /health answers with one of these statuses; 200 is that jobs are started."""
-        begun, self._kept = time.perf_counter(), None
+        self._let_go()
+        begun = time.perf_counter()
         with open(self.folder / "up.log", "ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "treadle", "up", "--port", "0", "--home", str(self.home), *self._options],
@@ -81,8 +82,14 @@ class Served:
             self._process.kill()
             self._process.wait()
 
+    def _let_go(self) -> None:
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+
     def end(self) -> None:
         """Whatever state it is in, nothing is left of it."""
+        self._let_go()
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):

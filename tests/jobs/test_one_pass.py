@@ -189,7 +189,10 @@ def test_a_run_that_ends_between_the_two_goes_on_there(
     outcomes = {path.parent.name.partition("-")[0] for path in root.glob("stages/*/stage.json")}
     assert {"explain", "predict"} - outcomes == again - {"publish"}
     run = treadle.run(spec)
-    assert made(run) == again
+    if fresh and again == {"publish"}:
+        assert run.reused  # what was made anew is what is published already
+    else:
+        assert made(run) == again
     assert_same_tables(run, expected)
     assert not list(root.rglob("*.tmp"))
 

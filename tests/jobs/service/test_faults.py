@@ -175,7 +175,8 @@ def test_a_kill_at_each_stage_leaves_one_version_of_everything(own: Served, vict
         assert view["state"] == "succeeded", (stage, view)
         for table in ("features", "leaderboard", "predictions", "explanations"):
             assert sum("commitInfo" in line for line in versions(own, name, table)) == 1, (stage, table)
-        assert [path.name for path in (own.folder / "artifacts" / "models" / name).iterdir()] == ["1"]
+        # A number is not used again when its driver was killed before the bundle was whole.
+        assert len(list((own.folder / "artifacts" / "models" / name).glob("*/bundle.json"))) == 1
 
 
 @pytest.mark.slow
