@@ -93,10 +93,9 @@ def save(store: Store, path: str, outcome: Outcome) -> None:
 
 def load(store: Store, path: str) -> Outcome | None:
     """What was saved there, or None."""
-    full = store.path(path)
-    if not store.fs.exists(full):
+    if not store.exists(path):
         return None
-    with store.fs.open(full, "rb") as file:
+    with store.fs.open(store.path(path), "rb") as file:
         table = pq.read_table(file)
     document: dict[str, Any] = json.loads(table.schema.metadata[KEY])
     several = document.pop("several")

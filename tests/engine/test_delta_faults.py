@@ -92,7 +92,18 @@ def test_a_version_whose_file_is_gone_says_so(cache: Path, table: str) -> None:
     commit(table, [write(cache / "a.parquet", ints(1))], "a")
     opened = delta.open_table(FS, table)
     os.unlink(delta.data_files(opened)[0])
-    with pytest.raises(StorageError, match=r"A file of version 0 of table .*etl is gone"):
+    with pytest.raises(StorageError, match=r"A file of version 0 of table .*etl is gone \(.*; name a newer version\.$"):
+        delta.read_arrow(opened)
+
+
+def test_a_version_whose_file_is_damaged_says_so(cache: Path, table: str) -> None:
+    commit(table, [write(cache / "a.parquet", ints(1))], "a")
+    opened = delta.open_table(FS, table)
+    file = Path(delta.data_files(opened)[0])
+    size = file.stat().st_size
+    file.unlink()  # the cache has the same file
+    file.write_bytes(b"?" * size)
+    with pytest.raises(StorageError, match=r"A file of version 0 of table .*etl is damaged \("):
         delta.read_arrow(opened)
 
 

@@ -39,7 +39,7 @@ class Forks:
         self._process.communicate()
 
     def run(self, tasks: Sequence[Mapping[str, Any]], together: bool = False) -> list[int]:
-        """Runs `{spec, root, kill, lease}` in turn or all at once; their exit statuses, negative for a signal.
+        """Runs `{spec, root, kill}` in turn or all at once; their exit statuses, negative for a signal.
 
         With `back`, a run, instead of `spec`, that run is made current again.
         """
@@ -56,10 +56,8 @@ def _run(
     spec: Mapping[str, Any] | None = None,
     back: str | None = None,
     kill: int | str | None = None,
-    lease: float = 600.0,
 ) -> None:
     import treadle
-    from treadle.engine import publication
     from treadle.jobs.tables.rollback import rollback
 
     seen = 0
@@ -86,7 +84,6 @@ def _run(
             die()
 
     os.replace = replacing  # type: ignore[assignment]
-    publication.LEASE_SECONDS = lease
     if spec is not None:
         treadle.run(spec, root=root, listener=listener)
     elif back is not None:

@@ -336,8 +336,8 @@ def test_the_command(root: Root) -> None:
     assert {"model", "run", "outcome", "files of a table"} <= {one["what"] for one in document["removed"]}
     assert 0 < document["freed_bytes"] < document["bytes"]
     assert "would go" in says("--dry-run", "--grace", "0")
-    nothing = says("--dry-run", "--json", "--grace", "0s", "--older-than", "0d")
-    assert "outcome" in {one["what"] for one in json.loads(nothing)["removed"]}
+    zeros = json.loads(says("--dry-run", "--json", "--grace", "0s", "--older-than", "0d"))
+    assert "outcome" in {one["what"] for one in zeros["removed"]}
     assert "removed, " in says("--grace", "0", "--keep-runs", "1", "--older-than", "1s")
     assert load_run(str(root.path), root.runs["last"].id).table("features").to_arrow().num_rows == 150
     assert "--grace: 'soon' is no span of time; write a number and one of" in says("--grace", "soon", status=2)

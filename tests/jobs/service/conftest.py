@@ -1,18 +1,23 @@
-"""A service that the tests of a module share, and databases of both kinds."""
+"""Services that tests share, a browser, and databases of both kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 
+from tests.jobs.service.browser import chromium
 from tests.jobs.service.postgres import Postgres, postgres, why_no_postgres
 from tests.jobs.service.served import Served, served
 from tests.jobs.service.stores import cleared
 from treadle.jobs.service.database import migrate, open_database
 from treadle.jobs.service.store import JobStore
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,18 @@ def attached(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Iterat
     """A real one on the tests' cluster, which all share that need none of its own; they leave no job that runs."""
     with served(tmp_path_factory.mktemp("attached"), "--scheduler", scheduler) as one:
         yield one
+
+
+@pytest.fixture(scope="session")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the browser saves files."""
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Chrome]:
+    with chromium(tmp_path_factory.mktemp("profile"), downloads) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="session")
