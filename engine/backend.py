@@ -9,7 +9,7 @@ whole numbers nullable Int64, booleans nullable boolean, text `str`, times datet
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -44,6 +44,18 @@ class Backend:
     """What computes: the host (`cpu`), or GPUs where there is code for them (`cuda`). Frames are pandas' on both."""
 
     name: Literal["cpu", "cuda"] = "cpu"
+    topic: str = ""
+    """Under which workers tell what the host did instead (`treadle.engine.fallbacks`); nobody listens without one."""
+
+    def of_stage(self, run: str, stage: str) -> Backend:
+        """The same for one stage of a run, whose notes are kept apart."""
+        return self if self.name == "cpu" else replace(self, topic=f"treadle/{run}/{stage}")
+
+    def fell_back(self, what: str, why: str) -> None:
+        """Notes that the host does something instead of a device, for the manifest."""
+        from treadle.engine.fallbacks import tell
+
+        tell(self.topic, f"{what}: {why}")
 
     def compute(self, function: Callable[[Any], Any], matrix: np.ndarray) -> tuple[np.ndarray, int]:
         """`function` of float32 rows (rows, features), one line a row, where the backend computes.

@@ -61,6 +61,7 @@ from treadle.engine.chain import Chain, Made, Record, Stage, content_of, input_c
 from treadle.engine.checkpoints import forget_checkpoints
 from treadle.engine.context import Context
 from treadle.engine.continuing import check_earlier
+from treadle.engine.fallbacks import told
 from treadle.engine.job import Compare, Job, Model
 from treadle.engine.job_inputs import Inputs
 from treadle.engine.meter import Meter
@@ -415,6 +416,7 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
     with cache.noting(made, unsettled):
         for stage in stages:
             context.stage, context.fingerprint = stage.name, stage.fingerprint
+            context.backend = context.backend.of_stage(context.run_id, stage.name)
             found, why = cache.outcomes.get(stage.name), cache.whys.get(stage.name)
             if found is not None:
                 made[stage.name] = found
@@ -429,7 +431,7 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
                     context.store.forget(stage.folder)
                     if fresh and stage.artifact is Trained:
                         forget_checkpoints(context.store, stage.fingerprint)
-                    artifact = stage.function(context, made)
+                    artifact = _with_fallbacks(context, stage.function(context, made))
                     unsettled |= {stage.name} if not artifact.is_final or unsettled & set(stage.needs) else set()
                     if stage.name not in unsettled and not stage.always:
                         context.store.write_json(f"{stage.folder}/{OUTCOME}", artifact.model_dump(mode="json"))
@@ -439,10 +441,18 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
                 with contextlib.suppress(StorageError):  # what failed may be the disk
                     context.events.emit(stage.name, "failed", error=f"{type(error).__name__}: {error}")
                 raise
-            if context.backend.name == "cuda" and stage.name in HOST_STAGES:
-                artifact = artifact.model_copy(update={"fell_back": (f"{stage.name}: {HOST_STAGES[stage.name]}",)})
             made[stage.name] = artifact
             record = Record(stage.name, stage.fingerprint, "finished", **asdict(meter.cost), why=why)
             records.append(record)
             context.events.emit(stage.name, "finished", **asdict(meter.cost), warnings=artifact.warnings)
     return made, records
+
+
+def _with_fallbacks(context: Context, artifact: Artifact) -> Artifact:
+    """With what the host did of a stage that runs on GPUs, as its function said or its workers told."""
+    if context.backend.name == "cpu":
+        return artifact
+    said = [*artifact.fell_back, *(f"{context.stage}: {text}" for text in told(context.client, context.backend.topic))]
+    if context.stage in HOST_STAGES:
+        said.append(f"{context.stage}: {HOST_STAGES[context.stage]}")
+    return artifact.model_copy(update={"fell_back": tuple(said)})

@@ -265,6 +265,8 @@ def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Seq
     published, read = made["publish"], made["read"]
     assert isinstance(published, Publication)
     assert isinstance(read, Source)
+    # Stages that a run on GPUs made may be cached for this one.
+    on_device = manifest["plan"]["device"] == "cuda"
     results = {}
     for name in IN_MANIFEST:
         if name in made:
@@ -280,7 +282,7 @@ def _finish(manifest: dict[str, Any], made: Mapping[str, Artifact], records: Seq
         stages=[asdict(record) for record in records],
         results=results,
         warnings=[text for artifact in made.values() for text in artifact.warnings],
-        fell_back=[text for artifact in made.values() for text in artifact.fell_back],
+        fell_back=[text for artifact in made.values() for text in artifact.fell_back if on_device],
         tables=[record.model_dump() for record in published.tables],
         model=published.model,
     )
