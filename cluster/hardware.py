@@ -20,6 +20,7 @@ from treadle.errors import listed
 
 GPU_LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "cudf": ("cudf-cu13", "cudf"),
+    "cudf_polars": ("cudf-polars-cu13", "cudf-polars"),
     "cuml": ("cuml-cu13", "cuml"),
     "cupy": ("cupy-cuda13x", "cupy"),
     "dask_cuda": ("dask-cuda",),

@@ -1,16 +1,17 @@
 """Backend: which library holds frames and arrays. A value, chosen once and carried.
 
-The Backend decides where data are created; afterwards the data themselves decide, because
-operations use the API that pandas and cuDF share. Frames follow one convention of types, so
+Rows lie in frames of pandas on both; on GPUs the operations on them are queries of Polars, which cuDF
+computes, where there are such (`treadle.engine.queries`). Frames follow one convention of types, so
 that a partition's dtypes never depend on its values: floats are float64 with NaN for null,
 whole numbers nullable Int64, booleans nullable boolean, text `str`, times datetime64[us].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from treadle.errors import RequestError, did_you_mean, listed
+
+if TYPE_CHECKING:
+    from treadle.engine.encoders.base import Fitted
+    from treadle.engine.encoders.columns import Columns, Training
+    from treadle.engine.program import Step
+    from treadle.engine.relational import Aggregate, Pivot
+    from treadle.engine.relational.aggregate import Partial
 
 DTYPES: Mapping[str, Any] = {
     "int": pd.Int64Dtype(),
@@ -67,6 +75,47 @@ class Backend:
         from treadle.engine.device import on_device
 
         return on_device(function, matrix)
+
+    def engine(self) -> Any:
+        """What Polars computes queries with: cuDF on the worker's GPU, in the memory that all of its libraries share.
+
+        Numba's simulator stands in for a machine without a GPU; there it is Polars' own engine.
+        """
+        if self.name == "cpu" or os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+            return "in-memory"
+        import polars as pl
+        import rmm
+
+        resource = rmm.mr.get_current_device_resource()
+        return pl.GPUEngine(executor="in-memory", raise_on_fail=True, memory_resource=resource)
+
+    def applied(self, steps: Iterable[tuple[Step, pd.DataFrame | None]], frame: pd.DataFrame) -> pd.DataFrame:
+        """The steps of a program, each with the small table that it may take, on rows in memory."""
+        if self.name == "cuda":
+            from treadle.engine.queries.running import applied
+
+            return applied(steps, frame, self)
+        for step, side in steps:
+            frame = step.applied(frame, side)
+        return frame
+
+    def partial(self, operation: Aggregate | Pivot, frame: pd.DataFrame, where: str) -> Partial:
+        """What rows contribute to an operation at its place in the spec."""
+        if self.name == "cuda":
+            from treadle.engine.queries.running import contributed
+
+            return contributed(operation, frame, where, self)
+        return operation.partial(frame)
+
+    def encoded(self, columns: Columns, fitted: Sequence[Fitted], training: Training | None) -> Columns:
+        """The columns of rows after fitted feature operations."""
+        if self.name == "cuda":
+            from treadle.engine.queries.features import applied
+
+            return applied(columns, fitted, training, self)
+        for operation in fitted:
+            columns = operation.apply(columns, training)
+        return columns
 
     def frame(self, table: pa.Table) -> pd.DataFrame:
         """A frame of the engine's types from an Arrow table of the types in `ARROW_TYPES`."""

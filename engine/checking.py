@@ -156,7 +156,7 @@ def _broken_by_key(
         broken |= found
     elif index in checks.sides:
         path = checks.sides[index]
-        side = load_side(checks.store, checks.backend, path, checks.store.stamp(path))
+        side = load_side(checks.store, path, checks.store.stamp(path))
         strangers = expectation.join.apply(complete[[ROW_ID, *keys]], side)[ROW_ID].to_numpy("int64")
         broken = np.isin(numbers, strangers)
     else:

@@ -1,4 +1,4 @@
-"""What kernels compute of host rows on a GPU, in as large parts as its memory allows."""
+"""What is computed of host rows on a GPU, in as large parts as its memory allows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,38 @@ FEWEST_ROWS = 1024
 """A part of so few rows that still does not fit is computed on the host."""
 
 
-def on_device(compute: Callable[[Any], Any], matrix: np.ndarray) -> tuple[np.ndarray, int]:
-    """`compute(rows)` of all rows of a host matrix, on the current device.
+def in_parts[Part](
+    rows: int,
+    on_device: Callable[[int, int], Part],
+    on_host: Callable[[int, int], Part],
+    by_row: bool = True,
+) -> tuple[list[Part], int]:
+    """All rows, by their numbers from and to: the outcomes in order, and how many rows the host computed.
 
     A part for which the device has too little memory is halved, again and again, and in the end computed on the
-    host, by the same function.
+    host; at once where a row's outcome depends on the rows beside it (not `by_row`).
+    """
+    parts, waiting, here = [], [(0, rows)], 0
+    while waiting:
+        low, high = waiting.pop()
+        try:
+            parts.append(on_device(low, high))
+            continue
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, whose traceback would keep the failed part's memory.
+        if not by_row or high - low <= FEWEST_ROWS:
+            parts.append(on_host(low, high))
+            here += high - low
+        else:
+            middle = (low + high) // 2
+            waiting += [(middle, high), (low, middle)]
+    return parts, here
+
+
+def on_device(compute: Callable[[Any], Any], matrix: np.ndarray) -> tuple[np.ndarray, int]:
+    """`compute(rows)` of all rows of a host matrix, on the current device; in parts, as `in_parts`.
 
     Parameters
     ----------
@@ -31,24 +58,15 @@ def on_device(compute: Callable[[Any], Any], matrix: np.ndarray) -> tuple[np.nda
     """
     from treadle.kernels.cuda.arrays import download, upload
 
-    parts, waiting, on_host = [], [(0, len(matrix))], 0
-    while waiting:
-        low, high = waiting.pop()
-        rows = np.ascontiguousarray(matrix[low:high])
-        try:
-            parts.append(download(compute(upload(rows))))
-            continue
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside of the handler, whose traceback would keep the failed part's memory.
-        if len(rows) <= FEWEST_ROWS:
-            parts.append(compute(rows))
-            on_host += len(rows)
-        else:
-            middle = (low + high) // 2
-            waiting += [(middle, high), (low, middle)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts), on_host
+    def there(low: int, high: int) -> np.ndarray:
+        return download(compute(upload(np.ascontiguousarray(matrix[low:high]))))
+
+    def here(low: int, high: int) -> np.ndarray:
+        lines: np.ndarray = compute(np.ascontiguousarray(matrix[low:high]))
+        return lines
+
+    parts, rows = in_parts(len(matrix), there, here)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts), rows
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -26,7 +26,7 @@ from treadle.engine.store import Store
 from treadle.engine.walk import Walk
 from treadle.errors import RequestError, column_not_found
 
-REVISION = 3
+REVISION = 4
 
 
 def run(context: Context, source: Source, inspected: dict[int, Inspected]) -> Prepared:

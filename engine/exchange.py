@@ -61,6 +61,8 @@ def scatter(
 
     number, partition = item
     frame = program.rows(partition)
+    named = f"exchange of rows by {', '.join(keys)}" if keys else "exchange of rows"
+    program.backend.fell_back(named, "on the host, since the hash of keys has no version for GPUs")
     if ROW_ORDER not in frame.columns:
         # Rows that came in later, by a union, also come after in the order.
         first = (step << 50) | (number << 32)

@@ -108,11 +108,11 @@ def run(context: Context, prepared: Prepared, rule: SplitRule | None) -> Feature
     rows = Rows.of(context, prepared)
     rule = rule or whole(rows, job, prepared)
     inputs = inputs_of(job, prepared.kinds)
-    fitted, kinds = fit(rows, job, rule, inputs, shelf)
+    fitted, kinds = fit(rows, job, rule, inputs, shelf, context.backend)
     _all_numbers(kinds)
     names = tuple(kinds)
     _check_names(job, names)
-    recipe = Recipe(job, rule, tuple(inputs), tuple(fitted), shelf)
+    recipe = Recipe(job, rule, tuple(inputs), tuple(fitted), shelf, context.backend)
     said: list[str] = []
     paths = [f"{context.folder}/part-{number:05d}.parquet" for number in range(len(rows.partitions))]
     if job.models:

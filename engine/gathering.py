@@ -63,7 +63,8 @@ def partials_of(partition: Sequence[Piece], wanted: Sequence[GroupTable]) -> lis
     """On a worker: what one partition contributes to each table; finished groups where it has all their rows."""
     found: list[Any] = []
     for table in wanted:
-        partial = table.operation.partial(table.program.rows(partition))
+        where = f"tables.{table.index} ({table.operation.op})"
+        partial = table.program.backend.partial(table.operation, table.program.rows(partition), where)
         found.append(table.operation.finish(partial) if table.complete else partial)
     return found
 

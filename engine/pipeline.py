@@ -77,12 +77,13 @@ from treadle.errors import DataError, RequestError, StorageError, column_not_fou
 from treadle.versions import version_of
 
 HOST_STAGES: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("duplicates", "contract", "etl", "split", "features"), "on the host, in pandas: cuDF is not used yet"
-    ),
-    "evaluate": "on the host: the metrics' kernels have no version for GPUs yet",
+    "read": "files are read on the host, by Arrow",
+    "duplicates": "on the host: there are no queries for it",
+    "contract": "on the host: there are no queries for it",
+    "split": "on the host: the hash of ids has no version for GPUs",
+    "evaluate": "on the host: the metrics' kernels have no version for GPUs",
 }
-"""Stages that a job on GPUs does without them, and why."""
+"""What stages of a job on GPUs always do without them, and why; all else their workers tell."""
 
 
 def check(job: Job, inputs: Inputs, store: Store) -> tuple[list[Program], list[str]]:

@@ -80,6 +80,16 @@ class Step:
         """The columns that it needs, whatever is wanted of its output."""
         return (*self.operation.reads, *(self.operation.gathers if self.is_local else ()))  # type: ignore[attr-defined]
 
+    def applied(self, frame: pd.DataFrame, side: pd.DataFrame | None) -> pd.DataFrame:
+        """The operation on rows, on the host; its columns are checked, and its errors say where it stands."""
+        for name in self.reads:
+            if name not in frame.columns:
+                raise column_not_found(name, f"the input of {self.where}", _visible(frame))
+        try:
+            return self.operation.apply(frame, side)
+        except TreadleError as error:
+            raise type(error)(f"{self.where}: {error}") from error
+
     @property
     def side_columns(self) -> list[str]:
         return [name for name, _ in self.side_kinds]
@@ -165,24 +175,17 @@ class Program:
 
     def apply(self, frame: pd.DataFrame, sides: Mapping[int, pd.DataFrame] | None = None) -> pd.DataFrame:
         """The steps on rows in memory, with the other tables of some steps; columns are checked before each."""
-        for step in self.steps:
-            for name in step.reads:
-                if name not in frame.columns:
-                    raise column_not_found(name, f"the input of {step.where}", _visible(frame))
-            side = (sides or {}).get(step.index)
-            if side is not None:
-                pass
-            elif step.side is not None:
-                side = load_side(self.store, self.backend, step.side, self.store.stamp(step.side))
-            elif isinstance(step.operation, Union):
-                side = self.backend.empty(dict(step.kinds))
-            elif step.side_kinds:
-                side = self.backend.empty(dict(step.side_kinds))
-            try:
-                frame = step.operation.apply(frame, side)
-            except TreadleError as error:
-                raise type(error)(f"{step.where}: {error}") from error
-        return frame
+        given = ((step, self._side(step, sides or {})) for step in self.steps)
+        return self.backend.applied(given, frame)
+
+    def _side(self, step: Step, sides: Mapping[int, pd.DataFrame]) -> pd.DataFrame | None:
+        """The table that a step takes beside the rows."""
+        if step.index in sides:
+            return sides[step.index]
+        if step.side is not None:
+            return load_side(self.store, step.side, self.store.stamp(step.side))
+        kinds = step.kinds if isinstance(step.operation, Union) else step.side_kinds
+        return self.backend.empty(dict(kinds)) if kinds or isinstance(step.operation, Union) else None
 
     def empty(self) -> pd.DataFrame:
         """The outcome for no rows: names and dtypes of the columns; not to be written to."""
@@ -194,7 +197,8 @@ class Program:
         if ROW_ID not in frame.columns:
             frame.insert(0, ROW_ID, frame[self.id_column] if self.id_column else self.backend.empty({"n": "int"})["n"])
         bare = tuple(replace(step, side=None) for step in self.steps)
-        return replace(self, steps=bare).apply(frame)
+        # On the host: the driver asks, too, which has no device.
+        return replace(self, steps=bare, backend=Backend()).apply(frame)
 
     def output(self) -> dict[str, str]:
         """The columns after the last step, with their kinds, `__id__` left out."""
@@ -309,9 +313,9 @@ def _row_groups(file: pq.ParquetFile, piece: Piece, columns: list[str]) -> tuple
 
 
 @functools.lru_cache(maxsize=16)
-def load_side(store: Store, backend: Backend, path: str, stamp: str) -> pd.DataFrame:
+def load_side(store: Store, path: str, stamp: str) -> pd.DataFrame:
     """A small table, loaded once a process while its file stays the same; operations do not change it."""
-    return backend.frame(store.read_parquet(path))
+    return Backend().frame(store.read_parquet(path))
 
 
 def _visible(frame: pd.DataFrame) -> list[str]:

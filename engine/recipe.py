@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from treadle.engine.artifacts import SplitRule
+from treadle.engine.backend import Backend
 from treadle.engine.blocks import Block
-from treadle.engine.encoders import Fitted, Kind, Operation, Shelf, Training, apply, needs, to_matrix
+from treadle.engine.encoders import CPU, Fitted, Kind, Operation, Shelf, Training, apply, needs, to_matrix
 from treadle.engine.job import Job
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID
 from treadle.engine.rows import Gathered, assign, row_keys
@@ -54,7 +55,12 @@ def inputs_of(job: Job, kinds: Mapping[str, str]) -> dict[str, Kind]:
 
 
 def fit(
-    rows: Gathered, job: Job, rule: SplitRule, inputs: Mapping[str, Kind], shelf: Shelf | None = None
+    rows: Gathered,
+    job: Job,
+    rule: SplitRule,
+    inputs: Mapping[str, Kind],
+    shelf: Shelf | None = None,
+    backend: Backend = CPU,
 ) -> tuple[list[Fitted], dict[str, Kind]]:
     """The fitted operations in order, with many levels on the shelf if there is one; and the columns after the last."""
     fitted: list[Fitted] = []
@@ -72,7 +78,8 @@ def fit(
         found: dict[Request, Any] = {}
         if requests:
             asked = tuple(dict.fromkeys(requests.values()))
-            found = rows.reduce(statistics_of, merge, Recipe(job, rule, tuple(inputs), tuple(fitted), shelf), asked)
+            recipe = Recipe(job, rule, tuple(inputs), tuple(fitted), shelf, backend)
+            found = rows.reduce(statistics_of, merge, recipe, asked)
         for i, (operation, names) in enumerate(waiting):
             made = operation.fit(names, {n: found[requests[i, n]] for n in names if (i, n) in requests})
             kinds = made.kinds(kinds)
@@ -103,10 +110,11 @@ class Recipe:
     operations: tuple[Fitted, ...] = ()
     shelf: Shelf | None = None
     """Where operations have their many levels."""
+    backend: Backend = CPU
 
     def columns(self, frame: pd.DataFrame, training: np.ndarray, wanted: set[str] | None = None) -> Columns:
         """The columns after the operations, or the wanted ones; `training` says which rows are for that."""
-        return apply(frame, self.opened, self.inputs, self.training(frame, training), wanted)
+        return apply(frame, self.opened, self.inputs, self.training(frame, training), wanted, self.backend)
 
     @property
     def opened(self) -> Sequence[Fitted]:
@@ -123,6 +131,7 @@ class Recipe:
 
 def statistics_of(frame: pd.DataFrame, role: str, recipe: Recipe, requests: Sequence[Request]) -> dict[Request, Any]:
     """On a worker: the requested statistics of the training rows of one partition."""
+    recipe.backend.fell_back("statistics of columns", "on the host, since their kernels have no version for GPUs")
     target, test = assign(frame, role, recipe.job, recipe.rule)
     wanted = {request.column for request in requests}
     used = ~test & ~(np.isnan(target) & bool(recipe.job.models))

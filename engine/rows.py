@@ -91,7 +91,7 @@ class Rows:
         more = [args] * len(roles) if each is None else [(*args, own) for own in each]
         if self.frames is None:
             items = list(zip(self.partitions, roles, more, strict=True))
-            return self.context.submit(read_and_apply, items, self.program, function)
+            return self.context.submit(read_and_apply, items, self._here, function)
         return [
             self.context.client.submit(function, frame, role, *own, pure=False)
             for frame, role, own in zip(self.frames, roles, more, strict=True)
@@ -104,8 +104,13 @@ class Rows:
     def hold(self) -> list[Future]:
         """The frames of all partitions, on the workers from now on."""
         if self.frames is None:
-            self.frames = self.context.submit(self.program.rows, self.partitions)
+            self.frames = self.context.submit(self._here.rows, self.partitions)
         return self.frames
+
+    @property
+    def _here(self) -> Program:
+        """The program for the current stage, which is told what the host does of it."""
+        return replace(self.program, backend=self.context.backend)
 
     def release(self) -> None:
         """Lets the workers forget the rows; later passes read them again."""

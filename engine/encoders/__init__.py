@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from treadle.engine.backend import Backend
 from treadle.engine.encoders.base import MAX_LEVELS, Fitted, Kind, Level, Operation, Selector, Statistic
 from treadle.engine.encoders.categories import OTHER, FittedLevels, OneHot, Ordinal
 from treadle.engine.encoders.columns import FLOAT32_MAX, Training, numbers, to_matrix
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from treadle.engine.encoders.columns import Columns
+
+CPU = Backend()
 
 __all__ = [
     "FLOAT32_MAX",
@@ -93,6 +96,7 @@ def apply(
     inputs: Sequence[str],
     training: Training | None = None,
     wanted: set[str] | None = None,
+    backend: Backend = CPU,
 ) -> Columns:
     """The columns after all operations, or at least the wanted ones of them; a pure function of the partition.
 
@@ -100,9 +104,7 @@ def apply(
     """
     needed = None if wanted is None else needs(fitted, wanted)
     columns: Columns = {name: frame[name] for name in inputs if needed is None or name in needed}
-    for operation in fitted:
-        columns = operation.apply(columns, training)
-    return columns
+    return backend.encoded(columns, fitted, training)
 
 
 def needs(fitted: Sequence[Fitted], wanted: set[str]) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -70,6 +70,10 @@ class Fitted(BaseModel):
 
     def apply(self, columns: Columns, training: Training | None = None) -> Columns:
         """The columns after it; without training rows no row is one that it was fitted on."""
+        return self.placed(columns, lambda name, column: self.effect(name, column, training))
+
+    def placed(self, columns: Columns, effect: Callable[[str, Column], Sequence[Any]]) -> Any:
+        """The columns after it, with what an effect makes of each of its own."""
         own: set[str] = set(self.names)
         out: Columns = {}
         last: Columns = {}
@@ -78,7 +82,7 @@ class Fitted(BaseModel):
                 out[name] = column
                 continue
             titles = [title for title, _ in self.place(name, "number")]
-            made = self.effect(name, column, training)
+            made = effect(name, column)
             out.update(zip(titles, made, strict=False))
             last.update(zip([title for title, _ in self.added(name)], made[len(titles) :], strict=True))
         return {**out, **last}

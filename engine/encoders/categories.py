@@ -78,17 +78,22 @@ class FittedLevels(Fitted):
 
     def _codes(self, name: str, column: Column) -> npt.NDArray[np.int32]:
         """The code of every value; -1 for a null or an unseen value without a code."""
-        levels, own = self.levels[name], self._own(name)
+        levels = self.levels[name]
         codes = levels.codes(column)
         if self.unseen == "error" and (codes == UNSEEN).any():
             raise unseen_error(name, column, codes, [*levels])
-        table = np.arange(len(levels) + 2, dtype=np.int32)
+        return self.table(name)[codes]
+
+    def table(self, name: str) -> npt.NDArray[np.int32]:
+        """(levels + 2,): the code of each level, of an unseen value, and of a null; -1 for none."""
+        own = self._own(name)
+        table = np.arange(len(self.levels[name]) + 2, dtype=np.int32)
         if self._has_other(name):
             table[own:] = self._other(name)
         if self.unseen != "other":
             table[UNSEEN] = -1
         table[NULL] = self._missing(name)
-        return table[codes]
+        return table
 
 
 class _Categories(Operation):

@@ -130,7 +130,7 @@ class Aggregate(Operation):
     def _partial(self, frame: pd.DataFrame, groups: Groups) -> Partial:
         import pandas as pd
 
-        self._check_types(frame)
+        self.check_types(frame)
         order = Order(None if self.order is None else frame[self.order], frame.get(ROW_ORDER))
         columns = {**_keys(frame, self.by, groups), ROWS: _rows(groups)}
         known: dict[Any, dict[str, pd.Series]] = {}
@@ -194,7 +194,8 @@ class Aggregate(Operation):
                 columns[name] = values.finish_pairs(partial[f"{PAIRS}{column}"], len(groups), function, q)
         return groups[by].assign(**columns)
 
-    def _check_types(self, frame: pd.DataFrame) -> None:
+    def check_types(self, frame: pd.DataFrame) -> None:
+        """Refuses columns that a function, or the order, cannot take."""
         for name, aggregation in self.aggregations.items():
             if aggregation.column is not None:
                 check_number(f"aggregate '{name}'", aggregation.function, frame[aggregation.column])

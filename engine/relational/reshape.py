@@ -120,28 +120,28 @@ class Pivot(Operation):
 
     @property
     def is_holistic(self) -> bool:
-        return self._aggregate.is_holistic
+        return self.as_aggregate.is_holistic
 
     @property
     def mergeable(self) -> str:
-        return self._aggregate.mergeable
+        return self.as_aggregate.mergeable
 
     def partial(self, frame: pd.DataFrame) -> Partial:
-        return self._aggregate.partial(self._spread(frame))
+        return self.as_aggregate.partial(self.spread(frame))
 
     def merge(self, partials: Sequence[Partial]) -> Partial:
-        return self._aggregate.merge(partials)
+        return self.as_aggregate.merge(partials)
 
     def finish(self, partial: Partial) -> pd.DataFrame:
-        return self._aggregate.finish(partial)
+        return self.as_aggregate.finish(partial)
 
     @property
-    def _aggregate(self) -> Aggregate:
-        """What is done with the frame of `_spread`."""
+    def as_aggregate(self) -> Aggregate:
+        """What is done with the frame of `spread`."""
         spread = {name: {"function": self.function, "column": f"{SPREAD}{name}"} for name in self.columns}
         return Aggregate.model_validate({"op": "aggregate", "by": self.by, "aggregations": spread})
 
-    def _spread(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def spread(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The keys, and a column a level with the values of its rows, null in the others."""
         import pandas as pd
 

@@ -62,7 +62,8 @@ class Sum(State):
         return {"sum": total(series, groups), **super().of_rows(series, order, groups)}
 
     def merge(self, states: Columns, groups: Groups) -> dict[str, pd.Series]:
-        return {"sum": total(states["sum"], groups), **super().merge(states, groups)}
+        # A sum that is NaN, of infinities of both signs, is no null, and what it is added to is NaN as well.
+        return {"sum": total(states["sum"], groups, every=True), **super().merge(states, groups)}
 
     def finish(self, states: Columns) -> pd.Series:
         return states["sum"].mask(states["count"] == 0)
@@ -172,14 +173,14 @@ def whole(values: np.ndarray) -> pd.Series:
     return pd.Series(pd.arrays.IntegerArray(values, np.zeros(len(values), dtype=bool)))
 
 
-def total(series: pd.Series, groups: Groups) -> pd.Series:
-    """Sums of a column, float for float and else int; 0 for groups without any value."""
+def total(series: pd.Series, groups: Groups, every: bool = False) -> pd.Series:
+    """Sums of a column, float for float and else int; 0 for groups without any value. With `every`, NaN is a value."""
     import pandas as pd
 
     from treadle.kernels.grouped import grouped_sum
 
     values, known = values_of(series)
-    sums = grouped_sum(groups.codes, values, known, groups.count)
+    sums = grouped_sum(groups.codes, values, known | every, groups.count)
     return pd.Series(sums) if sums.dtype.kind == "f" else whole(sums)
 
 

@@ -202,7 +202,7 @@ def _case(node: exp.Expr, site: Site, compile_: Compile) -> Evaluate:
     return evaluate
 
 
-_TYPES = {
+CAST_TYPES = {
     "INT": Kind.INTEGER,
     "BIGINT": Kind.INTEGER,
     "DOUBLE": Kind.DOUBLE,
@@ -220,7 +220,7 @@ _TYPE_NAMES = "INTEGER, BIGINT, DOUBLE, FLOAT, BOOLEAN, TEXT, VARCHAR, TIMESTAMP
 def _cast(node: exp.Expr, site: Site, compile_: Compile) -> Evaluate:
     name = node.args["to"].sql("duckdb")
     base = node.args["to"].this
-    target = _TYPES.get(getattr(base, "value", "")) if not node.args["to"].expressions else None
+    target = CAST_TYPES.get(getattr(base, "value", "")) if not node.args["to"].expressions else None
     if target is None:
         raise site.refuse(f"the type {name} is not known here. Types: {_TYPE_NAMES}.")
     part = compile_(node.this)

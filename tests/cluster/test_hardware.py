@@ -77,7 +77,14 @@ def equipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tmp_path / "version"
     loaded.touch()
     monkeypatch.setattr(hardware, "DRIVER_FILES", (str(loaded),))
-    versions = {"cudf": "26.10.2", "cuml": "26.10.0", "dask_cuda": "26.10.0", "dask_cudf": "26.10.2", "rmm": "26.10.0"}
+    versions = {
+        "cudf": "26.10.2",
+        "cudf_polars": "26.10.2",
+        "cuml": "26.10.0",
+        "dask_cuda": "26.10.0",
+        "dask_cudf": "26.10.2",
+        "rmm": "26.10.0",
+    }
     versions |= {"numba_cuda": "0.30.4", "cupy": "14.0.1", "pynvml": "13.580"}
     monkeypatch.setattr(hardware, "_version", versions.get)
 
@@ -225,7 +232,7 @@ def test_visible_gpus_are_known_ones_and_each_once(given: str) -> None:
 
 def test_the_extra_gpu_is_what_is_wanted() -> None:
     wanted = requirements("gpu")
-    assert set(wanted_versions()) >= {"cudf", "cuml", "dask_cuda", "dask_cudf", "numba_cuda", "rmm"}
+    assert set(wanted_versions()) >= {"cudf", "cudf_polars", "cuml", "dask_cuda", "dask_cudf", "numba_cuda", "rmm"}
     assert not set(wanted) & set(requirements())
     assert {"dask", "xgboost", "pandas"} <= set(requirements())
     assert hardware.unmet_requirements() == []

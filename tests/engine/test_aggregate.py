@@ -141,7 +141,9 @@ def test_a_broadcast_column_replaces_one_of_its_name() -> None:
 def test_infinities_are_values() -> None:
     frame = pd.DataFrame({"k": [1, 1, 2, 2, 3], "x": [np.inf, 1.0, np.inf, -np.inf, 5.0]})
     operation = aggregate(["k"], {f: {"function": f, "column": "x"} for f in ("sum", "mean", "std", "max")})
-    for parts in ([frame], [frame[::2], frame[1::2]]):
+    more = pd.DataFrame({"k": [2], "x": [1.0]})
+    # In the last, both infinities meet in one part, and the other adds a number to what came of them.
+    for parts in ([frame], [frame[::2], frame[1::2]], [frame, more]):
         with np.errstate(invalid="ignore"):
             found = group_table(operation, parts)
         assert found["mean"].tolist() == pytest.approx([np.inf, np.nan, 5.0], nan_ok=True)
