@@ -17,7 +17,7 @@ from treadle.errors import listed
 if TYPE_CHECKING:
     from treadle.engine.events import Listener
     from treadle.jobs.doctor import Diagnosis
-    from treadle.jobs.parity import Parity
+    from treadle.jobs.parity_lines import Parity
     from treadle.jobs.plan import Plan
     from treadle.jobs.run import Run
 
@@ -349,3 +349,13 @@ def show_parity(found: Parity) -> None:
         state = {True: "ok", False: "NO", None: "-"}[line.right]
         table.add_row(state, line.stage, *seconds, difference, line.said)
     out.print(table)
+    for line in found.lines:
+        for text in line.faults:
+            out.print(f"{line.stage}: {text}")
+    for line in found.lines:
+        for text in line.fell_back:
+            out.print(f"fell back to the host: {line.stage}: {text}")
+    if found.not_covered:
+        out.print(f"Not covered: {found.not_covered}.")
+    if found.kept:
+        out.print(f"Both runs lie under {found.kept}.")

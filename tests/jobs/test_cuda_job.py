@@ -22,7 +22,7 @@ from treadle.engine.models.boosted import native_params, train_booster
 from treadle.errors import DataError
 from treadle.jobs.run import load_run
 
-SCRIPT = """
+STAND_INS = """
 import json, sys
 import treadle
 from treadle.cluster import launch
@@ -31,7 +31,6 @@ from treadle.jobs import device
 
 report = GpuReport((), (Gpu(0, "GPU-0", "a stand-in", 2**36, (9, 0)),), "1", {})
 device.gpus_here = launch.gpus_here = lambda: report
-print(treadle.run(json.load(sys.stdin)).id)
 """
 DASK_CUDA = """
 from distributed import LocalCluster
@@ -41,17 +40,23 @@ def LocalCUDACluster(CUDA_VISIBLE_DEVICES, rmm_pool_size, enable_cudf_spill, pro
 """
 
 
-def cuda_run(spec: dict[str, Any], folder: Path) -> Any:
+def with_stand_ins(script: str, given: Any, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A process with the stand-ins and the simulator, to which `given` is handed as JSON."""
     (folder / "dask_cuda.py").write_text(DASK_CUDA)
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        input=json.dumps({**spec, "device": "cuda", "cluster": {"workers": 2}}),
+    return subprocess.run(
+        [sys.executable, "-c", STAND_INS + script],
+        input=json.dumps(given),
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def cuda_run(spec: dict[str, Any], folder: Path) -> Any:
+    given = {**spec, "device": "cuda", "cluster": {"workers": 2}}
+    done = with_stand_ins("print(treadle.run(json.load(sys.stdin)).id)", given, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return load_run(spec["artifacts"]["root"], done.stdout.split()[-1])
 
