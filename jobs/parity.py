@@ -30,7 +30,7 @@ STAGE_OF = {"margins": "predict", "contributions": "explain"}
 
 
 def parity(
-    spec: str | PathLike[str] | Mapping[str, Any],
+    spec: str | PathLike[str] | Mapping[str, Any] | JobSpec,
     root: str | None = None,
     overrides: Sequence[str] = (),
     rows: int = 16,

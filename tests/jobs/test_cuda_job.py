@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import treadle
+from tests.cluster.test_device_memory import RESOURCES
 from tests.conftest import people_spec, write_people
 from treadle.engine.models.boosted import native_params, train_booster
 from treadle.errors import DataError
@@ -66,6 +67,9 @@ def test_a_job_on_a_device_equals_one_on_the_cpu(tmp_path: Path, scheduler: str)
     people = write_people(tmp_path / "people.parquet", rows=60)
     tree = [{"name": "decision_tree", "params": {"max_depth": 3}}]
     here = treadle.run(people_spec(people, tmp_path / "cpu", scheduler, models=tree))
+    (tmp_path / "rmm").mkdir()
+    (tmp_path / "rmm" / "__init__.py").write_text("from . import mr\n")
+    (tmp_path / "rmm" / "mr.py").write_text(RESOURCES)
     there = cuda_run(people_spec(people, tmp_path / "cuda", scheduler, models=tree), tmp_path)
     assert (here.manifest["plan"]["device"], there.manifest["plan"]["device"]) == ("cpu", "cuda")
     expected, found = (run.table("predictions").to_pandas() for run in (here, there))
@@ -79,6 +83,12 @@ def test_a_job_on_a_device_equals_one_on_the_cpu(tmp_path: Path, scheduler: str)
     assert set(fell_back) == {"etl", "split", "features", "train:decision_tree", "evaluate"}
     assert "decision_tree is trained by a library without GPU code" in fell_back["train:decision_tree"]
     assert here.manifest["fell_back"] == []
+    # Each stage has the memory of GPUs that was used; the stand-in of RMM gave none out.
+    assert {record["device_peak_bytes"] for record in there.manifest["stages"]} == {0}
+    assert {record["device_used_bytes"] for record in there.manifest["stages"]} == {0}
+    assert {record["device_peak_bytes"] for record in here.manifest["stages"]} == {None}
+    log = Path(there.path(f"runs/{there.id}/workers.log")).read_text()
+    assert "memory of the GPU is not counted" not in log
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
