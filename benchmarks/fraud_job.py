@@ -33,7 +33,13 @@ def main(data: Path, root: Path, device: str = "cpu") -> dict[str, Any]:
         "fell_back": run.manifest["fell_back"],
         "auc": float(run.leaderboard["auc"].iloc[0]),
         "peak_bytes": max(record["peak_bytes"] for record in stages.values()),
+        **{name: _most(stages, name) for name in ("device_peak_bytes", "device_used_bytes")},
     }
+
+
+def _most(stages: dict[str, Any], field: str) -> int | None:
+    """Of all stages; None on the CPU."""
+    return max((record[field] for record in stages.values() if record[field] is not None), default=None)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ METRIC_BOUND = 1e-3
 """Largest accepted difference of a metric between a job on GPUs and on the CPU, whose models differ a little."""
 TESTS_SHARE = 0.35
 """Of the time, at most for the tests; they compile every kernel anew."""
+PARITY_SHARE = 0.25
+"""Of the time, at most for the small job on both, so that some is left for the large one."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def run(minutes: float, models: tuple[str, ...], rows: int, out: Path | None, sa
     steps: Mapping[str, Step] = {
         "kernels": lambda seconds: kernels(models, seconds, say),
         "tests": lambda seconds: tests(min(seconds, 60 * minutes * TESTS_SHARE)),
+        "parity": lambda seconds: parity(report, min(seconds, 60 * minutes * PARITY_SHARE)),
         "jobs": lambda seconds: jobs(report, rows, seconds),
     }
     for name, step in steps.items():
@@ -158,6 +161,25 @@ def tests(seconds: float) -> Outcome:
     )
 
 
+def parity(report: GpuReport, seconds: float) -> Outcome:
+    """`treadle parity` of the small example: what every stage makes on the CPU and on the GPUs of this machine."""
+    if report.problem is not None:
+        return Outcome("parity", None, f"not covered: {report.problem.found}")
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = process.measured(["-m", "treadle.benchmarks.parity_job", folder], max(1.0, seconds))
+        except TreadleError as error:
+            said = " ".join(str(error).split())[-200:]
+            # What there was no time for is not wrong.
+            return Outcome("parity", None if "was not done after" in said else False, said, details=str(error)[-4000:])
+    if found["device_run"] is None:
+        return Outcome("parity", None, f"not covered: {found['not_covered']}", details=found)
+    lines = found["stages"]
+    said = f"breast-cancer.yaml: {sum(line['right'] is True for line in lines)} of {len(lines)} stages agree"
+    wrong = [f"{line['stage']}: {(*line['faults'], line['said'])[0]}" for line in lines if line["right"] is False]
+    return Outcome("parity", found["right"], "; ".join([said, *wrong]), details=found)
+
+
 def jobs(report: GpuReport, rows: int, seconds: float) -> Outcome:
     """fraud.yaml on the CPU and on the GPUs of this machine: time, and metrics."""
     if report.problem is not None:
@@ -180,6 +202,10 @@ def jobs(report: GpuReport, rows: int, seconds: float) -> Outcome:
         f"({took['cpu'] / took['cuda']:.2f} times); AUC differs by {apart:.1e}; "
         f"{len(found['cuda']['fell_back'])} stages fell back to the host"
     )
+    on_gpu = {name: found["cuda"].get(name) for name in ("device_peak_bytes", "device_used_bytes")}
+    if on_gpu["device_peak_bytes"] is not None and on_gpu["device_used_bytes"] is not None:
+        most = {name: f"{size / 2**30:.2f}" for name, size in on_gpu.items()}
+        said += f"; GPU memory: {most['device_peak_bytes']} GiB through RMM, {most['device_used_bytes']} in use"
     return Outcome("jobs", apart <= METRIC_BOUND, said, details=found)
 
 

@@ -35,7 +35,7 @@ def check_versions(client: Client) -> None:
         Names every library with its version here and there.
     """
     here = installed()
-    there = _on_workers(client, installed)
+    there = on_workers(client, installed)
     for process, found in there.items():
         if isinstance(found, Exception):
             raise TreadleError(
@@ -61,7 +61,7 @@ def installed() -> dict[str, str]:
     return {"Python": ".".join(platform.python_version_tuple()[:2])} | {name: _version(name) for name in LIBRARIES}
 
 
-def _on_workers(client: Client, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+def on_workers(client: Client, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
     """What each worker answers, or the exception; asked again when a worker goes meanwhile, as any may at any time."""
     from distributed.comm.core import CommClosedError
 
@@ -74,7 +74,7 @@ def _on_workers(client: Client, function: Callable[..., Any], *arguments: Any) -
 
 
 def _answers(client: Client, function: Callable[..., Any], *arguments: Any) -> Iterator[tuple[str, Any]]:
-    for worker, answer in _on_workers(client, function, *arguments).items():
+    for worker, answer in on_workers(client, function, *arguments).items():
         if isinstance(answer, Exception):
             raise answer
         yield worker, answer

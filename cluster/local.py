@@ -51,7 +51,7 @@ def cpu_cluster(workers: int, threads: int, memory: str | int) -> Create:
 
 
 def cuda_cluster(profile: LocalCuda, gpus: Sequence[int], memory: str | int) -> Create:
-    """A worker process for each of the GPUs, bound to the cores beside it, with a pool of GPU memory."""
+    """A worker process for each of the GPUs, bound to the cores beside it; with a pool of its memory where asked."""
 
     def create(settings: dict[str, Any]) -> LocalCluster:
         from dask_cuda import LocalCUDACluster

@@ -42,8 +42,9 @@ class LocalCuda(Profile):
     threads: Count = 1
     memory: Memory | None = None
     """Memory limit of a worker on the host; an equal share of 90 % of the machine when absent."""
-    rmm_pool: Share | Memory | None = 0.8
-    """GPU memory that a worker takes at once and gives out itself: a share of the GPU's, or a size; null for none."""
+    rmm_pool: Share | Memory | None = None
+    """GPU memory that a worker takes at once and keeps: a share of the GPU's, or a size. XGBoost gets none of it. When
+    absent the driver's allocator gives out what is asked for, and takes back what nobody uses."""
     device_memory_limit: Share | Memory | None = None
     """GPU memory from which Dask moves results to the host; dask-cuda's own choice when absent."""
     spill: bool = True

@@ -73,6 +73,9 @@ class Record:
     wall_seconds: float
     cpu_seconds: float
     peak_bytes: int
+    device_peak_bytes: int | None = None
+    """Those of GPUs as `treadle.engine.meter.Cost` has them; None of a stage that is cached."""
+    device_used_bytes: int | None = None
     why: str | None = None
     """Why there was no outcome to use; None of one that is cached."""
 

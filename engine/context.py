@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from treadle.engine.backend import Backend
 from treadle.engine.events import Events
 from treadle.engine.job import Job
+from treadle.engine.meter import DeviceMemory
 from treadle.engine.publication import Publishing
 from treadle.engine.store import Store
 from treadle.engine.workers import Workers
@@ -51,6 +52,8 @@ class Context:
     """When the run began, on the monotonic clock."""
     size: int = 0
     """Workers of the whole cluster: those when the run began, as long as lost ones are replaced."""
+    device_memory: DeviceMemory | None = None
+    """Who tells what stages use of the memory of GPUs; None on the CPU."""
 
     def __post_init__(self) -> None:
         self.size = len(self.workers)

@@ -1,4 +1,4 @@
-"""What a stage cost: wall and CPU seconds, and the peak memory of the driver and the cluster together."""
+"""What a stage cost: wall and CPU seconds, the peak memory of the driver and the cluster together, and of GPUs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 import psutil
 
@@ -22,10 +23,27 @@ class Cost:
     wall_seconds: float
     cpu_seconds: float
     peak_bytes: int
+    device_peak_bytes: int | None = None
+    """Of a GPU, what was allocated through RMM at most; of the worker that had most. None on the CPU."""
+    device_used_bytes: int | None = None
+    """Of a GPU, what was not free in the largest sample, whoever had it."""
+
+
+class DeviceMemory(Protocol):
+    """Who tells what is used of the memory of GPUs."""
+
+    def begin(self) -> None:
+        """Forgets what was used so far."""
+
+    def used(self) -> tuple[int | None, int | None]:
+        """`device_peak_bytes` and `device_used_bytes` of a `Cost`, since `begin`."""
 
 
 class Meter:
-    """Measures this process and its children (the workers of a local cluster) while its block runs."""
+    """Measures this process and its children (the workers of a local cluster) while its block runs, and GPUs."""
+
+    def __init__(self, device_memory: DeviceMemory | None = None) -> None:
+        self._device_memory = device_memory
 
     def __enter__(self) -> Meter:
         self._process = psutil.Process()
@@ -34,6 +52,8 @@ class Meter:
         self._peak = 0
         self._cpu: dict[int, tuple[float, float]] = {}
         self._stop = threading.Event()
+        if self._device_memory is not None:
+            self._device_memory.begin()
         self._sample()
         self._started = time.perf_counter()
         self._thread = threading.Thread(target=self._watch, name="treadle-meter", daemon=True)
@@ -46,11 +66,10 @@ class Meter:
         self._stop.set()
         self._thread.join()
         self._sample()
-        self.cost = Cost(
-            wall_seconds=time.perf_counter() - self._started,
-            cpu_seconds=sum(last - first for first, last in self._cpu.values()),
-            peak_bytes=self._peak,
-        )
+        wall = time.perf_counter() - self._started
+        # What failed may be the workers, which would not answer.
+        device = (None, None) if self._device_memory is None or kind is not None else self._device_memory.used()
+        self.cost = Cost(wall, sum(last - first for first, last in self._cpu.values()), self._peak, *device)
 
     def _watch(self) -> None:
         while not self._stop.wait(INTERVAL):

@@ -428,7 +428,7 @@ def run(context: Context, stages: tuple[Stage, ...], fresh: bool = False) -> tup
                 context.before_publish()
             context.events.emit(stage.name, "started", fingerprint=stage.fingerprint, why=why)
             try:
-                with Meter() as meter:
+                with Meter(context.device_memory) as meter:
                     context.store.forget(stage.folder)
                     if fresh and stage.artifact is Trained:
                         forget_checkpoints(context.store, stage.fingerprint)

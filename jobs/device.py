@@ -44,6 +44,12 @@ def choose_device(asked: str, profile: Profile) -> tuple[Device, str]:
     )
 
 
+def gpu_problem() -> str | None:
+    """Why no job can run on the GPUs of this machine; None where one can."""
+    problem = gpus_here().problem
+    return None if problem is None else problem.found
+
+
 def on_device(profile: Profile, device: Device) -> Profile:
     """The profile that a job on this device runs on: on GPUs of this machine, `local` means a worker for each."""
     if device == "cpu" or not isinstance(profile, Local):

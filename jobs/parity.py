@@ -1,91 +1,64 @@
 """`treadle parity`: the same job on the CPU and on GPUs, stage by stage.
 
-What can be compared depends on the machine. Without a GPU it is the kernels of the best model, in Numba's CUDA
-simulator; the report names what was not covered.
+What can be compared depends on the machine. With a GPU the whole job runs on both. Without one it is the kernels of
+the best model, in Numba's CUDA simulator; the report names what was not covered.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from treadle.cluster.probe import ProbeFailed, ask
+from treadle.engine.store import Store
 from treadle.errors import RequestError
+from treadle.jobs import parity_job
+from treadle.jobs.parity_lines import Line, Parity
 from treadle.jobs.run import Run
 from treadle.jobs.runner import run as run_job
+from treadle.jobs.spec import JobSpec, load_spec
 
 if TYPE_CHECKING:
     from treadle.engine.events import Listener
 
-BOUND = 1e-4
-"""Largest accepted difference, as a part of the largest value."""
 STAGE_OF = {"margins": "predict", "contributions": "explain"}
 
 
-@dataclass(frozen=True)
-class Line:
-    """One stage: seconds on the CPU and on the device, and how far the two are apart."""
-
-    stage: str
-    cpu_seconds: float | None
-    device_seconds: float | None
-    difference: float | None
-    said: str
-
-    @property
-    def right(self) -> bool | None:
-        """None: not covered."""
-        return None if self.difference is None else self.difference <= BOUND
-
-
-@dataclass(frozen=True)
-class Parity:
-    """What was compared on which device."""
-
-    run: str
-    device: str
-    lines: tuple[Line, ...]
-
-    @property
-    def right(self) -> bool:
-        """Whether all that was compared agrees."""
-        return all(line.right is not False for line in self.lines)
-
-    def described(self) -> dict[str, Any]:
-        """For --json."""
-        lines = [{**asdict(line), "right": line.right} for line in self.lines]
-        return {"run": self.run, "device": self.device, "bound": BOUND, "right": self.right, "stages": lines}
-
-
 def parity(
-    spec: str | PathLike[str] | Mapping[str, Any],
+    spec: str | PathLike[str] | Mapping[str, Any] | JobSpec,
     root: str | None = None,
     overrides: Sequence[str] = (),
     rows: int = 16,
     listener: Listener | None = None,
 ) -> Parity:
-    """Runs the job on the CPU, and its best model's kernels on a device too.
+    """Runs the job on the CPU and on GPUs; without one on the CPU, and its best model's kernels in a simulator.
 
     Parameters
     ----------
     rows
-        Of the feature table, evenly spread, whose values are compared.
+        Of the feature table, evenly spread, whose values by one model are compared.
 
     Raises
     ------
     RequestError
-        The job has no models: there is nothing that a device could compute differently yet.
+        There is no GPU and the job has no models, so that nothing can be compared; or its models continue others.
     TreadleError
         The job or the kernels fail.
     """
-    finished = run_job(spec, root=root, overrides=[*overrides, "device=cpu"], listener=listener)
+    loaded = load_spec(spec, overrides)
+    why = parity_job.why_not(loaded)
+    if why is None:
+        return _whole_job(loaded, loaded.root(root), rows, listener)
+    finished = run_job(loaded, root=root, overrides=["device=cpu"], listener=listener)
     if finished.manifest["model"] is None:
-        raise RequestError(f"parity: job '{finished.job}' has no models, and nothing else runs on a device yet.")
+        raise RequestError(
+            f"parity: job '{finished.job}' has no models, and without a GPU only their kernels can be compared: {why}."
+        )
     device, environment = _device()
     compared = _compared(finished, rows, environment)
     lines = []
@@ -101,7 +74,25 @@ def parity(
             lines.append(
                 Line(name, seconds, None, None, "not covered: only the kernels of the best model are compared")
             )
-    return Parity(finished.id, device, tuple(lines))
+    missing = f"the whole job on a GPU ({why}), so preparing rows, features, training and metrics"
+    return Parity(finished.id, device, tuple(lines), not_covered=missing)
+
+
+def _whole_job(spec: JobSpec, root: str, rows: int, listener: Listener | None) -> Parity:
+    """Both runs are removed again when they agree."""
+    place, cpu, gpu = parity_job.run_both(spec, root, listener)
+    kernels = []
+    device = "GPUs of this machine"
+    if cpu.manifest["model"] is not None:
+        where, environment = _device()
+        kernels = _compared(cpu, rows, environment)
+        device = device if where == "a GPU" else f"{device}, kernels of one model in {where}"
+    lines = parity_job.lines_of(cpu, gpu, {one.values: one for one in kernels})
+    found = Parity(cpu.id, device, lines, gpu.id)
+    if found.right:
+        parity_job.forget(root, place)
+        return found
+    return replace(found, kept=Store(root).uri(place))
 
 
 def _device() -> tuple[str, dict[str, str]]:

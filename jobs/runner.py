@@ -178,6 +178,10 @@ def execute(
                     plan.spec.job, store, Backend(plan.device), client, events, run_id, manifest["spec_digest"]
                 )
                 manifest["cluster"] = {"workers": context.room.count, "threads": context.room.threads}
+                if plan.device == "cuda":
+                    from treadle.cluster.device_memory import DeviceMemory
+
+                    context.device_memory = DeviceMemory(client)
                 context.publishing = publishing
                 context.before_publish = lambda: check_unchanged(plan.inputs.named().values())
                 made, records = pipeline.run(context, plan.stages, fresh)

@@ -17,7 +17,7 @@ from treadle.errors import listed
 if TYPE_CHECKING:
     from treadle.engine.events import Listener
     from treadle.jobs.doctor import Diagnosis
-    from treadle.jobs.parity import Parity
+    from treadle.jobs.parity_lines import Parity
     from treadle.jobs.plan import Plan
     from treadle.jobs.run import Run
 
@@ -100,7 +100,8 @@ def _end_note(event: Mapping[str, Any]) -> str:
         dashboard = f"; dashboard {event['dashboard']}" if event["dashboard"] else ""
         return f"ready {where} ({event['device_reason']}){dashboard}"
     peak = f", peak {_size(event['peak_bytes'])}" if event.get("peak_bytes") else ""
-    return f"{event['wall_seconds']:.1f} s{peak}"
+    on_gpu = f", on a GPU {_size(event['device_peak_bytes'])}" if event.get("device_peak_bytes") is not None else ""
+    return f"{event['wall_seconds']:.1f} s{peak}{on_gpu}"
 
 
 def show_run(run: Run, full: bool) -> None:
@@ -199,16 +200,20 @@ def _mixture(mixture: Mapping[str, Any]) -> str:
 
 def _stages(manifest: Mapping[str, Any]) -> None:
     table = Table("stage", "status", title="Stages", title_justify="left")
-    for name in ("wall s", "CPU s", "peak"):
+    on_gpus = {"GPU peak": "device_peak_bytes", "GPU in use": "device_used_bytes"}
+    known = {field for record in manifest["stages"] for field, value in record.items() if value is not None}
+    memory = {"peak": "peak_bytes", **{title: field for title, field in on_gpus.items() if field in known}}
+    for name in ("wall s", "CPU s", *memory):
         table.add_column(name, justify="right")
     for record in manifest["stages"]:
         if record["status"] == "cached":
             table.add_row(record["stage"], "cached")
         else:
+            sizes = (record.get(field) for field in memory.values())
             cost = (
                 f"{record['wall_seconds']:.2f}",
                 f"{record['cpu_seconds']:.2f}",
-                _size(record["peak_bytes"]),
+                *("" if size is None else _size(size) for size in sizes),
             )
             table.add_row(record["stage"], record["status"], *cost)
     out.print(table)
@@ -344,3 +349,13 @@ def show_parity(found: Parity) -> None:
         state = {True: "ok", False: "NO", None: "-"}[line.right]
         table.add_row(state, line.stage, *seconds, difference, line.said)
     out.print(table)
+    for line in found.lines:
+        for text in line.faults:
+            out.print(f"{line.stage}: {text}")
+    for line in found.lines:
+        for text in line.fell_back:
+            out.print(f"fell back to the host: {line.stage}: {text}")
+    if found.not_covered:
+        out.print(f"Not covered: {found.not_covered}.")
+    if found.kept:
+        out.print(f"Both runs lie under {found.kept}.")

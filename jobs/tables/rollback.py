@@ -163,7 +163,8 @@ def _counts(version: TableVersion) -> dict[str, int]:
 
 def _manifest(old: Run, run_id: str) -> dict[str, Any]:
     """Of a rollback that did nothing yet: what made the content, it has from the old run."""
-    nothing = {"status": "cached", "wall_seconds": 0.0, "cpu_seconds": 0.0, "peak_bytes": 0}
+    used = {"peak_bytes": 0, "device_peak_bytes": None, "device_used_bytes": None}
+    nothing = {"status": "cached", "wall_seconds": 0.0, "cpu_seconds": 0.0, **used}
     return {
         **old.manifest,
         "run": run_id,

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from treadle.benchmarks import gpu_check
 from treadle.cluster.hardware import GpuReport
+from treadle.errors import TreadleError
 from treadle.jobs.cli import app
 
 
@@ -38,18 +39,19 @@ def test_the_whole_check(simulated: None, tmp_path: Path, monkeypatch: pytest.Mo
     assert done.exit_code == 0, done.output
     result = json.loads(out.read_text())
     assert result["right"] is True
-    kernels, tests, jobs = result["steps"]
-    assert [step["step"] for step in result["steps"]] == ["kernels", "tests", "jobs"]
-    assert (kernels["right"], tests["right"], jobs["right"]) == (True, None, None)
+    kernels, tests, parity, jobs = result["steps"]
+    assert [step["step"] for step in result["steps"]] == ["kernels", "tests", "parity", "jobs"]
+    assert (kernels["right"], tests["right"], parity["right"], jobs["right"]) == (True, None, None, None)
+    assert parity["said"].startswith("not covered")
     assert jobs["said"].startswith("not covered")
     (model,) = kernels["details"]
     for what in ("contributions", "margins"):
         assert model[what]["figures"]["treadle"]["rows"] == 12
         assert model[what]["largest_difference"]["treadle"] <= 1e-6
     # The table comes last: the line of the model, then a line for each step.
-    *_, row, first, second, third = done.output.strip().splitlines()
+    *_, row, first, second, third, fourth = done.output.strip().splitlines()
     assert row.startswith("tiny, depth 3, 8 features")
-    assert [line.split()[0] for line in (first, second, third)] == ["kernels", "tests", "jobs"]
+    assert [line.split()[0] for line in (first, second, third, fourth)] == ["kernels", "tests", "parity", "jobs"]
 
 
 def test_what_there_was_no_time_for_is_told(simulated: None) -> None:
@@ -95,13 +97,68 @@ def test_jobs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
         *rest, device = command
         *_, folder = rest
         found = real((*rest[:-1], folder.replace("cuda", "cpu"), "cpu"), seconds // 1000)
-        return found if device == "cpu" else {**found, "auc": found["auc"] + 5e-4, "fell_back": ["etl: x"]}
+        assert found["device_peak_bytes"] is None
+        memory = {"device_peak_bytes": 2**30, "device_used_bytes": 3 * 2**29}
+        return found if device == "cpu" else {**found, "auc": found["auc"] + 5e-4, "fell_back": ["etl: x"], **memory}
 
     monkeypatch.setattr(gpu_check.process, "measured", measured)
     machine = GpuReport((), (), "1", {})
     outcome = gpu_check.jobs(machine, 3000, 200_000.0)
     assert outcome.right is True, outcome
     assert "AUC differs by 5.0e-04; 1 stages fell back" in outcome.said
+    assert outcome.said.endswith("; GPU memory: 1.00 GiB through RMM, 1.50 in use")
+
+
+FOUND: dict[str, Any] = {
+    "device_run": "b", "not_covered": None, "right": False,
+    "stages": [
+        {"stage": "read", "right": True, "faults": [], "said": "x"},
+        {"stage": "etl", "right": None, "faults": [], "said": "x"},
+        {"stage": "features", "right": False, "faults": ["column 'a': 2 rows are unequal", "y"], "said": "x"},
+        {"stage": "explain", "right": False, "faults": [], "said": "contributions of 3 rows"},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "right", "words"),
+    [
+        (
+            FOUND,
+            False,
+            "1 of 4 stages agree; features: column 'a': 2 rows are unequal; explain: contributions of 3 rows",
+        ),
+        ({**FOUND, "right": True, "stages": FOUND["stages"][:2]}, True, "breast-cancer.yaml: 1 of 2 stages agree"),
+        ({**FOUND, "device_run": None, "not_covered": "the whole job"}, None, "not covered: the whole job"),
+        (TreadleError("python x was not done after 9 s"), None, "was not done after 9 s"),
+        (TreadleError("python x failed: boom"), False, "boom"),
+    ],
+)
+def test_what_parity_finds_is_told(
+    found: dict[str, Any] | TreadleError, right: bool | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(command: list[str], seconds: float) -> dict[str, Any]:
+        assert command[:2] == ["-m", "treadle.benchmarks.parity_job"]
+        assert seconds == 9.0
+        if isinstance(found, TreadleError):
+            raise found
+        return found
+
+    monkeypatch.setattr(gpu_check.process, "measured", measured)
+    outcome = gpu_check.parity(GpuReport((), (), "1", {}), 9.0)
+    assert outcome.right is right
+    assert outcome.said.endswith(words)
+
+
+@pytest.mark.slow
+def test_parity_of_the_example_in_a_process_of_its_own() -> None:
+    """Where there is no GPU it says so."""
+    if gpu_check.gpu_report(thorough=False).problem is None:
+        pytest.skip("this machine has a GPU")
+    outcome = gpu_check.parity(GpuReport((), (), "1", {}), 300.0)
+    assert outcome.right is None
+    assert outcome.said.startswith("not covered: the whole job on a GPU (")
+    assert {"explain", "predict"} <= {line["stage"] for line in outcome.details["stages"] if line["right"]}
 
 
 def test_a_job_that_takes_too_long_is_told() -> None:

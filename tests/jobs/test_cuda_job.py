@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 
 import treadle
+from tests.cluster.test_device_memory import RESOURCES
 from tests.conftest import people_spec, write_people
 from treadle.engine.models.boosted import native_params, train_booster
 from treadle.errors import DataError
 from treadle.jobs.run import load_run
 
-SCRIPT = """
+STAND_INS = """
 import json, sys
 import treadle
 from treadle.cluster import launch
@@ -31,7 +32,6 @@ from treadle.jobs import device
 
 report = GpuReport((), (Gpu(0, "GPU-0", "a stand-in", 2**36, (9, 0)),), "1", {})
 device.gpus_here = launch.gpus_here = lambda: report
-print(treadle.run(json.load(sys.stdin)).id)
 """
 DASK_CUDA = """
 from distributed import LocalCluster
@@ -41,17 +41,23 @@ def LocalCUDACluster(CUDA_VISIBLE_DEVICES, rmm_pool_size, enable_cudf_spill, pro
 """
 
 
-def cuda_run(spec: dict[str, Any], folder: Path) -> Any:
+def with_stand_ins(script: str, given: Any, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A process with the stand-ins and the simulator, to which `given` is handed as JSON."""
     (folder / "dask_cuda.py").write_text(DASK_CUDA)
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        input=json.dumps({**spec, "device": "cuda", "cluster": {"workers": 2}}),
+    return subprocess.run(
+        [sys.executable, "-c", STAND_INS + script],
+        input=json.dumps(given),
         env=environment,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def cuda_run(spec: dict[str, Any], folder: Path) -> Any:
+    given = {**spec, "device": "cuda", "cluster": {"workers": 2}}
+    done = with_stand_ins("print(treadle.run(json.load(sys.stdin)).id)", given, folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return load_run(spec["artifacts"]["root"], done.stdout.split()[-1])
 
@@ -61,6 +67,9 @@ def test_a_job_on_a_device_equals_one_on_the_cpu(tmp_path: Path, scheduler: str)
     people = write_people(tmp_path / "people.parquet", rows=60)
     tree = [{"name": "decision_tree", "params": {"max_depth": 3}}]
     here = treadle.run(people_spec(people, tmp_path / "cpu", scheduler, models=tree))
+    (tmp_path / "rmm").mkdir()
+    (tmp_path / "rmm" / "__init__.py").write_text("from . import mr\n")
+    (tmp_path / "rmm" / "mr.py").write_text(RESOURCES)
     there = cuda_run(people_spec(people, tmp_path / "cuda", scheduler, models=tree), tmp_path)
     assert (here.manifest["plan"]["device"], there.manifest["plan"]["device"]) == ("cpu", "cuda")
     expected, found = (run.table("predictions").to_pandas() for run in (here, there))
@@ -74,6 +83,12 @@ def test_a_job_on_a_device_equals_one_on_the_cpu(tmp_path: Path, scheduler: str)
     assert set(fell_back) == {"etl", "split", "features", "train:decision_tree", "evaluate"}
     assert "decision_tree is trained by a library without GPU code" in fell_back["train:decision_tree"]
     assert here.manifest["fell_back"] == []
+    # Each stage has the memory of GPUs that was used; the stand-in of RMM gave none out.
+    assert {record["device_peak_bytes"] for record in there.manifest["stages"]} == {0}
+    assert {record["device_used_bytes"] for record in there.manifest["stages"]} == {0}
+    assert {record["device_peak_bytes"] for record in here.manifest["stages"]} == {None}
+    log = Path(there.path(f"runs/{there.id}/workers.log")).read_text()
+    assert "memory of the GPU is not counted" not in log
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")

@@ -13,9 +13,11 @@ from typer.testing import CliRunner
 from tests.conftest import people_spec
 from treadle.errors import RequestError, TreadleError
 from treadle.jobs import parity as module
+from treadle.jobs import parity_job
 from treadle.jobs.cli import app
 from treadle.jobs.commands import console
 from treadle.jobs.parity import parity
+from treadle.jobs.spec import load_spec
 
 SMALL = [{"name": "xgboost", "params": {"n_estimators": 3, "max_depth": 2}}]
 
@@ -43,6 +45,8 @@ def test_kernels_agree_and_what_was_not_covered_is_named(spec: Callable[..., dic
     for stage in ("etl", "features", "train:xgboost", "publish"):
         assert stages[stage]["right"] is None
         assert stages[stage]["said"].startswith("not covered: ")
+    assert found["not_covered"].startswith("the whole job on a GPU (the cluster is not of this machine; ")
+    assert found["device_run"] is None
 
 
 @pytest.mark.slow
@@ -60,7 +64,7 @@ def test_a_difference_is_a_failure(spec: Callable[..., dict[str, Any]], monkeypa
         console.show_parity(found)
     rows = [line.split()[1] for line in printed.get().splitlines() if "1.0e-02" in line]
     assert rows == ["NO", "NO"]
-    assert "not covered" in printed.get()
+    assert "Not covered: the whole job on a GPU" in " ".join(printed.get().split())
 
 
 def test_a_linear_model_has_no_kernels(spec: Callable[..., dict[str, Any]]) -> None:
@@ -71,8 +75,14 @@ def test_a_linear_model_has_no_kernels(spec: Callable[..., dict[str, Any]]) -> N
 
 
 def test_a_job_without_models(spec: Callable[..., dict[str, Any]]) -> None:
-    with pytest.raises(RequestError, match="parity: job 'people' has no models"):
+    with pytest.raises(RequestError, match="parity: job 'people' has no models, and without a GPU"):
         parity({k: v for k, v in spec(features=[], models=[]).items() if k not in ("split", "metric")})
+
+
+def test_a_whole_job_cannot_go_on_from_an_earlier_model(spec: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    given = spec(models=[{"name": "xgboost", "continue_from": "people:1"}], cluster={"workers": 1})
+    with pytest.raises(RequestError, match=r"parity: models.continue_from is not covered"):
+        parity_job.run_both(load_spec(given), str(tmp_path), None)
 
 
 @pytest.mark.slow

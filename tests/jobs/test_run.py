@@ -13,6 +13,7 @@ import pytest
 import treadle
 from tests.conftest import people_spec, write_people
 from treadle.errors import RequestError
+from treadle.jobs.commands import console
 from treadle.jobs.run import Run, list_runs
 
 
@@ -296,3 +297,19 @@ def test_splits_by_time_group_and_path(people: Path, tmp_path: Path, scheduler: 
     )
     assert run.manifest["results"]["split"]["test_rows"] == 50
     assert run.manifest["results"]["split"]["train_rows"] == 600
+
+
+def test_stages_are_shown_with_the_memory_of_gpus_where_it_is_known() -> None:
+    cost = {"status": "finished", "wall_seconds": 1.0, "cpu_seconds": 1.0, "peak_bytes": 2**30}
+    on_cpu = {**cost, "stage": "etl", "device_peak_bytes": None, "device_used_bytes": None}
+    on_gpus = {**cost, "stage": "train:x", "device_peak_bytes": 0, "device_used_bytes": 3 * 2**30}
+    with console.out.capture() as printed:
+        console._stages({"stages": [on_cpu]})
+        console._stages({"stages": [{**on_cpu, "device_peak_bytes": 0}, on_gpus]})
+        # Of a run before there was such a thing.
+        console._stages({"stages": [{**cost, "stage": "old"}]})
+    text = printed.get()
+    assert text.count("GPU peak") == text.count("GPU in use") == 1
+    (line,) = [line for line in text.splitlines() if "train:x" in line]
+    assert "0 MiB" in line
+    assert "3.00 GiB" in line
