@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,8 @@ from treadle.engine.backend import DTYPES, Backend
 from treadle.engine.operation import Operation
 from treadle.engine.relational import TableOperation
 
-BACKEND = Backend()
+BACKEND = Backend("cuda" if os.environ.get("TREADLE_TEST_DEVICE") == "cuda" else "cpu")
+"""That of tests of whole programs, which `tests/engine/queries/test_programs.py` runs on a device as well."""
 ADAPTER: TypeAdapter[Operation] = TypeAdapter(TableOperation)
 DAY = pd.Timestamp("2024-02-28")
 POOLS: dict[str, list[Any]] = {

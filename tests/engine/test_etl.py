@@ -14,9 +14,9 @@ from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.engine.relations import BACKEND
 from treadle.engine import etl, exchange, gathering, job_inputs, read, sides
 from treadle.engine.artifacts import Prepared
-from treadle.engine.backend import Backend
 from treadle.engine.context import Context
 from treadle.engine.events import Events
 from treadle.engine.job import Job
@@ -26,7 +26,6 @@ from treadle.engine.store import Store
 from treadle.engine.walk import Walk
 from treadle.errors import DataError, TreadleError
 
-BACKEND = Backend()
 AMOUNT = {"function": "rolling_sum", "column": "amount", "span": "3d"}
 OPERATIONS: dict[str, dict[str, Any]] = {
     "derive": {"op": "derive", "name": "double", "sql": "amount * 2"},

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from tests.engine.parquet_types import TYPES
+from tests.engine.relations import BACKEND
 from treadle.engine.artifacts import Piece
-from treadle.engine.backend import Backend, kinds_of
+from treadle.engine.backend import kinds_of
 from treadle.engine.bundle import replayable
 from treadle.engine.inputs import Inspected, cut
 from treadle.engine.operation import ROW_ID, Operation
@@ -29,7 +30,6 @@ from treadle.engine.store import Store
 from treadle.engine.text_input import inspect
 from treadle.errors import DataError, RequestError
 
-BACKEND = Backend()
 KINDS = {"a": "int", "b": "float", "c": "text", "d": "timestamp", "k": "int"}
 NAMES = ["a", "b", "c", "d", "k", "x", "y", "s", "t"]
 ROWS = 12

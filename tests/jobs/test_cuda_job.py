@@ -80,7 +80,8 @@ def test_a_job_on_a_device_equals_one_on_the_cpu(tmp_path: Path, scheduler: str)
     np.testing.assert_allclose(found.drop(columns="id"), expected.drop(columns="id"), atol=1e-6)
     # What ran on the host all the same is named.
     fell_back = dict(text.split(": ", 1) for text in there.manifest["fell_back"])
-    assert set(fell_back) == {"etl", "split", "features", "train:decision_tree", "evaluate"}
+    assert set(fell_back) == {"read", "split", "features", "train:decision_tree", "evaluate"}
+    assert fell_back["features"].startswith("statistics of columns: on the host, since ")
     assert "decision_tree is trained by a library without GPU code" in fell_back["train:decision_tree"]
     assert here.manifest["fell_back"] == []
     # Each stage has the memory of GPUs that was used; the stand-in of RMM gave none out.

@@ -62,7 +62,8 @@ def test_a_whole_job_agrees_stage_by_stage(tmp_path: Path) -> None:
     assert stages["predict"]["said"].startswith("margins of 3 rows by the same model; ")
     assert stages["evaluate"]["said"].endswith("auc, average_precision, log_loss, brier")
     assert all(line["cpu_seconds"] > 0 and line["device_seconds"] > 0 for line in stages.values())
-    assert stages["etl"]["fell_back"] == ["on the host, in pandas: cuDF is not used yet"]
+    assert stages["read"]["fell_back"] == ["files are read on the host, by Arrow"]
+    assert stages["etl"]["fell_back"] == []
     assert stages["explain"]["fell_back"] == []
     assert found["device_run"] != found["run"]
     # What agrees is not kept.
@@ -82,7 +83,7 @@ def test_a_table_that_differs_is_named_with_its_column(tmp_path: Path) -> None:
     assert not any(line.startswith(("split: ", "predict: ", "publish: ")) for line in lines), out
     (row,) = [line for line in lines if " NO " in line]
     assert " features " in row
-    assert "fell back to the host: split: on the host, in pandas: cuDF is not used yet" in " ".join(lines)
+    assert "fell back to the host: read: files are read on the host, by Arrow" in " ".join(lines)
     kept = Path(spec["artifacts"]["root"]) / "parity"
     assert "Both runs lie under" in out
     assert {path.name for path in kept.glob("*/*")} == {"cpu", "cuda"}
