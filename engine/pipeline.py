@@ -80,6 +80,8 @@ HOST_STAGES: Mapping[str, str] = {
     **dict.fromkeys(
         ("duplicates", "contract", "etl", "split", "features"), "on the host, in pandas: cuDF is not used yet"
     ),
+    **dict.fromkeys(("race", "compare", "tune"), "predictions and metrics of folds on the host"),
+    "ensemble": "on the host, from what models predicted for folds",
     "evaluate": "on the host: the metrics' kernels have no version for GPUs yet",
 }
 """Stages that a job on GPUs does without them, and why."""
