@@ -5,7 +5,8 @@ Without a GPU they run in Numba's simulator, which `tests/kernels/cuda/test_simu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from treadle.engine.backend import HOST, Backend
 from treadle.engine.exact.fit import fit
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
-from treadle.engine.passes import OverRows, Rows
+from treadle.engine.passes import OverBlocks, OverRows, Rows
 from treadle.kernels.cuda import arrays
 
 __all__ = ["small"]
@@ -42,7 +43,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(bool(why_not()), reason=why_no
 def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What workers would tell of the host's work."""
     found: list[str] = []
-    monkeypatch.setattr("treadle.engine.fallbacks.tell", lambda topic, text: found.append(text))
+    monkeypatch.setattr("treadle.engine.fallbacks.tell", lambda topic, text: found.append(text) if topic else None)
     return found
 
 
@@ -104,6 +105,42 @@ def test_a_model_from_sums_of_a_device_is_the_hosts(
         sizes = [len(parts[0].only(parts[0].index).matrix), len(parts[1].only(parts[1].index).matrix)]
         assert uploaded == sizes * (len(uploaded) // 2)
         assert len(uploaded) >= 2
+
+
+class OneWorker:
+    """A context whose tasks run here."""
+
+    backend = CUDA
+    room = SimpleNamespace(memory=2**30)
+
+    def submit_like(self, function: Callable[..., Any], blocks: Sequence[Any], *args: Any) -> list[Any]:
+        return [function(block, *args) for block in blocks]
+
+    def reduce(self, parts: list[Any], merge: Callable[[list[Any]], Any]) -> Any:
+        return merge(parts)
+
+
+def test_passes_over_the_blocks_of_a_job_go_to_the_devices(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the backend of the context; test rows do not count."""
+    (rows, *_), upload, uploaded = some_parts("regression"), arrays.upload, []
+
+    def counting(array: np.ndarray) -> Any:
+        uploaded.append(array.dtype)
+        return upload(array)
+
+    monkeypatch.setattr(arrays, "upload", counting)
+    test = np.ones(len(rows.matrix), dtype=bool)
+    test[rows.index] = False
+    block = SimpleNamespace(matrix=rows.matrix, target=rows.target, weight=rows.weight, test=test)
+    training: Any = SimpleNamespace(context=OneWorker(), found={}, blocks=lambda: [block], names=("a", "b", "c"))
+    for name in ("ridge", "linear_regression"):
+        config = ModelConfig(name=name)
+        model, _ = fit(config, "regression", (), OverBlocks(training, []))
+        expected, _ = fit(config, "regression", (), OverRows([rows]))
+        where = np.nan_to_num(rows.matrix)
+        np.testing.assert_allclose(model.margin(where), expected.margin(where), rtol=0, atol=1e-9)
+        assert np.dtype(np.float32) in uploaded
+        assert len(said) == (name == "linear_regression")
 
 
 def test_halves_where_a_device_has_little_memory(said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
