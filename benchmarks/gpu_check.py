@@ -31,6 +31,7 @@ from treadle.jobs.make_data import make_transactions
 
 MINUTES = 8.0
 """For everything; a step gets at most what is left."""
+TESTS = ("tests/kernels/cuda", "tests/engine/test_exact_on_devices.py", "tests/engine/test_by_cuml.py")
 METRIC_BOUND = 1e-3
 """Largest accepted difference of a metric between a job on GPUs and on the CPU, whose models differ a little."""
 TESTS_SHARE = 0.35
@@ -144,7 +145,7 @@ def tests(seconds: float) -> Outcome:
         return Outcome("tests", None, "not in a checkout, which has the tests")
     if find_spec("pytest") is None:
         return Outcome("tests", None, "pytest is not installed")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "tests/kernels/cuda"]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *TESTS]
     try:
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:
@@ -200,7 +201,7 @@ def jobs(report: GpuReport, rows: int, seconds: float) -> Outcome:
     said = (
         f"fraud.yaml, {rows:,} rows: {took['cuda']:.1f} s on GPUs, {took['cpu']:.1f} s on the CPU "
         f"({took['cpu'] / took['cuda']:.2f} times); AUC differs by {apart:.1e}; "
-        f"{len(found['cuda']['fell_back'])} stages fell back to the host"
+        f"{len(found['cuda']['fell_back'])} things fell back to the host"
     )
     on_gpu = {name: found["cuda"].get(name) for name in ("device_peak_bytes", "device_used_bytes")}
     if on_gpu["device_peak_bytes"] is not None and on_gpu["device_used_bytes"] is not None:

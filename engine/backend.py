@@ -23,6 +23,7 @@ from treadle.errors import RequestError, did_you_mean, listed
 if TYPE_CHECKING:
     from treadle.engine.encoders.base import Fitted
     from treadle.engine.encoders.columns import Columns, Training
+    from treadle.engine.passes import Rows as TrainingPart
     from treadle.engine.program import Step
     from treadle.engine.relational import Aggregate, Pivot
     from treadle.engine.relational.aggregate import Partial
@@ -117,6 +118,26 @@ class Backend:
             columns = operation.apply(columns, training)
         return columns
 
+    def sums(
+        self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], rows: TrainingPart, *args: Any
+    ) -> Any:
+        """`function(rows, *args)`, sums over the rows that merge, where the backend computes.
+
+        Parameters
+        ----------
+        function
+            Takes rows whose matrix lies on a device, too, and gives its sums on the host.
+        """
+        if self.name == "cpu":
+            return function(rows, *args)
+        from treadle.engine.device import sums_on_device
+
+        found, on_host = sums_on_device(function, merge, rows, *args)
+        if on_host:
+            # Without their number, so that a thousand parts tell it once.
+            self.fell_back("sums over rows", "some on the host, for want of memory on the GPU")
+        return found
+
     def frame(self, table: pa.Table) -> pd.DataFrame:
         """A frame of the engine's types from an Arrow table of the types in `ARROW_TYPES`."""
         return table.to_pandas(types_mapper=_TYPES_MAPPER, date_as_object=False)
@@ -130,6 +151,9 @@ class Backend:
     def empty(self, kinds: Mapping[str, str]) -> pd.DataFrame:
         """No rows, but the dtypes: operations run on it to find what they would make."""
         return pd.DataFrame({name: pd.Series([], dtype=DTYPES[kind]) for name, kind in kinds.items()})
+
+
+HOST = Backend()
 
 
 def kind_of_arrow(type_: pa.DataType) -> str | None:

@@ -179,5 +179,10 @@ class Context:
             level = [self.client.submit(merge, level[i : i + FAN_IN], pure=False) for i in range(0, len(level), FAN_IN)]
         return self.gather(level)[0]
 
+    def fell_back(self, what: str, why: str) -> None:
+        """As the backend's, of what the driver knows without a worker."""
+        if self.backend.topic:
+            self.client.log_event(self.backend.topic, f"{what}: {why}")
+
     def progress(self, done: int, total: int, rows: int | None = None) -> None:
         self.events.emit(self.stage, "progress", done=done, total=total, rows=rows)

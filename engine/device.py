@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from treadle.engine.passes import Rows
 
 FEWEST_ROWS = 1024
 """A part of so few rows that still does not fit is computed on the host."""
@@ -67,6 +71,43 @@ def on_device(compute: Callable[[Any], Any], matrix: np.ndarray) -> tuple[np.nda
 
     parts, rows = in_parts(len(matrix), there, here)
     return parts[0] if len(parts) == 1 else np.concatenate(parts), rows
+
+
+def sums_on_device(
+    function: Callable[..., Any], merge: Callable[[list[Any]], Any], rows: Rows, *args: Any
+) -> tuple[Any, int]:
+    """`function(rows, *args)` of a part's training rows, whose matrix is brought to the current device.
+
+    Where the device has too little memory, halves are merged, as `on_device` halves; few rows that still do not fit
+    are summed up on the host, by the same function.
+
+    Returns
+    -------
+    The sums, and how many of the rows the host added up.
+    """
+    from treadle.kernels.cuda.arrays import upload
+
+    found, waiting, on_host = [], [rows.index], 0
+    while waiting:
+        index = waiting.pop()
+        part = rows.only(index)
+        # A device has no empty matrix.
+        if not len(index):
+            found.append(function(part, *args))
+            continue
+        try:
+            found.append(function(replace(part, matrix=upload(part.matrix)), *args))
+            continue
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, as above.
+        if len(index) <= FEWEST_ROWS:
+            found.append(function(part, *args))
+            on_host += len(index)
+        else:
+            waiting += reversed(np.array_split(index, 2))
+    return found[0] if len(found) == 1 else merge(found), on_host
 
 
 def is_out_of_memory(error: BaseException) -> bool:

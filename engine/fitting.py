@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from treadle.engine.artifacts import SplitRule
+from treadle.engine.backend import HOST, Backend
 from treadle.engine.blocks import Part
 from treadle.engine.exact.classes import check_classes, weights_by_code
 from treadle.engine.exact.fit import fit
 from treadle.engine.exact.params import trains_exactly
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Model
-from treadle.engine.models.boosted import native_params, quiet, task_threads, train_booster
+from treadle.engine.models.boosted import is_linear, native_params, quiet, task_threads, train_booster
 from treadle.engine.models.booster import model_of_booster
+from treadle.engine.models.by_cuml import NO_CODE, fit_where, on_device_or_host
 from treadle.engine.models.catalogue import Entry, entry_of
 from treadle.engine.models.fitted import fitted_model
 from treadle.engine.models.heard import heard
@@ -31,6 +33,7 @@ def fit_model(
     gathered: dict[str, Any],
     seed: int,
     weight: np.ndarray | None = None,
+    backend: Backend = HOST,
 ) -> tuple[Model, list[str]]:
     """A model of float32 rows (rows, features), their targets and weights; also what is to be said of it.
 
@@ -43,23 +46,23 @@ def fit_model(
     """
     if trains_exactly(config):
         rows = Rows(matrix, target, np.arange(len(target)), weight)
-        return fit(config, rule.task, rule.classes, OverRows([rows], found=gathered))
+        return fit(config, rule.task, rule.classes, OverRows([rows], found=gathered, backend=backend))
     part = (matrix, target) if weight is None else (matrix, target, weight)
-    model, _, said = fit_estimator([part], config, rule, seed)
+    model, _, said = fit_estimator([part], config, rule, seed, backend)
     return model, said
 
 
 def fit_together(
-    parts: Sequence[Part], config: ModelConfig, rule: SplitRule, seed: int
+    parts: Sequence[Part], config: ModelConfig, rule: SplitRule, seed: int, backend: Backend = HOST
 ) -> tuple[Model, int, list[str]]:
     """As `fit_model`, of all parts together; and their rows."""
     matrix, target, *weight = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    model, said = fit_model(config, rule, matrix, target, {}, seed, weight[0] if weight else None)
+    model, said = fit_model(config, rule, matrix, target, {}, seed, weight[0] if weight else None, backend)
     return model, len(target), said
 
 
 def fit_estimator(
-    parts: Sequence[Part], config: ModelConfig, rule: SplitRule, seed: int
+    parts: Sequence[Part], config: ModelConfig, rule: SplitRule, seed: int, backend: Backend = HOST
 ) -> tuple[Model, int, list[str]]:
     """Fits a model on all parts together: its rows; also what is to be said of it, or its library warned of.
 
@@ -80,16 +83,33 @@ def fit_estimator(
     counts = np.ones(len(target)) if weight is None else weight
     check_classes([counts[target == code].sum() for code in range(len(rule.classes))], rule.classes)
     if entry.family == "boosted":
-        rounds, params = native_params(config.params, task, len(rule.classes), seed)
-        with quiet():
-            raw = train_booster(matrix, target, params, rounds, weight)
-        model, reasons = model_of_booster(task, raw)
+        model, reasons = model_of_booster(task, _boosted(config, rule, matrix, target, weight, seed, backend))
         return model, len(target), reasons
     estimator = make_estimator(entry, config, rule, seed)
+    labels = target if task == "regression" else target.astype(np.int64)
     with heard() as said:
-        weights = {} if weight is None else {"sample_weight": weight}
-        estimator.fit(matrix, target if task == "regression" else target.astype(np.int64), **weights)
+        estimator = fit_where(backend, config.title, entry, task, estimator, matrix, labels, weight)
     return fitted_model(entry, task, estimator, matrix, target, seed, weight), len(target), sorted(set(said))
+
+
+def _boosted(
+    config: ModelConfig,
+    rule: SplitRule,
+    matrix: np.ndarray,
+    target: np.ndarray,
+    weight: np.ndarray | None,
+    seed: int,
+    backend: Backend,
+) -> bytes:
+    """XGBoost's booster, trained where the backend computes; one without trees on the host."""
+    rounds, params = native_params(config.params, rule.task, len(rule.classes), seed)
+
+    def train(device: str) -> bytes:
+        with quiet():
+            return train_booster(matrix, target, {**params, "device": device}, rounds, weight)
+
+    why = NO_CODE if is_linear(params) else None
+    return on_device_or_host(backend, config.title, len(matrix), why, lambda: train("cuda"), lambda: train("cpu"))
 
 
 def make_estimator(entry: Entry, config: ModelConfig, rule: SplitRule, seed: int) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from treadle.engine.backend import HOST, Backend
 from treadle.engine.blocks import Block
 from treadle.engine.context import FAN_IN
 from treadle.engine.training_rows import TrainingRows
@@ -40,6 +41,12 @@ class Rows:
     weight: np.ndarray | None = None
     """float64 (rows,), not negative in the rows that count; 1 when None."""
 
+    def only(self, index: np.ndarray) -> Rows:
+        """Of the rows that count some, without the rows before and after them."""
+        low, high = (int(index.min()), int(index.max()) + 1) if len(index) else (0, 0)
+        weight = None if self.weight is None else self.weight[low:high]
+        return Rows(self.matrix[low:high], self.target[low:high], index - low, weight)
+
 
 class Passes(ABC):
     """Where training rows are gone over."""
@@ -53,8 +60,13 @@ class Passes(ABC):
         """Bytes that a summary may take."""
 
     @abstractmethod
-    def over(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
-        """The merged results of function(rows, *args) of every part; both are functions at the top of a module."""
+    def over(
+        self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any, host: str | None = None
+    ) -> Any:
+        """The merged results of function(rows, *args) of every part; both are functions at the top of a module.
+
+        They are computed where the backend computes, unless it is said why on the `host`.
+        """
 
     def classes(self, classes: int, kind: Kind) -> Scatter:
         """Moments of the features by class, of at least that kind.
@@ -108,16 +120,20 @@ class OverRows(Passes):
         kinds: Sequence[Kind] = (),
         room: int = 2**32,
         found: dict[str, Any] | None = None,
+        backend: Backend = HOST,
     ) -> None:
         super().__init__({} if found is None else found, kinds, room)
         self.parts = parts
+        self.backend = backend
 
     @property
     def features(self) -> int:
         return self.parts[0].matrix.shape[1]
 
-    def over(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
-        return merge([function(rows, *args) for rows in self.parts])
+    def over(
+        self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any, host: str | None = None
+    ) -> Any:
+        return merge([_computed(rows, self.backend, host, function, merge, args) for rows in self.parts])
 
 
 class OverBlocks(Passes):
@@ -134,13 +150,38 @@ class OverBlocks(Passes):
     def features(self) -> int:
         return len(self.names)
 
-    def over(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
-        return self.context.reduce(self.context.submit_like(on_block, self.blocks, function, *args), merge)
+    def over(
+        self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any, host: str | None = None
+    ) -> Any:
+        how = self.context.backend, host, function, merge, args
+        return self.context.reduce(self.context.submit_like(on_block, self.blocks, *how), merge)
 
 
-def on_block(block: Block, function: Callable[..., Any], *args: Any) -> Any:
+def on_block(
+    block: Block,
+    backend: Backend,
+    host: str | None,
+    function: Callable[..., Any],
+    merge: Callable[[list[Any]], Any],
+    args: tuple[Any, ...],
+) -> Any:
     """On a worker: a function of the training rows of a block."""
-    return function(Rows(block.matrix, block.target, np.flatnonzero(~block.test), block.weight), *args)
+    rows = Rows(block.matrix, block.target, np.flatnonzero(~block.test), block.weight)
+    return _computed(rows, backend, host, function, merge, args)
+
+
+def _computed(
+    rows: Rows,
+    backend: Backend,
+    host: str | None,
+    function: Callable[..., Any],
+    merge: Callable[[list[Any]], Any],
+    args: tuple[Any, ...],
+) -> Any:
+    if host is None:
+        return backend.sums(function, merge, rows, *args)
+    backend.fell_back("sums over rows", host)
+    return function(rows, *args)
 
 
 def classes_of(rows: Rows, classes: int, kind: Kind) -> Scatter:

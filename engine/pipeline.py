@@ -81,6 +81,8 @@ HOST_STAGES: Mapping[str, str] = {
     "duplicates": "on the host: there are no queries for it",
     "contract": "on the host: there are no queries for it",
     "split": "on the host: the hash of ids has no version for GPUs",
+    **dict.fromkeys(("race", "compare", "tune"), "predictions and metrics of folds on the host"),
+    "ensemble": "on the host, from what models predicted for folds",
     "evaluate": "on the host: the metrics' kernels have no version for GPUs",
 }
 """What stages of a job on GPUs always do without them, and why; all else their workers tell."""

@@ -10,7 +10,6 @@ import numpy as np
 from treadle.engine.artifacts import Comparison, Features, SplitRule, Trained
 from treadle.engine.context import Context
 from treadle.engine.document import Part
-from treadle.engine.exact.params import trains_exactly
 from treadle.engine.job import THRESHOLD
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.meter import Meter
@@ -21,7 +20,6 @@ from treadle.engine.models.catalogue import check_models
 from treadle.engine.models.decision import check_decision, decide
 from treadle.engine.sections.ensemble import ENSEMBLE
 from treadle.engine.training import train_ensemble, train_model
-from treadle.engine.training_place import trains_on_devices
 from treadle.engine.training_rows import TrainingRows
 from treadle.engine.trials.base import Trials
 from treadle.engine.trials.mixture import combination_of, outcomes_of
@@ -102,7 +100,6 @@ def _trained(
         members=tuple(configs),
         peak_bytes=meter.cost.peak_bytes,
         warnings=tuple(notes),
-        fell_back=tuple(text for config in configs for text in _fell_back(context, config)),
     )
 
 
@@ -147,13 +144,6 @@ def refit(context: Context, features: Features, rule: SplitRule, comparison: Com
             f"rows: {trained.error}"
         )
     return trained
-
-
-def _fell_back(context: Context, config: ModelConfig) -> tuple[str, ...]:
-    if context.backend.name == "cpu" or trains_on_devices(config):
-        return ()
-    how = "by kernels of the host" if trains_exactly(config) else "by a library without GPU code"
-    return (f"{context.stage}: on the host, since {config.name} is trained {how}",)
 
 
 def _failed(title: str, name: str, seconds: float, reason: str) -> Trained:

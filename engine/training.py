@@ -21,6 +21,7 @@ from treadle.engine.fitting import fit_estimator, fit_together
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.lightgbm_training import train_lightgbm
 from treadle.engine.models.base import Model
+from treadle.engine.models.by_cuml import NO_CODE
 from treadle.engine.models.catalogue import candidates, entry_of, nulls_refused
 from treadle.engine.models.combination import Combination
 from treadle.engine.models.constraints import by_place
@@ -29,7 +30,7 @@ from treadle.engine.models.sampled import Background, draw_background
 from treadle.engine.passes import OverBlocks
 from treadle.engine.relational.keys import hash_keys
 from treadle.engine.rows import SAMPLE_SEED
-from treadle.engine.training_place import place_of, rows_held, trains_on_devices
+from treadle.engine.training_place import place_of, rows_held, trains_over_all
 from treadle.engine.training_rows import TrainingRows
 from treadle.errors import DataError
 from treadle.kernels.hashing import uniform
@@ -54,7 +55,10 @@ def train_model(training: TrainingRows, config: ModelConfig, notes: list[str]) -
     workers = replace(context.room, count=context.size)
     place = place_of(config, rule.train_rows, len(training.names), workers)
     if place == "all workers":
-        return (train_boosted if trains_on_devices(config) else train_lightgbm)(training, config, notes)
+        if trains_over_all(config):
+            return train_boosted(training, config, notes)
+        context.fell_back(config.title, NO_CODE)
+        return train_lightgbm(training, config, notes)
     if place == "sums":
         passes = OverBlocks(training, kinds_of(candidates(context.job, rule.task)))
         model, said = fit(config, rule.task, rule.classes, passes)
@@ -107,7 +111,7 @@ def _train_on_worker(training: TrainingRows, config: ModelConfig, notes: list[st
             "which is what a worker holds"
         )
     kept = context.submit_like(sample, training.blocks(), share, context.job.seed)
-    future = context.client.submit(fit_estimator, kept, config, rule, context.job.seed, pure=False)
+    future = context.client.submit(fit_estimator, kept, config, rule, context.job.seed, context.backend, pure=False)
     model, rows, said = context.gather([future])[0]
     notes += [f"{config.title}: {text}" for text in said]
     return model, rows
@@ -127,7 +131,7 @@ def train_drawn(training: TrainingRows, config: ModelConfig, notes: list[str], r
     share = min(1.0, min(rows, rows_held(len(training.names), context.room)) / rule.train_rows)
     kept = context.submit_like(sample, training.blocks(), share, context.job.seed)
     config = by_place(config, training.names)
-    future = context.client.submit(fit_together, kept, config, rule, context.job.seed, pure=False)
+    future = context.client.submit(fit_together, kept, config, rule, context.job.seed, context.backend, pure=False)
     model, used, said = context.gather([future])[0]
     notes += [f"{config.title}: {text}" for text in said]
     return model, used

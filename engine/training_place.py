@@ -21,8 +21,8 @@ def rows_held(features: int, workers: Workers) -> int:
     return int(workers.memory * WORKER_SHARE / (8 * features))
 
 
-def trains_on_devices(config: ModelConfig) -> bool:
-    """Whether a model is always trained by all workers together, and on GPUs where the job runs on some."""
+def trains_over_all(config: ModelConfig) -> bool:
+    """Whether a model is always trained by all workers together: XGBoost's trees."""
     return entry_of(config).family == "boosted" and not is_linear(config.params)
 
 
@@ -32,7 +32,7 @@ def place_of(config: ModelConfig, rows: int, features: int, workers: Workers) ->
     LightGBM goes over all workers only where the rows do not fit one: on one, its model does not depend on how many
     workers there are, and nothing waits for what workers tell each other.
     """
-    if trains_on_devices(config):
+    if trains_over_all(config):
         return "all workers"
     if trains_exactly(config):
         return "sums"
@@ -50,7 +50,7 @@ def places_told(
     found: dict[str, tuple[str, ...]] = {}
     for config in configs:
         place = place_of(config, rows, features, workers)
-        by_memory = not (trains_on_devices(config) or trains_exactly(config))
+        by_memory = not (trains_over_all(config) or trains_exactly(config))
         goes_over = config.name == "lightgbm" and workers.count > 1
         if by_memory and workers.limit is None:
             told = f"on one worker, or {'over all' if goes_over else 'on a sample'} where that has not the room"

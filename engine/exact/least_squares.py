@@ -16,11 +16,13 @@ from treadle.engine.passes import Passes, Rows, check_finite
 from treadle.engine.weights import check_mass
 from treadle.kernels.triangle import Triangle, merge_all, triangle
 
+NO_KERNEL = "on the host, since the triangular factor of least squares has no kernel for GPUs"
+
 
 def linear_regression(params: LinearRegression, passes: Passes, notes: list[str]) -> LinearModel:
     """Ordinary least squares, of the least norm where features are collinear; from one pass."""
     passes.check((passes.features + 1, passes.features + 1))
-    gathered: Triangle = passes.over(triangle_of, merge_all, params.fit_intercept)
+    gathered: Triangle = passes.over(triangle_of, merge_all, params.fit_intercept, host=NO_KERNEL)
     check_mass(gathered.weight)
     factor, d = gathered.factor, passes.features
     means = gathered.mean[:d] if params.fit_intercept else passes.with_target().mean[0, :d]

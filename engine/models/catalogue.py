@@ -18,6 +18,7 @@ from treadle.engine.job import MODEL_NAMES, Job
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.models.base import Task
 from treadle.engine.models.boosted import BOOSTERS, OWN_PARAMS, drops_trees, is_linear, objection
+from treadle.engine.models.by_cuml import Cuml
 from treadle.engine.models.constraints import MONOTONE, check_constraints
 from treadle.engine.models.import_path import does_classes, own_class, source_digest, takes_weights
 from treadle.engine.models.parameters import CATBOOST, LIGHTGBM
@@ -94,6 +95,8 @@ class Entry:
     """Whether it takes `monotone_constraints`, by feature."""
     effort: int = 1
     """About how long training takes beside the others, on a few thousand rows: from 1 to 100."""
+    cuml: Cuml | None = None
+    """What trains it on a GPU; None where cuML has no such model, or training does no more than keep the rows."""
 
     def estimator(self, task: Task) -> Any:
         """The library's class."""
@@ -214,7 +217,14 @@ CATALOGUE: Mapping[str, Entry] = {
     ),
     "ada_boost": _sklearn("additive", "ensemble", "AdaBoostClassifier", None, effort=10),
     "random_forest": _sklearn(
-        "forest", "ensemble", "RandomForestClassifier", "RandomForestRegressor", nulls=True, monotone=True, effort=16
+        "forest",
+        "ensemble",
+        "RandomForestClassifier",
+        "RandomForestRegressor",
+        nulls=True,
+        monotone=True,
+        effort=16,
+        cuml=Cuml("cuml.ensemble:RandomForestClassifier", "cuml.ensemble:RandomForestRegressor"),
     ),
     "extra_trees": _sklearn(
         "forest", "ensemble", "ExtraTreesClassifier", "ExtraTreesRegressor", nulls=True, monotone=True, effort=16
@@ -222,12 +232,40 @@ CATALOGUE: Mapping[str, Entry] = {
     "decision_tree": _sklearn(
         "forest", "tree", "DecisionTreeClassifier", "DecisionTreeRegressor", nulls=True, monotone=True
     ),
-    "logistic_regression": _sklearn("linear", "linear_model", "LogisticRegression", None, defaults={"max_iter": 1000}),
-    "linear_svm": _sklearn("linear", "svm", "LinearSVC", None, probabilities=False),
-    "ridge": _sklearn("linear", "linear_model", "RidgeClassifier", "Ridge", probabilities=False),
-    "linear_regression": _sklearn("linear", "linear_model", None, "LinearRegression"),
-    "lasso": _sklearn("linear", "linear_model", None, "Lasso"),
-    "elastic_net": _sklearn("linear", "linear_model", None, "ElasticNet"),
+    "logistic_regression": _sklearn(
+        "linear",
+        "linear_model",
+        "LogisticRegression",
+        None,
+        defaults={"max_iter": 1000},
+        cuml=Cuml("cuml.linear_model:LogisticRegression"),
+    ),
+    "linear_svm": _sklearn(
+        "linear",
+        "svm",
+        "LinearSVC",
+        None,
+        probabilities=False,
+        # As liblinear does, for which the intercept is one more coefficient.
+        cuml=Cuml("cuml.svm:LinearSVC", params={"penalized_intercept": True}),
+    ),
+    "ridge": _sklearn(
+        "linear",
+        "linear_model",
+        "RidgeClassifier",
+        "Ridge",
+        probabilities=False,
+        cuml=Cuml(regressor="cuml.linear_model:Ridge"),
+    ),
+    "linear_regression": _sklearn(
+        "linear", "linear_model", None, "LinearRegression", cuml=Cuml(regressor="cuml.linear_model:LinearRegression")
+    ),
+    "lasso": _sklearn(
+        "linear", "linear_model", None, "Lasso", cuml=Cuml(regressor="cuml.linear_model:Lasso", weights=True)
+    ),
+    "elastic_net": _sklearn(
+        "linear", "linear_model", None, "ElasticNet", cuml=Cuml(regressor="cuml.linear_model:ElasticNet", weights=True)
+    ),
     "huber": _sklearn("linear", "linear_model", None, "HuberRegressor"),
     "k_neighbours": _sklearn(
         "neighbours",

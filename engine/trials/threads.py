@@ -158,6 +158,7 @@ class _Round:
             self.threads,
             topic,
             self.terms.rows,
+            self.context.backend,
             pure=False,
             workers=[worker],
         )

@@ -8,6 +8,7 @@ import numpy as np
 import psutil
 
 from treadle.engine.artifacts import SplitRule
+from treadle.engine.backend import HOST, Backend
 from treadle.engine.fitting import fit_model
 from treadle.engine.job import Model as ModelConfig
 from treadle.engine.measuring import metrics_of
@@ -32,6 +33,7 @@ def run_trial(
     threads: int,
     topic: str,
     rows: int | None = None,
+    backend: Backend = HOST,
 ) -> Outcome:
     """Trains a model on so many threads and measures it on the fold, of two classes at a threshold.
 
@@ -44,7 +46,8 @@ def run_trial(
     worker.log_event(topic, str(worker.get_current_task()))
     with threads_limited(threads):
         try:
-            return _run(data if rows is None else data.sample(rows, rule.task), config, rule, seed, threshold)
+            drawn = data if rows is None else data.sample(rows, rule.task)
+            return _run(drawn, config, rule, seed, threshold, backend)
         except DataError as error:
             return Outcome(error=str(error))
         except Exception as error:
@@ -52,12 +55,14 @@ def run_trial(
             return Outcome(error=reason, lasting=not isinstance(error, PASSING))
 
 
-def _run(data: FoldData, config: ModelConfig, rule: SplitRule, seed: int, threshold: float) -> Outcome:
+def _run(
+    data: FoldData, config: ModelConfig, rule: SplitRule, seed: int, threshold: float, backend: Backend
+) -> Outcome:
     if data.null and not entry_of(config).nulls:
         return Outcome(error=nulls_refused(config, data.null))
     config = by_place(config, data.names)
     started = time.perf_counter()
-    model, said = fit_model(config, rule, data.matrix, data.target, data.gathered, seed, data.weight)
+    model, said = fit_model(config, rule, data.matrix, data.target, data.gathered, seed, data.weight, backend)
     model = decided(model, None, threshold)
     trained = time.perf_counter()
     peak = psutil.Process().memory_info().rss

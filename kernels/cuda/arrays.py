@@ -12,6 +12,9 @@ from numba import config, cuda
 from treadle.errors import RequestError
 from treadle.kernels.forest import Forest
 
+# Few rows make few blocks, and so do sums of parts: Numba would warn of every such launch.
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
 ALIGNMENT = None if config.ENABLE_CUDASIM else 16
 """Of arrays in shared memory that are read four numbers at a time; the simulator knows no alignment."""
 THREADS = 256

@@ -29,10 +29,10 @@ def read(model: Any) -> Forest:
     """
     import treelite
 
-    content = model
+    content, of = model, ""
     for name in ("as_treelite", "convert_to_treelite_model"):
         if hasattr(model, name):
-            content = getattr(model, name)()
+            content, of = getattr(model, name)(), f", of {type(model).__module__.partition('.')[0]}"
             break
     if not isinstance(content, treelite.Model):
         raise unsupported(model, f"it gives a {type(content).__name__}, no treelite.Model", "Pass a treelite.Model.")
@@ -61,7 +61,7 @@ def read(model: Any) -> Forest:
     return compiled(
         model,
         trees,
-        source=f"treelite {treelite.__version__}",
+        source=f"treelite {treelite.__version__}{of}",
         n_features=content.num_feature,
         n_outputs=len(wanted),
         dtype=dtype,

@@ -105,7 +105,7 @@ def test_jobs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = GpuReport((), (), "1", {})
     outcome = gpu_check.jobs(machine, 3000, 200_000.0)
     assert outcome.right is True, outcome
-    assert "AUC differs by 5.0e-04; 1 stages fell back" in outcome.said
+    assert "AUC differs by 5.0e-04; 1 things fell back" in outcome.said
     assert outcome.said.endswith("; GPU memory: 1.00 GiB through RMM, 1.50 in use")
 
 

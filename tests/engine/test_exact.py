@@ -343,10 +343,10 @@ def test_one_pass_serves_all_models_that_need_moments_of_the_classes() -> None:
     counted = 0
     over = passes.over
 
-    def counting(function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+    def counting(*args: Any, **how: Any) -> Any:
         nonlocal counted
         counted += 1
-        return over(function, merge, *args)
+        return over(*args, **how)
 
     passes.over = counting  # type: ignore[method-assign]
     for config in configs:
@@ -373,8 +373,11 @@ def test_passes_over_blocks_of_a_cluster(client: Client) -> None:
     blocks = client.scatter([block_of(DATA, np.arange(low, low + 175), test) for low in range(0, ROWS, 175)])
 
     class OnCluster(OverRows):
-        def over(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
-            futures = [client.submit(on_block, block, function, *args, pure=False) for block in blocks]
+        def over(
+            self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any, host: str | None = None
+        ) -> Any:
+            how = self.backend, host, function, merge, args
+            futures = [client.submit(on_block, block, *how, pure=False) for block in blocks]
             return client.submit(merge, futures, pure=False).result()
 
     here = OverRows([Rows(DATA.matrix, DATA.targets["binary"], np.flatnonzero(~test))])

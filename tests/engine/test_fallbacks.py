@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from distributed import Client
 
-from treadle.engine.backend import Backend
+from treadle.engine.backend import HOST, Backend
+from treadle.engine.context import Context
 from treadle.engine.fallbacks import told
 
 
@@ -30,3 +33,12 @@ def test_on_the_cpu_and_in_the_driver_nothing_is_told(client: Client) -> None:
     there = Backend("cuda").of_stage("run-2", "etl")
     there.fell_back("here", "in the driver")
     assert told(client, there.topic) == []
+
+
+def test_what_the_driver_knows_is_told_beside_it(client: Client) -> None:
+    nothing: Any = None
+    for backend in (Backend("cuda").of_stage("run-3", "train"), HOST):
+        context = Context(nothing, nothing, backend, client, nothing, "run-3")
+        context.fell_back("lightgbm", "no code")
+    assert told(client, "treadle/run-3/train") == ["lightgbm: no code"]
+    assert told(client, "") == []

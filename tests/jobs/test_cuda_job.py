@@ -1,7 +1,7 @@
 """A whole job with `device: cuda`, as far as a machine without a GPU can show it.
 
 The kernels run in Numba's CUDA simulator, in a process that starts with it. Stand-ins say that there is a GPU,
-and start workers without one in place of dask-cuda's. The rest is real.
+start workers without one in place of dask-cuda's, and train forests in place of cuML. The rest is real.
 """
 
 from __future__ import annotations
@@ -39,11 +39,34 @@ from distributed import LocalCluster
 def LocalCUDACluster(CUDA_VISIBLE_DEVICES, rmm_pool_size, enable_cudf_spill, protocol, **options):
     return LocalCluster(**options)
 """
+CUML = """
+import treelite
+
+class RandomForestClassifier:
+    def __init__(self, model):
+        self.model = model
+
+    @classmethod
+    def from_sklearn(cls, model):
+        return cls(model)
+
+    def set_params(self):
+        return self
+
+    def fit(self, rows, labels):
+        self.model.fit(rows, labels)
+        return self
+
+    def as_treelite(self):
+        return treelite.sklearn.import_model(self.model)
+"""
 
 
 def with_stand_ins(script: str, given: Any, folder: Path) -> subprocess.CompletedProcess[str]:
     """A process with the stand-ins and the simulator, to which `given` is handed as JSON."""
     (folder / "dask_cuda.py").write_text(DASK_CUDA)
+    (folder / "cuml").mkdir()
+    (folder / "cuml" / "ensemble.py").write_text(CUML)
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(folder)}
     return subprocess.run(
         [sys.executable, "-c", STAND_INS + script],
@@ -82,7 +105,7 @@ def test_a_job_on_a_device_equals_one_on_the_cpu(tmp_path: Path, scheduler: str)
     fell_back = dict(text.split(": ", 1) for text in there.manifest["fell_back"])
     assert set(fell_back) == {"read", "split", "features", "train:decision_tree", "evaluate"}
     assert fell_back["features"].startswith("statistics of columns: on the host, since ")
-    assert "decision_tree is trained by a library without GPU code" in fell_back["train:decision_tree"]
+    assert fell_back["train:decision_tree"] == "decision_tree: trained on the host, since there is no code for GPUs"
     assert here.manifest["fell_back"] == []
     # Each stage has the memory of GPUs that was used; the stand-in of RMM gave none out.
     assert {record["device_peak_bytes"] for record in there.manifest["stages"]} == {0}
@@ -90,6 +113,36 @@ def test_a_job_on_a_device_equals_one_on_the_cpu(tmp_path: Path, scheduler: str)
     assert {record["device_peak_bytes"] for record in here.manifest["stages"]} == {None}
     log = Path(there.path(f"runs/{there.id}/workers.log")).read_text()
     assert "memory of the GPU is not counted" not in log
+
+
+@pytest.mark.slow
+def test_models_that_devices_train(tmp_path: Path, scheduler: str) -> None:
+    """By sums over rows, by cuML or, of what it refuses, on the host; in folds, too, and then on all rows."""
+    people = write_people(tmp_path / "people.parquet", rows=80)
+    few = {"n_estimators": 4, "max_depth": 3}
+    models = [
+        {"name": "random_forest", "params": few},
+        {"name": "random_forest", "label": "weighted", "params": {**few, "class_weight": "balanced"}},
+        {"name": "ridge"},
+        {"name": "naive_bayes"},
+    ]
+    changes: dict[str, Any] = {"models": models, "compare": {"folds": 2}}
+    here = leaderboard(treadle.run(people_spec(people, tmp_path / "cpu", scheduler, **changes)))
+    run = cuda_run(people_spec(people, tmp_path / "cuda", scheduler, **changes), tmp_path)
+    assert leaderboard(run) == pytest.approx(here, abs=1e-6)
+    said = [text for text in run.manifest["fell_back"] if "trained on the host" in text]
+    counts = "trained on the host, since cuML counts weights of rows and classes in another way"
+    assert said in (
+        [f"compare: weighted: {counts}"],
+        [f"compare: weighted: {counts}", f"refit: weighted: {counts}"],
+    )
+    assert not [text for text in run.manifest["fell_back"] if "sums over rows" in text]
+
+
+def leaderboard(run: Any) -> dict[str, float]:
+    """The metric of every model."""
+    table = run.table("leaderboard").to_pandas()
+    return dict(zip(table["model"], table["auc"], strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")

@@ -1,6 +1,6 @@
-"""Runs the tests of kernels for devices in Numba's CUDA simulator, which is chosen when Numba is imported.
+"""Runs the tests of kernels for devices, and of what uses them, in Numba's CUDA simulator.
 
-So each file has a process of its own.
+It is chosen when Numba is imported: each file has a process of its own.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.mark.parametrize(
-    ("name", "chosen"),
+    ("path", "chosen"),
     [
-        ("test_device.py", "gpu and not slow"),
-        pytest.param("test_device.py", "gpu and slow", marks=pytest.mark.slow),
-        pytest.param("test_device_sums.py", "gpu", marks=pytest.mark.slow),
+        ("kernels/cuda/test_device.py", "gpu and not slow"),
+        pytest.param("kernels/cuda/test_device.py", "gpu and slow", marks=pytest.mark.slow),
+        pytest.param("kernels/cuda/test_device_sums.py", "gpu", marks=pytest.mark.slow),
+        pytest.param("engine/test_exact_on_devices.py", "gpu", marks=pytest.mark.slow),
     ],
 )
-def test_kernels_for_devices_in_the_simulator(name: str, chosen: str) -> None:
+def test_kernels_for_devices_in_the_simulator(path: str, chosen: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", chosen, "-p", "no:cacheprovider", f"tests/kernels/cuda/{name}"],
+        [sys.executable, "-m", "pytest", "-q", "-m", chosen, "-p", "no:cacheprovider", f"tests/{path}"],
         cwd=ROOT,
         env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"},
         capture_output=True,
