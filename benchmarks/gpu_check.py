@@ -31,7 +31,12 @@ from treadle.jobs.make_data import make_transactions
 
 MINUTES = 8.0
 """For everything; a step gets at most what is left."""
-TESTS = ("tests/kernels/cuda", "tests/engine/test_exact_on_devices.py", "tests/engine/test_by_cuml.py")
+TESTS = (
+    "tests/kernels/cuda",
+    "tests/engine/queries",
+    "tests/engine/test_exact_on_devices.py",
+    "tests/engine/test_by_cuml.py",
+)
 METRIC_BOUND = 1e-3
 """Largest accepted difference of a metric between a job on GPUs and on the CPU, whose models differ a little."""
 TESTS_SHARE = 0.35

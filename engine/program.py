@@ -82,13 +82,17 @@ class Step:
 
     def applied(self, frame: pd.DataFrame, side: pd.DataFrame | None) -> pd.DataFrame:
         """The operation on rows, on the host; its columns are checked, and its errors say where it stands."""
-        for name in self.reads:
-            if name not in frame.columns:
-                raise column_not_found(name, f"the input of {self.where}", _visible(frame))
+        self.check(frame)
         try:
             return self.operation.apply(frame, side)
         except TreadleError as error:
             raise type(error)(f"{self.where}: {error}") from error
+
+    def check(self, frame: pd.DataFrame) -> None:
+        """Refuses rows without a column that it reads."""
+        for name in self.reads:
+            if name not in frame.columns:
+                raise column_not_found(name, f"the input of {self.where}", _visible(frame))
 
     @property
     def side_columns(self) -> list[str]:

@@ -88,6 +88,7 @@ def contributed(operation: Aggregate | Pivot, frame: pd.DataFrame, where: str, b
 def _own_groups(step: Step, frame: pd.DataFrame, backend: Backend) -> pd.DataFrame:
     """The group table of rows that have all of their groups."""
     operation: Any = step.operation
+    step.check(frame)
     return operation.finish(backend.partial(operation, frame, step.where))
 
 

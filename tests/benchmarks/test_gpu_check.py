@@ -73,6 +73,7 @@ def test_a_crash_is_told(simulated: None, monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_tests_that_fail_or_take_too_long(simulated: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "tests" / "kernels" / "cuda"
     monkeypatch.setattr(gpu_check, "FOLDER", tmp_path / "benchmarks")
+    monkeypatch.setattr(gpu_check, "TESTS", ("tests/kernels/cuda",))
     assert gpu_check.tests(60.0).right is None
     folder.mkdir(parents=True)
     head = "import pytest, time\n@pytest.mark.gpu\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -28,17 +29,22 @@ CPU, CUDA = test_steps.CPU, test_steps.CUDA
 ROWS = 3000
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _a_gpu() -> Any:
+@pytest.fixture(autouse=True)
+def _a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that computes, and cuDF; queries go to it, and not to Polars' own engine."""
     pytest.importorskip("cudf_polars", reason="cudf-polars is not installed: the extra gpu")
+    monkeypatch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
+    if (problem := _problem()) is not None:
+        pytest.skip(f"no GPU: {problem}")
+
+
+@functools.cache
+def _problem() -> str | None:
     try:
         ask("device")
     except ProbeFailed as error:
-        pytest.skip(f"no GPU: {error}")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("NUMBA_ENABLE_CUDASIM", raising=False)
-        yield
+        return str(error)
+    return None
 
 
 def rows_of(kinds: dict[str, str], pools: dict[str, list[Any]]) -> pd.DataFrame:
