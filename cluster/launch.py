@@ -29,6 +29,11 @@ def local_workers(profile: Local) -> tuple[int, int]:
     return workers, profile.threads or max(cores() // workers, 1)
 
 
+def cuda_threads(profile: LocalCuda, gpus: int) -> int:
+    """Threads of each of so many workers with a GPU."""
+    return profile.threads or max(cores() // gpus, 1)
+
+
 def worker_count(profile: Profile) -> int:
     """Workers that a profile starts; of a cluster that is attached to, a guess."""
     if isinstance(profile, LocalCuda):
@@ -44,6 +49,8 @@ def thread_count(profile: Profile) -> int:
     """Tasks that each worker of a profile does at once; of a cluster that is attached to, a guess."""
     if isinstance(profile, Local):
         return local_workers(profile)[1]
+    if isinstance(profile, LocalCuda):
+        return cuda_threads(profile, len(local_gpus(profile)))
     if isinstance(profile, (Slurm, Kubernetes)):
         return profile.cores
     return getattr(profile, "threads", None) or 1
@@ -99,7 +106,8 @@ def local(profile: Profile, log: str) -> Iterator[Client]:
 
     if isinstance(profile, LocalCuda):
         gpus = local_gpus(profile)
-        create = cuda_cluster(profile, gpus, profile.memory or _memory_share(len(gpus)))
+        memory = profile.memory or _memory_share(len(gpus))
+        create = cuda_cluster(profile, gpus, cuda_threads(profile, len(gpus)), memory)
     else:
         assert isinstance(profile, Local)
         workers, threads = local_workers(profile)

@@ -50,7 +50,7 @@ def cpu_cluster(workers: int, threads: int, memory: str | int) -> Create:
     return create
 
 
-def cuda_cluster(profile: LocalCuda, gpus: Sequence[int], memory: str | int) -> Create:
+def cuda_cluster(profile: LocalCuda, gpus: Sequence[int], threads: int, memory: str | int) -> Create:
     """A worker process for each of the GPUs, bound to the cores beside it; with a pool of its memory where asked."""
 
     def create(settings: dict[str, Any]) -> LocalCluster:
@@ -64,7 +64,7 @@ def cuda_cluster(profile: LocalCuda, gpus: Sequence[int], memory: str | int) -> 
         return LocalCUDACluster(
             CUDA_VISIBLE_DEVICES=list(gpus),
             n_workers=len(gpus),
-            threads_per_worker=profile.threads,
+            threads_per_worker=threads,
             memory_limit=memory,
             rmm_pool_size=profile.rmm_pool,
             enable_cudf_spill=profile.spill,

@@ -28,7 +28,7 @@ class Local(Profile):
     workers: Count | None = None
     """Worker processes. When absent one a core, four at most; on GPUs one a GPU, which is also the most."""
     threads: Count | None = None
-    """Threads a worker; when absent the cores are shared out, and a worker with a GPU has one."""
+    """Threads a worker; when absent the cores are shared out."""
     memory: Memory | None = None
     """Memory limit of a worker, e.g. 4GB; an equal share of 90 % of the machine when absent."""
 
@@ -39,7 +39,8 @@ class LocalCuda(Profile):
     profile: Literal["local-cuda"]
     gpus: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] | None = None
     """Numbers of the GPUs, as in CUDA_VISIBLE_DEVICES; all that are visible when absent. One worker each."""
-    threads: Count = 1
+    threads: Count | None = None
+    """Threads a worker; when absent the cores are shared out. One at a time uses the GPU, the others the host."""
     memory: Memory | None = None
     """Memory limit of a worker on the host; an equal share of 90 % of the machine when absent."""
     rmm_pool: Share | Memory | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 FEWEST_ROWS = 1024
 """A part of so few rows that still does not fit is computed on the host."""
+ALONE = threading.RLock()
+"""Held by the thread of a worker that uses its GPU: the others prepare and write rows, and memory is for one."""
 
 
 def in_parts[Part](
@@ -30,7 +33,8 @@ def in_parts[Part](
     while waiting:
         low, high = waiting.pop()
         try:
-            parts.append(on_device(low, high))
+            with ALONE:
+                parts.append(on_device(low, high))
             continue
         except Exception as error:
             if not is_out_of_memory(error):
@@ -87,26 +91,15 @@ def sums_on_device(
     """
     from treadle.kernels.cuda.arrays import upload
 
-    found, waiting, on_host = [], [rows.index], 0
-    while waiting:
-        index = waiting.pop()
-        part = rows.only(index)
+    def there(low: int, high: int) -> Any:
+        part = rows.only(rows.index[low:high])
         # A device has no empty matrix.
-        if not len(index):
-            found.append(function(part, *args))
-            continue
-        try:
-            found.append(function(replace(part, matrix=upload(part.matrix)), *args))
-            continue
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        # Outside of the handler, as above.
-        if len(index) <= FEWEST_ROWS:
-            found.append(function(part, *args))
-            on_host += len(index)
-        else:
-            waiting += reversed(np.array_split(index, 2))
+        return function(replace(part, matrix=upload(part.matrix)) if high > low else part, *args)
+
+    def here(low: int, high: int) -> Any:
+        return function(rows.only(rows.index[low:high]), *args)
+
+    found, on_host = in_parts(len(rows.index), there, here)
     return found[0] if len(found) == 1 else merge(found), on_host
 
 

@@ -56,7 +56,7 @@ def on_device(profile: Profile, device: Device) -> Profile:
         return profile
     workers = profile.workers
     gpus = tuple(gpu.index for gpu in gpus_here().gpus)[:workers]
-    return LocalCuda(profile="local-cuda", gpus=gpus, threads=profile.threads or 1, memory=profile.memory)
+    return LocalCuda(profile="local-cuda", gpus=gpus, threads=profile.threads, memory=profile.memory)
 
 
 def name_of(profile: Profile) -> str:

@@ -8,7 +8,6 @@ imported here only, by the paths that the catalogue has.
 from __future__ import annotations
 
 import importlib
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from treadle.engine.backend import Backend
-from treadle.engine.device import is_out_of_memory
+from treadle.engine.device import ALONE, is_out_of_memory
 from treadle.engine.models.base import Task
 from treadle.engine.models.boosted import said_by
 
@@ -29,8 +28,6 @@ REFUSALS = (ValueError, TypeError, NotImplementedError)
 
 Anything else, such as what CUDA says of a broken device, is the model's error, as on the host.
 """
-_alone = threading.Lock()
-"""Threads of a worker share its GPU, and each model has the memory of it for itself."""
 
 
 class Refused(Exception):
@@ -133,7 +130,7 @@ def on_device_or_host[Made](
         return on_host()
     if why is None:
         try:
-            with _alone:
+            with ALONE:
                 return on_device()
         except Exception as error:
             if is_out_of_memory(error):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from treadle.engine.backend import Backend, kinds_of
-from treadle.engine.device import in_parts, is_out_of_memory
+from treadle.engine.device import ALONE, in_parts, is_out_of_memory
 from treadle.engine.operation import Operation
 from treadle.engine.queries.steps import Query, is_by_row, query_of
 from treadle.engine.queries.values import TYPES, Unsupported, frame_of, table_of
@@ -200,7 +200,8 @@ def check_taken(operation: Operation, kinds: Mapping[str, str], side: pd.DataFra
 
 def _refusal(query: Query, engine: Any) -> str | None:
     try:
-        collected(query.lazy, engine)
+        with ALONE:
+            collected(query.lazy, engine)
     except Exception as error:
         if is_out_of_memory(error):
             return None
