@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,7 @@ from treadle.benchmarks.report import FOLDER, LIBRARIES, Say, shown, written
 from treadle.cluster.hardware import GpuReport, gpu_report
 from treadle.cluster.probe import ProbeFailed, ask
 from treadle.errors import RequestError, TreadleError
+from treadle.jobs import gpu_proof
 from treadle.jobs.make_data import make_transactions
 
 MINUTES = 8.0
@@ -104,7 +105,21 @@ def run(minutes: float, models: tuple[str, ...], rows: int, out: Path | None, sa
     name = re.sub(r"[^a-z0-9]+", "-", report.gpus[0].name.lower()).strip("-") if report.gpus else "gpu"
     written(result, f"gpu-{name}", out, whole=not models, say=say)
     show(result, say)
+    if not models:
+        say(_proven(report, outcomes))
     return result
+
+
+def _proven(report: GpuReport, outcomes: Sequence[Outcome]) -> str:
+    """Keeps what `device: auto` goes by: that nothing was wrong, and whole jobs were among what was right."""
+    right = {outcome.step: outcome.right for outcome in outcomes}
+    if False in right.values():
+        gpu_proof.forget()
+        return "device: auto stays on the CPU, since something is wrong."
+    missing = [step for step in ("parity", "jobs") if not right[step]]
+    if missing:
+        return f"device: auto stays as it was: {' and '.join(missing)} would have to be covered."
+    return f"device: auto runs jobs on these GPUs from now on ({gpu_proof.keep(report)})."
 
 
 def kernels(models: tuple[str, ...], seconds: float, say: Say) -> Outcome:

@@ -7,11 +7,9 @@ from typing import Literal
 from treadle.cluster.hardware import Check, gpus_here, installation_problem
 from treadle.cluster.profiles import Local, LocalCuda, Profile, has_gpus, is_here
 from treadle.errors import RequestError
+from treadle.jobs.gpu_proof import proof
 
 Device = Literal["cpu", "cuda"]
-UNPROVEN = Check(
-    "jobs", None, "no whole job has run on a GPU yet; device: auto stays on the CPU, device: cuda tries it"
-)
 
 
 def choose_device(asked: str, profile: Profile) -> tuple[Device, str]:
@@ -31,7 +29,8 @@ def choose_device(asked: str, profile: Profile) -> tuple[Device, str]:
             )
         return "cpu", "the spec says so"
     if asked == "auto" and not insists:
-        return "cpu", f"auto: {(installation_problem() or UNPROVEN).found}"
+        check = _unproven(profile)
+        return ("cuda" if check.ok else "cpu"), f"auto: {check.found}"
     # Other machines' GPUs are looked at when their workers use them.
     problem = gpus_here().problem if is_here(profile) else None
     asking = "device: cuda" if asked == "cuda" else f"cluster.profile: {name_of(profile)} with GPUs"
@@ -48,6 +47,14 @@ def gpu_problem() -> str | None:
     """Why no job can run on the GPUs of this machine; None where one can."""
     problem = gpus_here().problem
     return None if problem is None else problem.found
+
+
+def _unproven(profile: Profile) -> Check:
+    """The first thing that keeps a job from the GPUs of its machine, or what says that they are proven."""
+    if not is_here(profile):
+        return Check("jobs", None, f"a cluster of other machines (profile: {name_of(profile)}), not said to have GPUs")
+    problem = installation_problem() or gpus_here().problem
+    return problem or proof(gpus_here())
 
 
 def on_device(profile: Profile, device: Device) -> Profile:

@@ -14,6 +14,7 @@ from treadle.cluster.hardware import Check, GpuReport, cores, gpu_report, memory
 from treadle.engine.store import Store
 from treadle.engine.warmup import kept_code
 from treadle.errors import TreadleError, listed
+from treadle.jobs.gpu_proof import proof
 
 FREE_BYTES = 2 * 2**30
 """Free space of the scratch folder, below which spilling may fill it."""
@@ -26,6 +27,8 @@ class Diagnosis:
 
     checks: tuple[Check, ...]
     gpu: GpuReport
+    proof: Check
+    """Whether whole jobs are known to run as they should on the GPUs."""
 
     def failed(self, device: str) -> list[Check]:
         """The problems that keep a job with this `device` from running."""
@@ -40,13 +43,14 @@ class Diagnosis:
             "cores": cores(),
             "memory_bytes": memory_bytes(),
             "checks": [vars(check) for check in self.checks],
-            "gpu": self.gpu.described(),
+            "gpu": {**self.gpu.described(), "proof": vars(self.proof)},
         }
 
 
 def diagnose(root: str) -> Diagnosis:
     """Looks at this installation; `root` is where artifacts would go."""
-    return Diagnosis((_machine(), _libraries(), _kernels(), _scratch(), _root(root)), gpu_report())
+    gpu = gpu_report()
+    return Diagnosis((_machine(), _libraries(), _kernels(), _scratch(), _root(root)), gpu, proof(gpu))
 
 
 def _machine() -> Check:

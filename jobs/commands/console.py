@@ -322,9 +322,7 @@ def _size(n: int) -> str:
 
 def show_diagnosis(found: Diagnosis, device: str) -> None:
     """What was looked at, with what to do about each problem, and what jobs would run on."""
-    from treadle.jobs.device import UNPROVEN
-
-    for title, checks in (("Every job", found.checks), ("Jobs on GPUs", (*found.gpu.checks, UNPROVEN))):
+    for title, checks in (("Every job", found.checks), ("Jobs on GPUs", (*found.gpu.checks, found.proof))):
         table = Table("", "check", "found", "what to do", title=title, title_justify="left")
         for check in checks:
             table.add_row({True: "ok", False: "no", None: "?"}[check.ok], check.name, check.found, check.remedy)
@@ -333,8 +331,8 @@ def show_diagnosis(found: Diagnosis, device: str) -> None:
     if failed:
         out.print(f"A job with device: {device} cannot run here: {failed[0].found}.")
     elif device == "auto":
-        problem = found.gpu.problem or UNPROVEN
-        out.print(f"A job with device: auto runs on the CPU: {problem.found}.")
+        check = found.gpu.problem or found.proof
+        out.print(f"A job with device: auto runs on {'the GPUs' if check.ok else 'the CPU'}: {check.found}.")
     else:
         out.print(f"A job with device: {device} can run here.")
 

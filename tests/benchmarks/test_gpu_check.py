@@ -162,6 +162,30 @@ def test_parity_of_the_example_in_a_process_of_its_own() -> None:
     assert {"explain", "predict"} <= {line["stage"] for line in outcome.details["stages"] if line["right"]}
 
 
+@pytest.mark.parametrize(
+    ("steps", "kept", "words"),
+    [
+        ({"kernels": True, "tests": True, "parity": True, "jobs": True}, True, "device: auto runs jobs on these GPUs"),
+        ({"kernels": True, "tests": None, "parity": True, "jobs": True}, True, "device: auto runs jobs on these GPUs"),
+        ({"kernels": True, "tests": True, "parity": None, "jobs": None}, None, "parity and jobs would have to be"),
+        ({"kernels": False, "tests": True, "parity": True, "jobs": True}, False, "since something is wrong"),
+    ],
+)
+def test_only_whole_jobs_prove_a_gpu_for_device_auto(
+    steps: dict[str, bool | None], kept: bool | None, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What was known before stays where the check could not look at jobs."""
+    monkeypatch.setenv("TREADLE_HOME", str(tmp_path))
+    report = GpuReport((), (), "1", {})
+    outcomes = [gpu_check.Outcome(step, right, "") for step, right in steps.items()]
+    before = gpu_check.gpu_proof.proof(report).ok
+    assert words in gpu_check._proven(report, outcomes)
+    assert gpu_check.gpu_proof.proof(report).ok is (True if kept else before)
+    gpu_check.gpu_proof.keep(report)
+    gpu_check._proven(report, outcomes)
+    assert gpu_check.gpu_proof.proof(report).ok is (None if kept is False else True)
+
+
 def test_a_job_that_takes_too_long_is_told() -> None:
     outcome = gpu_check.jobs(GpuReport((), (), "1", {}), 300, 0.0)
     assert outcome.right is False

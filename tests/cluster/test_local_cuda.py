@@ -16,7 +16,7 @@ from distributed import LocalCluster
 
 from treadle.cluster import launch, local
 from treadle.cluster.hardware import Gpu, GpuReport
-from treadle.cluster.launch import local_gpus, open_cluster, worker_count
+from treadle.cluster.launch import local_gpus, open_cluster, thread_count, worker_count
 from treadle.cluster.profiles import LocalCuda
 from treadle.errors import RequestError
 
@@ -89,8 +89,16 @@ def test_ucx_where_it_is_installed_and_there_are_several_gpus(
 ) -> None:
     monkeypatch.setattr(local.importlib.util, "find_spec", lambda name: installed or None)
     monkeypatch.setattr(LocalCluster, "__init__", lambda self, **options: None)
-    local.cuda_cluster(profile(gpus=gpus, protocol=given), gpus, "1GB")({})
+    local.cuda_cluster(profile(gpus=gpus, protocol=given), gpus, 1, "1GB")({})
     assert asked["protocol"] == protocol
+
+
+def test_the_cores_are_shared_out_as_threads(asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread at a time uses the GPU; the host's share of a job wants the others."""
+    monkeypatch.setattr(launch, "cores", lambda: 16)
+    assert thread_count(profile()) == 4
+    assert thread_count(profile(gpus=(0, 1, 2))) == 5
+    assert thread_count(profile(threads=2)) == 2
 
 
 def test_a_gpu_that_is_not_there(asked: dict[str, Any]) -> None:

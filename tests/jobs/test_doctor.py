@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from typer.testing import CliRunner
 
 from tests.s3 import S3
 from treadle.cluster import hardware
-from treadle.cluster.profiles import Local, LocalCuda
+from treadle.cluster.profiles import Local, LocalCuda, Slurm
 from treadle.errors import RequestError
-from treadle.jobs import device
+from treadle.jobs import device, gpu_proof
 from treadle.jobs.cli import app
 from treadle.jobs.device import choose_device
 
@@ -62,9 +63,38 @@ def test_on_a_machine_with_gpus_cuda_is_tried_when_a_spec_insists(monkeypatch: p
     monkeypatch.setattr(device, "installation_problem", lambda: None)
     assert choose_device("cuda", Local()) == ("cuda", "device: cuda, which the spec says")
     assert choose_device("auto", LocalCuda(profile="local-cuda"))[0] == "cuda"
+
+
+def test_auto_takes_the_gpus_on_which_jobs_were_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And no others: another driver, or library, or code of Treadle's makes the check void."""
+    monkeypatch.setenv("TREADLE_HOME", str(tmp_path / "home"))
+    gpus = (hardware.Gpu(0, "GPU-0", "a stand-in", 2**36, (9, 0)),)
+    report = hardware.GpuReport((), gpus, "580.1", {"cudf": "26.10.2"})
+    monkeypatch.setattr(device, "gpus_here", lambda: report)
+    monkeypatch.setattr(device, "installation_problem", lambda: None)
     chosen, why = choose_device("auto", Local())
     assert chosen == "cpu"
-    assert "no whole job has run on a GPU yet" in why
+    assert why.startswith("auto: no job was checked on the GPUs of this machine")
+    gpu_proof.keep(report)
+    chosen, why = choose_device("auto", Local())
+    assert chosen == "cuda"
+    assert re.fullmatch(r"auto: treadle bench gpu found all right on 20\S+", why)
+    assert choose_device("auto", Slurm(profile="slurm", workers=1, cores=1, memory="1GB"))[0] == "cpu"
+    for other, words in (
+        (hardware.GpuReport((), gpus, "590.0", {"cudf": "26.10.2"}), "with another driver: device: auto stays"),
+        (hardware.GpuReport((), (), "580.1", {"cudf": "26.12.0"}), "with another set of GPUs and set of libraries"),
+    ):
+        monkeypatch.setattr(device, "gpus_here", lambda other=other: other)
+        chosen, why = choose_device("auto", Local())
+        assert chosen == "cpu"
+        assert words in why
+    monkeypatch.setattr(device, "gpus_here", lambda: report)
+    monkeypatch.setattr(gpu_proof, "code", lambda: {"sources": "other"})
+    assert "with another treadle" in choose_device("auto", Local())[1]
+    gpu_proof.forget()
+    assert "no job was checked" in choose_device("auto", Local())[1]
+    (tmp_path / "home" / gpu_proof.FILE).write_text("damaged")
+    assert "no job was checked" in choose_device("auto", Local())[1]
 
 
 def test_on_gpus_local_means_a_worker_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
