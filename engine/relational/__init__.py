@@ -1,8 +1,8 @@
 """Relational operations of the `tables:` part of a spec: configuration and effect, side by side.
 
 Each operation is a function of one partition, given at most one small table that was gathered
-or read before (a group table, the other side of a join). Only the part of the frame API that
-pandas and cuDF share is used.
+or read before (a group table, the other side of a join). What of them cuDF computes on GPUs is in
+`treadle.engine.queries`.
 """
 
 from typing import Annotated

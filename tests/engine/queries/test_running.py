@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pandas as pd
 import polars as pl
@@ -16,10 +17,13 @@ from tests.engine.queries.test_features import same
 from tests.engine.relations import operation
 from treadle.engine import queries
 from treadle.engine.backend import Backend
-from treadle.engine.encoders import apply
+from treadle.engine.encoders import FeatureOperation, apply
 from treadle.engine.operation import ROW_ID
 from treadle.engine.program import Step
 from treadle.engine.queries import features, groups, running
+from treadle.engine.queries.functions import _FUNCTIONS as functions_with_query
+from treadle.engine.queries.functions import PARTS
+from treadle.engine.sql.functions import FUNCTIONS as SQL_FUNCTIONS
 from treadle.errors import DataError, RequestError
 
 CPU, CUDA = Backend(), Backend("cuda")
@@ -211,3 +215,22 @@ def test_polars_is_imported_by_jobs_on_gpus_only() -> None:
     )
     assert queries.__doc__
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_page_on_gpus_names_what_has_no_query() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "gpus.md").read_text(encoding="utf-8")
+    lines = {line.split("|")[1].strip(): line.split("|") for line in page.splitlines() if line.startswith("| `")}
+    functions = set(SQL_FUNCTIONS) - set(functions_with_query) - set(PARTS) - {"epoch"}
+    on_host = lines["`filter`, `derive`"][-2]
+    assert all(f"`{name}`" in on_host for name in functions)
+    encoders = {name_of(entry): f"`{name_of(entry)}`" for entry in get_args(get_args(FeatureOperation)[0])}
+    queried, left = lines["`features`"][-3:-1]
+    with_query = {name_of(fitted) for fitted in features._EFFECTS} | {"interactions", "one_hot", "ordinal"}
+    for name, named in encoders.items():
+        assert (named in queried) is (name in with_query), name
+        assert named in (left if name not in with_query else queried)
+
+
+def name_of(entry: type[Any]) -> str:
+    """As a spec calls it; of a fitted operation that serves several the first."""
+    return str(get_args(entry.model_fields["op"].annotation)[0])
