@@ -14,7 +14,7 @@ import pandas as pd
 import polars as pl
 
 from treadle.engine.backend import ARROW_TYPES, Backend, kinds_of
-from treadle.engine.sql.values import Kind
+from treadle.engine.sql.values import Kind, shared_kind
 
 TYPES: Mapping[str, Any] = {
     "int": pl.Int64(),
@@ -87,13 +87,7 @@ def timestamp(value: Typed) -> Typed:
 
 def unified(values: list[Typed]) -> tuple[Kind, list[Typed]]:
     """The kind that all values share and the values in it, as `treadle.engine.sql.values.unified`."""
-    kinds = {value.kind for value in values} - {Kind.NULL}
-    if kinds == {Kind.INTEGER, Kind.DOUBLE}:
-        target = Kind.DOUBLE
-    elif kinds == {Kind.TIMESTAMP, Kind.TEXT}:
-        target = Kind.TIMESTAMP
-    else:
-        target = next(iter(kinds), Kind.NULL)
+    target = shared_kind([value.kind for value in values])
     if target is Kind.NULL:
         return target, values
     same = [coerced(value, target) for value in values]

@@ -173,15 +173,19 @@ def timestamp_constant(value: Value) -> Value:
     return replace(value, kind=Kind.TIMESTAMP, data=read.as_unit("us"))
 
 
+def shared_kind(kinds: Sequence[Kind]) -> Kind:
+    """The kind that values of these kinds would all be; the first one's where they do not go together."""
+    known = [kind for kind in kinds if kind is not Kind.NULL]
+    if set(known) == {Kind.INTEGER, Kind.DOUBLE}:
+        return Kind.DOUBLE
+    if set(known) == {Kind.TIMESTAMP, Kind.TEXT}:
+        return Kind.TIMESTAMP
+    return known[0] if known else Kind.NULL
+
+
 def unified(values: Sequence[Value], where: str) -> tuple[Kind, list[Value]]:
     """The kind that all values share and the values in it; NULL when none has a kind."""
-    kinds = {value.kind for value in values} - {Kind.NULL}
-    if kinds == {Kind.INTEGER, Kind.DOUBLE}:
-        target = Kind.DOUBLE
-    elif kinds == {Kind.TIMESTAMP, Kind.TEXT}:
-        target = Kind.TIMESTAMP
-    else:
-        target = next((value.kind for value in values if value.kind is not Kind.NULL), Kind.NULL)
+    target = shared_kind([value.kind for value in values])
     if target is Kind.NULL:
         return target, list(values)
     same = []
