@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -233,7 +234,13 @@ def reason_of(error: Exception) -> str:
     return str(error) if isinstance(error, Unsupported) else f"cuDF failed: {first_line(error)}"
 
 
+_CAUSE = re.compile(r"unsupported operations.*?\\n- (.+?)(?:\\n- |[\"'], \[)", re.DOTALL)
+"""Where cudf-polars says which operation it does not take, in an error that Polars quotes."""
+
+
 def first_line(error: BaseException) -> str:
     """What kind of error it is, and what it says first."""
+    if (cause := _CAUSE.search(str(error))) is not None:
+        return cause[1][:200]
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -12,13 +13,15 @@ import polars as pl
 from treadle.engine.operation import ROW_ID
 from treadle.engine.queries.steps import PLACE, Query
 from treadle.engine.queries.values import TYPES, Unsupported, known
-from treadle.engine.relational.window import UNITS, Output, Window
+from treadle.engine.relational.window import UNITS, Output, Window, microseconds
 
 POSITION = f"{ROW_ID}position"
 """Where a row is among all, sorted by key and order."""
 COUNT, RESULT = f"{ROW_ID}count:", f"{ROW_ID}result:"
 """Prefixes of columns that an output is made of: known values before it, and what is made of them."""
 INTEGER, DOUBLE = pl.Int64(), pl.Float64()
+LONGEST = 10**17
+"""Microseconds of a span that can be taken from any time without leaving 64 bits."""
 
 
 def window(query: Query, operation: Window) -> Query:
@@ -37,15 +40,29 @@ def window(query: Query, operation: Window) -> Query:
     lazy = query.lazy.with_row_index(PLACE).sort(sort, maintain_order=True).with_row_index(POSITION)
     first: dict[str, pl.Expr] = {}
     last: dict[str, pl.Expr] = {}
+    spans: dict[tuple[str, bool], dict[str, pl.Expr]] = {}
     kinds = dict(query.kinds)
     for name, output in operation.outputs.items():
-        made, kind = _output(name, output, operation, query.kinds)
-        first.update(made.columns)
+        if output.span is not None:
+            period = _period(output, query.kinds[str(order)])
+            made, kind = _of_span(name, output, query.kinds)
+            spans.setdefault((period, output.current), {}).update(made.columns)
+        else:
+            made, kind = _output(name, output, operation, query.kinds)
+            first.update(made.columns)
         last[name] = made.result
         kinds[name] = kind
     over = [_over(expr, by).alias(name) for name, expr in first.items()]
     shifted = [_over(pl.col(name).shift(1), by).alias(name) for name in first if name.endswith("<")]
+    sorted_rows = lazy
     lazy = lazy.with_columns(over).with_columns(shifted)
+    for (period, current), columns in spans.items():
+        closed: Any = "right" if current else "left"
+        rolled = sorted_rows.rolling(str(order), period=period, closed=closed, group_by=by or None)
+        # In any order; rows of one key and of equal order have the same window.
+        keys = [*by, str(order)]
+        found = rolled.agg(expr.alias(name) for name, expr in columns.items()).unique(keys)
+        lazy = lazy.join(found.select(*keys, *columns), on=keys, how="left", nulls_equal=True)
     lazy = lazy.with_columns(expr.cast(TYPES[kinds[name]]).alias(name) for name, expr in last.items())
     refused: tuple[str, ...] = ()
     if order is not None:
@@ -76,8 +93,6 @@ def _output(name: str, output: Output, operation: Window, kinds: Mapping[str, st
         result = f"{RESULT}{name}"
         return _Made(pl.col(result), **{result: pl.col(column).shift(offset)}), kinds[column]
     shape, _, what = function.partition("_")
-    if output.span is not None:
-        raise Unsupported("windows of a span are the host's")
     if what not in (_ROLLING if shape == "rolling" else ("sum", "mean", "count")):
         raise Unsupported(f"{function} is the host's")
     if what in ("sum", "mean") and kinds[str(column)] not in ("int", "float", "bool"):
@@ -122,6 +137,41 @@ _ROLLING = ("sum", "mean", "count", "min", "max")
 def _running(expr: pl.Expr, output: Output) -> pl.Expr:
     """The sum up to each row: of all rows, or of the last ones."""
     return expr.cum_sum() if output.rows is None else expr.rolling_sum(output.rows, min_samples=1)
+
+
+def _period(output: Output, order: str) -> str:
+    """A span as Polars writes it; the rows of a span end before it begins, or at it without the row itself."""
+    if order == "timestamp":
+        span = microseconds(str(output.span))
+        if span <= LONGEST:
+            return f"{span}us"
+    elif order == "int":
+        number = float(output.span or 0)
+        whole = math.ceil(number) if output.current else math.floor(number)
+        if 0 < whole < 2**31:
+            return f"{whole}i"
+    raise Unsupported("a span of floats, or one that is very long")
+
+
+def _of_span(name: str, output: Output, kinds: Mapping[str, str]) -> tuple[_Made, str]:
+    """Of the rows of a span: what is aggregated of them, and what the output is of that."""
+    what, column = output.function.partition("_")[2], output.column
+    count, result = f"{COUNT}{name}", f"{RESULT}{name}"
+    if column is None:
+        return _Made(pl.col(count), **{count: pl.len()}), "int"
+    value, kind = pl.col(column), kinds[column]
+    if what == "count":
+        return _Made(pl.col(count), **{count: value.count()}), "int"
+    if what not in ("sum", "mean", "min", "max") or kind not in ("int", "float", *(("bool",) if what == "sum" else ())):
+        raise Unsupported(f"{output.function} of {kind} over a span")
+    if what in ("min", "max"):
+        return _Made(pl.col(result), **{result: value.min() if what == "min" else value.max()}), kind
+    if what == "mean":
+        return _Made(known(pl.col(result)), **{result: value.cast(DOUBLE).mean()}), "float"
+    total = value.sum() if kind == "float" else value.cast(INTEGER).sum()
+    made: pl.Expr = pl.when(pl.col(count) > 0).then(pl.col(result))
+    columns = {count: value.count(), result: total}
+    return (_Made(known(made), **columns), "float") if kind == "float" else (_Made(made, **columns), "int")
 
 
 def _of_order(name: str, function: str, operation: Window, kinds: Mapping[str, str]) -> tuple[_Made, str]:

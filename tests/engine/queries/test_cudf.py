@@ -130,9 +130,26 @@ def test_outputs_of_windows(shape: str, asked: list[pl.LazyFrame]) -> None:
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize(("order", "span"), [("t", "2d"), ("i", 3)])
+@pytest.mark.parametrize("by", [[], ["k"]])
+def test_spans(order: str, span: Any, by: list[str], asked: list[pl.LazyFrame]) -> None:
+    kinds = {"k": "int", "x": "float", "i": "int", "b": "bool", "w": "text", "t": "timestamp", "f": "float"}
+    frame = engine_frame(kinds, [(1, 0.5, 3, True, "a", pd.Timestamp("2024-01-01"), 1.0)])
+    outputs = {name: {**output, "span": span} for name, output in test_windows.SPANS.items()}
+    CUDA.applied([(Step(0, operation(op="window", by=by, order=order, outputs=outputs)), None)], frame)
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("order", ["t", "f"])
 def test_places_in_an_order(order: str, asked: list[pl.LazyFrame]) -> None:
     frame = engine_frame({"k": "int", "t": "timestamp", "f": "float"}, [(1, pd.Timestamp("2024-01-01"), 1.0)])
     outputs = {function: {"function": function} for function in test_windows.OF_ORDER}
     CUDA.applied([(Step(0, operation(op="window", by=["k"], order=order, outputs=outputs)), None)], frame)
     assert len(asked) == 1
+
+
+def test_the_reason_why_cudf_does_not_take_a_query_is_found_in_what_it_says() -> None:
+    month = pl.LazyFrame({"t": [pd.Timestamp("2024-01-01")]}).with_columns(pl.col("t").dt.truncate("1mo"))
+    with pytest.raises(pl.exceptions.ComputeError) as told:
+        month.collect(engine=pl.GPUEngine(executor="in-memory", raise_on_fail=True))
+    assert running.first_line(told.value) == "NotImplementedError: Unsupported bucket: '1mo'"

@@ -131,3 +131,13 @@ def test_outputs_of_windows(shape: str, order: str | None) -> None:
     step = Step(0, operation(op="window", by=["k", "w"], order=order, outputs=outputs))
     expected, found = test_steps.both(step, frame)
     pd.testing.assert_frame_equal(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("order", "span"), [("ts", "3s"), ("ts", "2d"), ("n", 3)])
+@pytest.mark.parametrize("by", [[], ["k"], ["w", "b"]], ids=str)
+def test_spans_of_windows(order: str, span: Any, by: list[str]) -> None:
+    pools = {"x": [None, 0.25, -1.5, 3.0, 2.0], "i": [None, 0, 3, -2], "ts": TIMES, "f": [None, 1.0, 0.5]}
+    frame = rows_of({**WINDOW_KINDS, "n": "int"}, {**pools, "n": list(range(0, 900, 2))})
+    outputs = {name: {**output, "span": span} for name, output in test_windows.SPANS.items()}
+    expected, found = test_steps.both(Step(0, operation(op="window", by=by, order=order, outputs=outputs)), frame)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-9, atol=1e-9)
