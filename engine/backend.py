@@ -1,7 +1,7 @@
 """Backend: which library holds frames and arrays. A value, chosen once and carried.
 
 Rows lie in frames of pandas on both; on GPUs the operations on them are queries of Polars, which cuDF
-computes, where there are such (`treadle.engine.queries`). Frames follow one convention of types, so
+computes, where there are such (`treadle.engine.preparing`). Frames follow one convention of types, so
 that a partition's dtypes never depend on its values: floats are float64 with NaN for null,
 whole numbers nullable Int64, booleans nullable boolean, text `str`, times datetime64[us].
 """
@@ -9,24 +9,17 @@ whole numbers nullable Int64, booleans nullable boolean, text `str`, times datet
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from treadle.engine.device import Part, on_device, sums_on_device
 from treadle.errors import RequestError, did_you_mean, listed
-
-if TYPE_CHECKING:
-    from treadle.engine.encoders.base import Fitted
-    from treadle.engine.encoders.columns import Columns, Training
-    from treadle.engine.passes import Rows as TrainingPart
-    from treadle.engine.program import Step
-    from treadle.engine.relational import Aggregate, Pivot
-    from treadle.engine.relational.aggregate import Partial
 
 DTYPES: Mapping[str, Any] = {
     "int": pd.Int64Dtype(),
@@ -73,8 +66,6 @@ class Backend:
         """
         if self.name == "cpu":
             return function(matrix), 0
-        from treadle.engine.device import on_device
-
         return on_device(function, matrix)
 
     def engine(self) -> Any:
@@ -90,37 +81,7 @@ class Backend:
         resource = rmm.mr.get_current_device_resource()
         return pl.GPUEngine(executor="in-memory", raise_on_fail=True, memory_resource=resource)
 
-    def applied(self, steps: Iterable[tuple[Step, pd.DataFrame | None]], frame: pd.DataFrame) -> pd.DataFrame:
-        """The steps of a program, each with the small table that it may take, on rows in memory."""
-        if self.name == "cuda":
-            from treadle.engine.queries.running import applied
-
-            return applied(steps, frame, self)
-        for step, side in steps:
-            frame = step.applied(frame, side)
-        return frame
-
-    def partial(self, operation: Aggregate | Pivot, frame: pd.DataFrame, where: str) -> Partial:
-        """What rows contribute to an operation at its place in the spec."""
-        if self.name == "cuda":
-            from treadle.engine.queries.running import contributed
-
-            return contributed(operation, frame, where, self)
-        return operation.partial(frame)
-
-    def encoded(self, columns: Columns, fitted: Sequence[Fitted], training: Training | None) -> Columns:
-        """The columns of rows after fitted feature operations."""
-        if self.name == "cuda":
-            from treadle.engine.queries.features import applied
-
-            return applied(columns, fitted, training, self)
-        for operation in fitted:
-            columns = operation.apply(columns, training)
-        return columns
-
-    def sums(
-        self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], rows: TrainingPart, *args: Any
-    ) -> Any:
+    def sums(self, function: Callable[..., Any], merge: Callable[[list[Any]], Any], rows: Part, *args: Any) -> Any:
         """`function(rows, *args)`, sums over the rows that merge, where the backend computes.
 
         Parameters
@@ -130,8 +91,6 @@ class Backend:
         """
         if self.name == "cpu":
             return function(rows, *args)
-        from treadle.engine.device import sums_on_device
-
         found, on_host = sums_on_device(function, merge, rows, *args)
         if on_host:
             # Without their number, so that a thousand parts tell it once.

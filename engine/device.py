@@ -5,12 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from treadle.engine.passes import Rows
 
 FEWEST_ROWS = 1024
 """A part of so few rows that still does not fit is computed on the host."""
@@ -18,12 +15,12 @@ ALONE = threading.RLock()
 """Held by the thread of a worker that uses its GPU: the others prepare and write rows, and memory is for one."""
 
 
-def in_parts[Part](
+def in_parts[Made](
     rows: int,
-    on_device: Callable[[int, int], Part],
-    on_host: Callable[[int, int], Part],
+    on_device: Callable[[int, int], Made],
+    on_host: Callable[[int, int], Made],
     by_row: bool = True,
-) -> tuple[list[Part], int]:
+) -> tuple[list[Made], int]:
     """All rows, by their numbers from and to: the outcomes in order, and how many rows the host computed.
 
     A part for which the device has too little memory is halved, again and again, and in the end computed on the
@@ -77,8 +74,21 @@ def on_device(compute: Callable[[Any], Any], matrix: np.ndarray) -> tuple[np.nda
     return parts[0] if len(parts) == 1 else np.concatenate(parts), rows
 
 
+class Part(Protocol):
+    """Training rows of one part."""
+
+    @property
+    def matrix(self) -> Any: ...
+
+    @property
+    def index(self) -> np.ndarray: ...
+
+    def only(self, index: np.ndarray) -> Any:
+        """Some of them, as a dataclass of the same kind."""
+
+
 def sums_on_device(
-    function: Callable[..., Any], merge: Callable[[list[Any]], Any], rows: Rows, *args: Any
+    function: Callable[..., Any], merge: Callable[[list[Any]], Any], rows: Part, *args: Any
 ) -> tuple[Any, int]:
     """`function(rows, *args)` of a part's training rows, whose matrix is brought to the current device.
 

@@ -88,7 +88,7 @@ def fit_estimator(
     estimator = make_estimator(entry, config, rule, seed)
     labels = target if task == "regression" else target.astype(np.int64)
     with heard() as said:
-        estimator = fit_where(backend, config.title, entry, task, estimator, matrix, labels, weight)
+        estimator = fit_where(backend, config.title, entry.cuml, task, estimator, matrix, labels, weight)
     return fitted_model(entry, task, estimator, matrix, target, seed, weight), len(target), sorted(set(said))
 
 

@@ -13,6 +13,7 @@ from treadle.engine.backend import kinds_of
 from treadle.engine.context import Context
 from treadle.engine.exchange import Partitions, bucket_count, exchange, exchanged
 from treadle.engine.inputs import InputFile, cut, row_bytes
+from treadle.engine.preparing import contribution
 from treadle.engine.program import Program
 from treadle.engine.relational import Aggregate, Pivot, Sample
 from treadle.engine.sides import BROADCAST_BYTES
@@ -64,7 +65,7 @@ def partials_of(partition: Sequence[Piece], wanted: Sequence[GroupTable]) -> lis
     found: list[Any] = []
     for table in wanted:
         where = f"tables.{table.index} ({table.operation.op})"
-        partial = table.program.backend.partial(table.operation, table.program.rows(partition), where)
+        partial = contribution(table.program.backend, table.operation, table.program.rows(partition), where)
         found.append(table.operation.finish(partial) if table.complete else partial)
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,27 @@ ROW_ORDER = "__order__"
 """The place that an exchanged row had in the order of the rows; other rows lie in it."""
 OWN_COLUMNS = (ROW_ID, ROW_ORDER)
 """Columns of the engine's own; no operation makes or takes them away."""
+
+
+class Placed(Protocol):
+    """An operation at its place in a spec."""
+
+    @property
+    def operation(self) -> Operation: ...
+
+    @property
+    def where(self) -> str:
+        """As messages call it: tables.3 (window)."""
+
+    @property
+    def is_local(self) -> bool:
+        """An aggregate of rows that all lie in the frame: it takes no group table."""
+
+    def check(self, frame: pd.DataFrame) -> None:
+        """Refuses rows without a column that it reads."""
+
+    def applied(self, frame: pd.DataFrame, side: pd.DataFrame | None) -> pd.DataFrame:
+        """The operation on rows, on the host, with the small table that it may take."""
 
 
 class Operation(BaseModel):

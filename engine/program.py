@@ -19,6 +19,7 @@ from treadle.engine.backend import ARROW_TYPES, Backend, converted, kinds_of
 from treadle.engine.inputs import filesystem
 from treadle.engine.left_out import row_numbers, without_left_out
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID, ROW_ORDER, Operation
+from treadle.engine.preparing import apply_steps
 from treadle.engine.pruning import narrowed
 from treadle.engine.readers.parts import constant
 from treadle.engine.relational import Aggregate, Dedupe, Drop, Filter, Join, Rename, Select, Union
@@ -180,7 +181,7 @@ class Program:
     def apply(self, frame: pd.DataFrame, sides: Mapping[int, pd.DataFrame] | None = None) -> pd.DataFrame:
         """The steps on rows in memory, with the other tables of some steps; columns are checked before each."""
         given = ((step, self._side(step, sides or {})) for step in self.steps)
-        return self.backend.applied(given, frame)
+        return apply_steps(self.backend, given, frame)
 
     def _side(self, step: Step, sides: Mapping[int, pd.DataFrame]) -> pd.DataFrame | None:
         """The table that a step takes beside the rows."""

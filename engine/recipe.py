@@ -17,9 +17,10 @@ import pyarrow as pa
 from treadle.engine.artifacts import SplitRule
 from treadle.engine.backend import Backend
 from treadle.engine.blocks import Block
-from treadle.engine.encoders import CPU, Fitted, Kind, Operation, Shelf, Training, apply, needs, to_matrix
+from treadle.engine.encoders import Fitted, Kind, Operation, Shelf, Training, columns_for, needs, to_matrix
 from treadle.engine.job import Job
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID
+from treadle.engine.preparing import apply_features
 from treadle.engine.rows import Gathered, assign, row_keys
 from treadle.engine.statistics import Request, gather, merge
 from treadle.engine.weights import weights_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from treadle.engine.encoders.columns import Columns
 
+CPU = Backend()
 KIND_OF: Mapping[str, Kind] = {
     "int": "number",
     "float": "number",
@@ -114,7 +116,8 @@ class Recipe:
 
     def columns(self, frame: pd.DataFrame, training: np.ndarray, wanted: set[str] | None = None) -> Columns:
         """The columns after the operations, or the wanted ones; `training` says which rows are for that."""
-        return apply(frame, self.opened, self.inputs, self.training(frame, training), wanted, self.backend)
+        columns = columns_for(frame, self.opened, self.inputs, wanted)
+        return apply_features(self.backend, columns, self.opened, self.training(frame, training))
 
     @property
     def opened(self) -> Sequence[Fitted]:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from treadle.engine.backend import Backend
 from treadle.engine.encoders.base import MAX_LEVELS, Fitted, Kind, Level, Operation, Selector, Statistic
 from treadle.engine.encoders.categories import OTHER, FittedLevels, OneHot, Ordinal
 from treadle.engine.encoders.columns import FLOAT32_MAX, Training, numbers, to_matrix
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from treadle.engine.encoders.columns import Columns
-
-CPU = Backend()
 
 __all__ = [
     "FLOAT32_MAX",
@@ -54,6 +51,7 @@ __all__ = [
     "TargetEncode",
     "Training",
     "apply",
+    "columns_for",
     "numbers",
     "to_matrix",
 ]  # fmt: skip
@@ -96,15 +94,23 @@ def apply(
     inputs: Sequence[str],
     training: Training | None = None,
     wanted: set[str] | None = None,
-    backend: Backend = CPU,
 ) -> Columns:
     """The columns after all operations, or at least the wanted ones of them; a pure function of the partition.
 
     Without training rows no row is one that the operations were fitted on.
     """
+    columns = columns_for(frame, fitted, inputs, wanted)
+    for operation in fitted:
+        columns = operation.apply(columns, training)
+    return columns
+
+
+def columns_for(
+    frame: pd.DataFrame, fitted: Sequence[Fitted], inputs: Sequence[str], wanted: set[str] | None = None
+) -> Columns:
+    """The columns before all operations, or those that make the wanted ones after them."""
     needed = None if wanted is None else needs(fitted, wanted)
-    columns: Columns = {name: frame[name] for name in inputs if needed is None or name in needed}
-    return backend.encoded(columns, fitted, training)
+    return {name: frame[name] for name in inputs if needed is None or name in needed}
 
 
 def needs(fitted: Sequence[Fitted], wanted: set[str]) -> set[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,9 +18,6 @@ from treadle.engine.backend import Backend
 from treadle.engine.device import ALONE, is_out_of_memory
 from treadle.engine.models.base import Task
 from treadle.engine.models.boosted import said_by
-
-if TYPE_CHECKING:
-    from treadle.engine.models.catalogue import Entry
 
 NO_CODE = "trained on the host, since there is no code for GPUs"
 REFUSALS = (ValueError, TypeError, NotImplementedError)
@@ -42,6 +39,8 @@ class Cuml:
     regressor: str | None = None
     weights: bool = False
     """Whether weights of rows count as they do in scikit-learn."""
+    forest: bool = False
+    """Whether it is compiled as cuML has it."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """What cuML is told beside the estimator's parameters, so that it trains the same."""
 
@@ -87,16 +86,15 @@ class Cuml:
 def fit_where(
     backend: Backend,
     title: str,
-    entry: Entry,
+    cuml: Cuml | None,
     task: Task,
     estimator: Any,
     matrix: np.ndarray,
     labels: np.ndarray,
     weight: np.ndarray | None,
 ) -> Any:
-    """The estimator of an entry, fitted where the backend computes: itself, or what cuML made of it."""
+    """An estimator, fitted where the backend computes: itself, or what cuML made of it, where it has such models."""
     weights = {} if weight is None else {"sample_weight": weight}
-    cuml = entry.cuml
     if backend.name == "cpu":
         return estimator.fit(matrix, labels, **weights)
     why = NO_CODE if cuml is None else cuml.objection(task, estimator, matrix, weight)
@@ -106,7 +104,7 @@ def fit_where(
         fitted = cuml.fit(task, estimator, matrix, labels, weights)
         # A forest stays, and is compiled from its treelite model: by `as_sklearn` covers of nodes are NaN, and leaves
         # are copied one by one in Python.
-        return fitted if entry.family == "forest" else fitted.as_sklearn()
+        return fitted if cuml.forest else fitted.as_sklearn()
 
     return on_device_or_host(
         backend, title, len(matrix), why, on_device, lambda: estimator.fit(matrix, labels, **weights)

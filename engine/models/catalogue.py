@@ -224,7 +224,7 @@ CATALOGUE: Mapping[str, Entry] = {
         nulls=True,
         monotone=True,
         effort=16,
-        cuml=Cuml("cuml.ensemble:RandomForestClassifier", "cuml.ensemble:RandomForestRegressor"),
+        cuml=Cuml("cuml.ensemble:RandomForestClassifier", "cuml.ensemble:RandomForestRegressor", forest=True),
     ),
     "extra_trees": _sklearn(
         "forest", "ensemble", "ExtraTreesClassifier", "ExtraTreesRegressor", nulls=True, monotone=True, effort=16

@@ -13,7 +13,7 @@ import polars as pl
 
 from treadle.engine.backend import Backend, kinds_of
 from treadle.engine.device import ALONE, in_parts, is_out_of_memory
-from treadle.engine.operation import Operation
+from treadle.engine.operation import Operation, Placed
 from treadle.engine.queries.steps import Query, is_by_row, query_of
 from treadle.engine.queries.values import TYPES, Unsupported, frame_of, table_of
 from treadle.errors import TreadleError
@@ -21,7 +21,6 @@ from treadle.errors import TreadleError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from treadle.engine.program import Step
     from treadle.engine.relational import Aggregate, Pivot
     from treadle.engine.relational.aggregate import Partial
 
@@ -48,7 +47,7 @@ def engine_of(backend: Backend) -> Any:
         raise Unsupported(f"cuDF cannot be used: {first_line(error)}") from error
 
 
-def applied(steps: Iterable[tuple[Step, pd.DataFrame | None]], frame: pd.DataFrame, backend: Backend) -> pd.DataFrame:
+def applied(steps: Iterable[tuple[Placed, pd.DataFrame | None]], frame: pd.DataFrame, backend: Backend) -> pd.DataFrame:
     """The steps on a partition's rows, with the small tables that some take; on the host those without a query.
 
     Raises
@@ -86,11 +85,11 @@ def contributed(operation: Aggregate | Pivot, frame: pd.DataFrame, where: str, b
     return operation.merge(parts)
 
 
-def _own_groups(step: Step, frame: pd.DataFrame, backend: Backend) -> pd.DataFrame:
+def _own_groups(step: Placed, frame: pd.DataFrame, backend: Backend) -> pd.DataFrame:
     """The group table of rows that have all of their groups."""
     operation: Any = step.operation
     step.check(frame)
-    return operation.finish(backend.partial(operation, frame, step.where))
+    return operation.finish(contributed(operation, frame, step.where, backend))
 
 
 def no_memory(on_host: int, rows: int, size: int) -> str:
@@ -108,10 +107,10 @@ class Rows:
         self._frame: pd.DataFrame | None = frame
         self._table: pl.DataFrame | None = None
         self._backend = backend
-        self._waiting: list[tuple[Step, pd.DataFrame | None]] = []
+        self._waiting: list[tuple[Placed, pd.DataFrame | None]] = []
         self._query: Query | None = None
 
-    def add(self, step: Step, side: pd.DataFrame | None) -> None:
+    def add(self, step: Placed, side: pd.DataFrame | None) -> None:
         """One more step: it waits for others where there is a query for it."""
         if self._query is None:
             self._query = Query.of(self._rows().lazy())

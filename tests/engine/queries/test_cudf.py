@@ -21,8 +21,8 @@ from tests.engine.sql_cases import edge_rows, make_frame
 from tests.engine.test_encoders import FIRST, frame_of
 from treadle.cluster.probe import ProbeFailed, ask
 from treadle.engine.backend import Backend, kinds_of
-from treadle.engine.encoders import apply
 from treadle.engine.operation import ROW_ID
+from treadle.engine.preparing import apply_steps, contribution
 from treadle.engine.program import Step
 from treadle.engine.queries import features, groups, running
 from treadle.engine.recipe import fit, inputs_of
@@ -58,7 +58,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[pl.LazyFrame]:
 def test_expressions(text: str, asked: list[pl.LazyFrame]) -> None:
     frame = make_frame(edge_rows()).assign(**{ROW_ID: 0})
     derive = operation(op="derive", name="outcome", sql=text.replace("CAST", "TRY_CAST").replace("TRY_TRY_", "TRY_"))
-    CUDA.applied([(Step(0, derive), None)], frame)
+    apply_steps(CUDA, [(Step(0, derive), None)], frame)
     assert len(asked) == 1
 
 
@@ -69,7 +69,7 @@ FRAME = engine_frame(
 
 @pytest.mark.parametrize("section", test_steps.OPERATIONS, ids=str)
 def test_operations(section: dict[str, Any], asked: list[pl.LazyFrame]) -> None:
-    CUDA.applied([(Step(0, operation(**section)), None)], FRAME)
+    apply_steps(CUDA, [(Step(0, operation(**section)), None)], FRAME)
     assert len(asked) == 1
 
 
@@ -77,14 +77,14 @@ def test_operations(section: dict[str, Any], asked: list[pl.LazyFrame]) -> None:
 def test_joins(how: str, asked: list[pl.LazyFrame]) -> None:
     side = engine_frame({"k": "int", "w": "text", "z": "float"}, [(1, "a", 2.0), (None, "b", None)])
     join = operation(op="join", on=["k", "w"], how=how, **{"with": {"path": "side"}})
-    CUDA.applied([(Step(0, join), side)], FRAME)
+    apply_steps(CUDA, [(Step(0, join), side)], FRAME)
     assert len(asked) == 1
 
 
 def test_groups_beside_the_rows(asked: list[pl.LazyFrame]) -> None:
     aggregate: Any = operation(op="aggregate", by=["k", "w"], broadcast=True, aggregations={"n": {"function": "count"}})
     table = aggregate.finish(aggregate.partial(FRAME))
-    CUDA.applied([(Step(0, aggregate, side="side"), table)], FRAME)
+    apply_steps(CUDA, [(Step(0, aggregate, side="side"), table)], FRAME)
     assert len(asked) == 1
 
 
@@ -92,7 +92,7 @@ def test_what_is_gathered(asked: list[pl.LazyFrame]) -> None:
     frame = engine_frame(
         test_groups.KINDS, [(1, "a", 0.5, True, pd.Timestamp("2024-01-01"), 3, 1), (None, None, None, None, None, 4, 2)]
     )
-    CUDA.partial(test_groups.aggregate(["w", "p"]), frame, "here")
+    contribution(CUDA, test_groups.aggregate(["w", "p"]), frame, "here")
     # The groups; of each column its ends, and its distinct values.
     assert len(asked) == 1 + 2 * len(test_groups.FUNCTIONS)
 
@@ -104,7 +104,7 @@ def test_feature_operations(sections: list[dict[str, Any]], asked: list[pl.LazyF
     job = job_of(sections)
     inputs = inputs_of(job, kinds_of(rows))
     fitted, _ = fit(Parts([rows], ["train"]), job, by_path(), inputs)  # type: ignore[arg-type]
-    apply(frame, fitted, list(inputs), test_features.training_of(frame, 1), None, CUDA)
+    test_features.encoded(CUDA, frame, fitted, inputs, test_features.training_of(frame, 1))
     assert len(asked) == 1
 
 
@@ -114,8 +114,8 @@ def test_without_a_gpu_the_host_does_all_of_it_and_says_why(monkeypatch: pytest.
     with contextlib.suppress(ProbeFailed):
         ask("device")
         pytest.skip("a GPU computes here")
-    found = Backend("cuda").applied(test_running.STEPS, test_running.FRAME)
-    pd.testing.assert_frame_equal(found, Backend().applied(test_running.STEPS, test_running.FRAME))
+    found = apply_steps(Backend("cuda"), test_running.STEPS, test_running.FRAME)
+    pd.testing.assert_frame_equal(found, apply_steps(Backend(), test_running.STEPS, test_running.FRAME))
     assert len(told) == len(test_running.STEPS)
     assert sum("cuDF" in text and "river" in text for text in told) == len(test_running.STEPS) - 1
 
@@ -126,7 +126,7 @@ def test_outputs_of_windows(shape: str, asked: list[pl.LazyFrame]) -> None:
     frame = engine_frame(kinds, [(1, 0.5, 3, True, "a", pd.Timestamp("2024-01-01"), 1.0), (None,) * 7])
     outputs = test_windows.outputs_of(shape)
     window = operation(op="window", by=["k"], outputs={**outputs, "before": {"function": "lag", "column": "x"}})
-    CUDA.applied([(Step(0, window), None)], frame)
+    apply_steps(CUDA, [(Step(0, window), None)], frame)
     assert len(asked) == 1
 
 
@@ -136,7 +136,7 @@ def test_spans(order: str, span: Any, by: list[str], asked: list[pl.LazyFrame]) 
     kinds = {"k": "int", "x": "float", "i": "int", "b": "bool", "w": "text", "t": "timestamp", "f": "float"}
     frame = engine_frame(kinds, [(1, 0.5, 3, True, "a", pd.Timestamp("2024-01-01"), 1.0)])
     outputs = {name: {**output, "span": span} for name, output in test_windows.SPANS.items()}
-    CUDA.applied([(Step(0, operation(op="window", by=by, order=order, outputs=outputs)), None)], frame)
+    apply_steps(CUDA, [(Step(0, operation(op="window", by=by, order=order, outputs=outputs)), None)], frame)
     assert len(asked) == 1
 
 
@@ -144,7 +144,7 @@ def test_spans(order: str, span: Any, by: list[str], asked: list[pl.LazyFrame]) 
 def test_places_in_an_order(order: str, asked: list[pl.LazyFrame]) -> None:
     frame = engine_frame({"k": "int", "t": "timestamp", "f": "float"}, [(1, pd.Timestamp("2024-01-01"), 1.0)])
     outputs = {function: {"function": function} for function in test_windows.OF_ORDER}
-    CUDA.applied([(Step(0, operation(op="window", by=["k"], order=order, outputs=outputs)), None)], frame)
+    apply_steps(CUDA, [(Step(0, operation(op="window", by=["k"], order=order, outputs=outputs)), None)], frame)
     assert len(asked) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from tests.engine.parts import Parts, by_path, fitted_on, job_of
 from tests.engine.queries.test_steps import CUDA
 from tests.engine.test_encoders import COLUMNS, FIRST, ROWS, frame_of
 from treadle.engine.backend import Backend, kinds_of
-from treadle.engine.encoders import Training, apply, to_matrix
-from treadle.engine.encoders.columns import Indicator
+from treadle.engine.encoders import Training, columns_for, to_matrix
+from treadle.engine.encoders.columns import Columns, Indicator
 from treadle.engine.operation import ROW_ID
+from treadle.engine.preparing import apply_features
 from treadle.engine.recipe import fit, inputs_of
 
 CATEGORIES: list[dict[str, Any]] = [
@@ -57,6 +59,13 @@ def title(sections: list[dict[str, Any]]) -> str:
     return " ".join(" ".join(str(v) for v in s.values() if not isinstance(v, (list, tuple))) for s in sections)
 
 
+def encoded(
+    backend: Backend, frame: pd.DataFrame, fitted: Any, inputs: Iterable[str], training: Training | None = None
+) -> Columns:
+    """The columns of a frame after fitted operations, by a backend."""
+    return apply_features(backend, columns_for(frame, fitted, list(inputs)), fitted, training)
+
+
 def same(expected: Any, found: Any) -> None:
     """Columns of features: equal values, to the last digits; of one_hot the same codes."""
     assert list(found) == list(expected)
@@ -79,7 +88,7 @@ def test_queries_of_features(sections: list[dict[str, Any]], rows: list[Any], ot
     inputs = inputs_of(job, kinds_of(given_rows))
     fitted, _ = fit(Parts([given_rows], ["train"]), job, by_path(), inputs)  # type: ignore[arg-type]
     for frame, training in ((train, training_of(train, seed)), (test, None)):
-        expected, found = (apply(frame, fitted, list(inputs), training, None, b) for b in (Backend(), CUDA))
+        expected, found = (encoded(b, frame, fitted, inputs, training) for b in (Backend(), CUDA))
         same(expected, found)
         numbers = [name for name in expected if not isinstance(expected[name], pd.Series)]
         if numbers:
@@ -107,5 +116,5 @@ def test_what_has_no_query_is_done_between_others_and_told(
     sections = [{"op": "impute", "columns": ["i", "f"]}, section, {"op": "clip", "columns": ["i"]}]
     frame = frame_of([FIRST, ("b", None, False, None, None), ("", 3, None, 1.0, None)])
     fitted, _, inputs = fitted_on(sections, frame)
-    same(*(apply(frame, fitted, list(inputs), None, None, backend) for backend in (Backend(), Backend("cuda"))))
+    same(*(encoded(backend, frame, fitted, inputs) for backend in (Backend(), Backend("cuda"))))
     assert [text.split(":")[0] for text in told] == [named]

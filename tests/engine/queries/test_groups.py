@@ -12,6 +12,7 @@ from tests.engine.queries.test_steps import CPU, CUDA
 from tests.engine.relations import frames, operation
 from treadle.engine.backend import Backend
 from treadle.engine.operation import ROW_ORDER
+from treadle.engine.preparing import contribution
 
 KINDS = {"k": "int", "w": "text", "x": "float", "p": "bool", "t": "timestamp", "i": "int", ROW_ORDER: "int"}
 POOLS = {"k": [None, 0, 1, 2], "i": [None, -3, 2**62, 5], ROW_ORDER: list(range(20))}
@@ -46,10 +47,13 @@ def test_partials_finish_and_merge_to_the_same(
     frame = frame if placed else frame.drop(columns=ROW_ORDER)
     wanted = aggregate(by, order=order)
     expected = wanted.finish(wanted.partial(frame))
-    found = wanted.finish(CUDA.partial(wanted, frame, "here"))
+    found = wanted.finish(contribution(CUDA, wanted, frame, "here"))
     pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
     # Some partitions may have been gathered by a device, and others by the host.
-    parts = [CUDA.partial(wanted, frame.iloc[:cut], "here"), wanted.partial(frame.iloc[cut:].reset_index(drop=True))]
+    parts = [
+        contribution(CUDA, wanted, frame.iloc[:cut], "here"),
+        wanted.partial(frame.iloc[cut:].reset_index(drop=True)),
+    ]
     pd.testing.assert_frame_equal(wanted.finish(wanted.merge(parts)), expected, rtol=1e-12)
 
 
@@ -57,14 +61,14 @@ def test_partials_finish_and_merge_to_the_same(
 @given(frame=frames(KINDS, **POOLS))
 def test_a_pivot_gathers_an_aggregate_a_level(frame: pd.DataFrame) -> None:
     pivot: Any = operation(op="pivot", by=["k"], names="w", levels=["", "a"], values="x", function="mean", prefix="of ")
-    found = pivot.finish(CUDA.partial(pivot, frame, "here"))
-    pd.testing.assert_frame_equal(found, pivot.finish(CPU.partial(pivot, frame, "here")), rtol=1e-12)
+    found = pivot.finish(contribution(CUDA, pivot, frame, "here"))
+    pd.testing.assert_frame_equal(found, pivot.finish(contribution(CPU, pivot, frame, "here")), rtol=1e-12)
 
 
 def test_what_has_no_query_is_the_host_s_and_told(told: list[str]) -> None:
     sketched = {"s": {"function": "approx_nunique", "column": "x"}}
     wanted: Any = operation(op="aggregate", by=["k"], aggregations=sketched)
     frame = pd.DataFrame({name: CPU.empty(KINDS)[name] for name in KINDS})
-    found = wanted.finish(Backend("cuda").partial(wanted, frame, "tables.4 (aggregate)"))
+    found = wanted.finish(contribution(Backend("cuda"), wanted, frame, "tables.4 (aggregate)"))
     pd.testing.assert_frame_equal(found, wanted.finish(wanted.partial(frame)))
     assert told == ["tables.4 (aggregate): on the host, since approx_nunique of groups is the host's"]

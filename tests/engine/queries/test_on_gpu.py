@@ -18,8 +18,8 @@ from tests.engine.test_window import KINDS as WINDOW_KINDS
 from tests.engine.test_window import TIMES
 from treadle.cluster.probe import ProbeFailed, ask
 from treadle.engine.backend import DTYPES, Backend, kinds_of
-from treadle.engine.encoders import apply
 from treadle.engine.operation import ROW_ID
+from treadle.engine.preparing import apply_steps, contribution
 from treadle.engine.program import Step
 from treadle.engine.recipe import fit, inputs_of
 from treadle.errors import DataError
@@ -73,7 +73,7 @@ def test_expressions(text: str) -> None:
 def outcome(backend: Backend, steps: Any, frame: pd.DataFrame) -> Any:
     """The rows, or the words in which a value is refused."""
     try:
-        return backend.applied(steps, frame)
+        return apply_steps(backend, steps, frame)
     except DataError as error:
         return str(error)
 
@@ -101,7 +101,7 @@ def test_what_is_gathered(by: list[str]) -> None:
     frame = rows_of(test_groups.KINDS, test_groups.POOLS)
     wanted = test_groups.aggregate(by)
     expected = wanted.finish(wanted.partial(frame))
-    pd.testing.assert_frame_equal(wanted.finish(CUDA.partial(wanted, frame, "here")), expected, rtol=1e-9)
+    pd.testing.assert_frame_equal(wanted.finish(contribution(CUDA, wanted, frame, "here")), expected, rtol=1e-9)
     step = Step(0, wanted, side="side")
     pd.testing.assert_frame_equal(*test_steps.both(step, frame, expected))
 
@@ -117,7 +117,7 @@ def test_feature_operations(sections: list[dict[str, Any]]) -> None:
     inputs = list(inputs_of(job, kinds_of(rows)))
     fitted, _ = fit(Parts([rows], ["train"]), job, by_path(), inputs_of(job, kinds_of(rows)))  # type: ignore[arg-type]
     training = test_features.training_of(frame, 3)
-    test_features.same(*(apply(frame, fitted, inputs, training, None, backend) for backend in (CPU, CUDA)))
+    test_features.same(*(test_features.encoded(backend, frame, fitted, inputs, training) for backend in (CPU, CUDA)))
 
 
 @pytest.mark.parametrize("shape", test_windows.SHAPES)

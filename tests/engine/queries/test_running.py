@@ -13,12 +13,13 @@ import polars as pl
 import pytest
 
 from tests.engine.parts import fitted_on
-from tests.engine.queries.test_features import same
+from tests.engine.queries.test_features import encoded, same
 from tests.engine.relations import operation
 from treadle.engine import queries
 from treadle.engine.backend import Backend
-from treadle.engine.encoders import FeatureOperation, apply
+from treadle.engine.encoders import FeatureOperation
 from treadle.engine.operation import ROW_ID
+from treadle.engine.preparing import apply_steps, contribution
 from treadle.engine.program import Step
 from treadle.engine.queries import features, groups, running
 from treadle.engine.queries.functions import _FUNCTIONS as functions_with_query
@@ -79,8 +80,8 @@ def small(most: int) -> tuple[Collect, list[int]]:
 
 
 def test_only_the_step_without_a_query_is_done_on_the_host(told: list[str]) -> None:
-    found = CUDA.applied(STEPS, FRAME)
-    pd.testing.assert_frame_equal(found, CPU.applied(STEPS, FRAME))
+    found = apply_steps(CUDA, STEPS, FRAME)
+    pd.testing.assert_frame_equal(found, apply_steps(CPU, STEPS, FRAME))
     assert told == ["tables.2 (sample): on the host, since its hash of ids is the host's"]
 
 
@@ -89,8 +90,8 @@ def test_rows_that_a_device_has_no_memory_for_are_halved_until_they_fit(
 ) -> None:
     collect, given = small(1300)
     device(collect)
-    found = CUDA.applied([(DERIVE, None), (RENAME, None)], FRAME)
-    pd.testing.assert_frame_equal(found, CPU.applied([(DERIVE, None), (RENAME, None)], FRAME))
+    found = apply_steps(CUDA, [(DERIVE, None), (RENAME, None)], FRAME)
+    pd.testing.assert_frame_equal(found, apply_steps(CPU, [(DERIVE, None), (RENAME, None)], FRAME))
     assert given == [0, 0, 1250, 1250, 1250, 1250]  # first each step was tried without rows
     assert told == []
 
@@ -99,8 +100,8 @@ def test_what_never_fits_is_done_on_the_host_and_its_size_is_told(
     device: Callable[[Collect], None], told: list[str]
 ) -> None:
     device(small(400)[0])
-    found = CUDA.applied([(DERIVE, None), (RENAME, None)], FRAME)
-    pd.testing.assert_frame_equal(found, CPU.applied([(DERIVE, None), (RENAME, None)], FRAME))
+    found = apply_steps(CUDA, [(DERIVE, None), (RENAME, None)], FRAME)
+    pd.testing.assert_frame_equal(found, apply_steps(CPU, [(DERIVE, None), (RENAME, None)], FRAME))
     (text,) = told
     assert text.startswith("tables.0 (derive), tables.4 (rename): 5000 rows of a partition of 5000 (0 MiB) on the host")
     assert text.endswith("for want of memory on the GPU; more data.partitions make smaller ones")
@@ -109,13 +110,13 @@ def test_what_never_fits_is_done_on_the_host_and_its_size_is_told(
 def test_rows_that_depend_on_each_other_are_never_halved(device: Callable[[Collect], None], told: list[str]) -> None:
     """The 21 rows that are left would fit, but nobody can know them by halves."""
     device(small(20)[0])
-    pd.testing.assert_frame_equal(CUDA.applied([(DEDUPE, None)], FRAME), CPU.applied([(DEDUPE, None)], FRAME))
+    pd.testing.assert_frame_equal(apply_steps(CUDA, [(DEDUPE, None)], FRAME), apply_steps(CPU, [(DEDUPE, None)], FRAME))
     assert told[0].startswith("tables.3 (dedupe): 5000 rows of a partition of 5000")
 
 
 def test_halves_of_what_is_gathered_merge(device: Callable[[Collect], None], told: list[str]) -> None:
     device(small(0)[0])
-    partial = CUDA.partial(MEANS, FRAME, "tables.5 (aggregate)")
+    partial = contribution(CUDA, MEANS, FRAME, "tables.5 (aggregate)")
     expected = MEANS.finish(MEANS.partial(FRAME))
     pd.testing.assert_frame_equal(MEANS.finish(partial), expected, rtol=1e-12)
     assert told[0].startswith("tables.5 (aggregate): 5000 rows of a partition of 5000")
@@ -130,13 +131,13 @@ def test_what_a_device_cannot_compute_the_host_does_and_the_reason_is_told(
         return lazy.collect(engine=engine)
 
     device(broken)
-    pd.testing.assert_frame_equal(CUDA.applied(STEPS[:2], FRAME), CPU.applied(STEPS[:2], FRAME))
+    pd.testing.assert_frame_equal(apply_steps(CUDA, STEPS[:2], FRAME), apply_steps(CPU, STEPS[:2], FRAME))
     assert told == [
         "tables.0 (derive), tables.1 (filter): on the host, since cuDF failed: "
         "RuntimeError: CUDF failure at: table.cu:7"
     ]
     told.clear()
-    CUDA.partial(MEANS, FRAME, "tables.5 (aggregate)")
+    contribution(CUDA, MEANS, FRAME, "tables.5 (aggregate)")
     assert told == ["tables.5 (aggregate): on the host, since cuDF failed: RuntimeError: CUDF failure at: table.cu:7"]
 
 
@@ -155,7 +156,7 @@ def test_what_cudf_does_not_take_is_asked_once_and_told_by_its_operation(
 
     device(without_filters)
     for _ in range(2):
-        pd.testing.assert_frame_equal(CUDA.applied(STEPS[:2], FRAME), CPU.applied(STEPS[:2], FRAME))
+        pd.testing.assert_frame_equal(apply_steps(CUDA, STEPS[:2], FRAME), apply_steps(CPU, STEPS[:2], FRAME))
     assert asked == [0]
     assert set(told) == {"tables.1 (filter): on the host, since cuDF does not take it: NotImplementedError: no filters"}
 
@@ -169,19 +170,19 @@ REFUSED = [
 @pytest.mark.parametrize(("wanted", "message"), REFUSED)
 def test_values_that_are_refused_are_refused_in_the_host_s_words(wanted: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        CUDA.applied([(Step(0, wanted), None), (FILTER, None)], FRAME.assign(y=1.0))
+        apply_steps(CUDA, [(Step(0, wanted), None), (FILTER, None)], FRAME.assign(y=1.0))
     whole = FRAME.assign(x=2.0, y=1000.0)
     steps = [(Step(0, wanted), None), (FILTER, None)]
     if "derive" not in message:
-        pd.testing.assert_frame_equal(CUDA.applied(steps, whole), CPU.applied(steps, whole))
+        pd.testing.assert_frame_equal(apply_steps(CUDA, steps, whole), apply_steps(CPU, steps, whole))
 
 
 def test_requests_that_are_refused_are_refused_in_the_host_s_words() -> None:
     twice = Step(0, operation(op="rename", columns={"k": "x"}))
     with pytest.raises(RequestError, match="tables.0 .rename.: rename: two columns would be called 'x'"):
-        CUDA.applied([(twice, None)], FRAME)
+        apply_steps(CUDA, [(twice, None)], FRAME)
     with pytest.raises(RequestError, match="'nix'.*the input of tables.7 .drop."):
-        CUDA.applied([(Step(7, operation(op="drop", columns=["nix"])), None)], FRAME)
+        apply_steps(CUDA, [(Step(7, operation(op="drop", columns=["nix"])), None)], FRAME)
 
 
 def test_a_small_table_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +192,7 @@ def test_a_small_table_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> No
     side = pd.DataFrame({"k": pd.array([1, 2], dtype="Int64"), "z": [1.0, 2.0]})
     join = Step(0, operation(op="join", on=["k"], **{"with": {"path": "side"}}))
     for _ in range(3):
-        CUDA.applied([(join, side)], FRAME)
+        apply_steps(CUDA, [(join, side)], FRAME)
     assert made.count(2) == 1
     del side
 
@@ -199,11 +200,11 @@ def test_a_small_table_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> No
 def test_features_of_a_device_without_memory(device: Callable[[Collect], None], told: list[str]) -> None:
     device(small(1300)[0])
     fitted, _, inputs = fitted_on([{"op": "scale", "columns": ["x"]}, {"op": "one_hot", "columns": ["w"]}], FRAME)
-    expected = apply(FRAME, fitted, inputs, backend=CPU)
-    same(expected, apply(FRAME, fitted, inputs, backend=CUDA))
+    expected = encoded(CPU, FRAME, fitted, inputs)
+    same(expected, encoded(CUDA, FRAME, fitted, inputs))
     assert told == []
     device(small(10)[0])
-    same(expected, apply(FRAME, fitted, inputs, backend=CUDA))
+    same(expected, encoded(CUDA, FRAME, fitted, inputs))
     assert told[0].startswith("features: 5000 rows of a partition of 5000")
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.engine.relations import frames, operation
 from treadle.engine.backend import Backend
 from treadle.engine.operation import ROW_ID, ROW_ORDER
+from treadle.engine.preparing import apply_steps
 from treadle.engine.program import Step
 
 KINDS = {ROW_ID: "int", "k": "int", "w": "text", "x": "float", "p": "bool", "t": "timestamp"}
@@ -52,7 +53,7 @@ OPERATIONS: list[dict[str, Any]] = [
 
 def both(step: Step, frame: pd.DataFrame, side: pd.DataFrame | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the host makes of it, and what queries do."""
-    return CPU.applied([(step, side)], frame), CUDA.applied([(step, side)], frame)
+    return apply_steps(CPU, [(step, side)], frame), apply_steps(CUDA, [(step, side)], frame)
 
 
 @pytest.mark.parametrize("section", OPERATIONS, ids=lambda s: f"{s['op']} {s.get('sql', s.get('columns'))}")

@@ -13,6 +13,7 @@ from tests.engine.queries.test_steps import CPU, both
 from tests.engine.relations import operation
 from tests.engine.test_window import FRAMES, KEYS
 from treadle.engine.backend import Backend
+from treadle.engine.preparing import apply_steps
 from treadle.engine.program import Step
 from treadle.errors import DataError
 
@@ -105,7 +106,9 @@ def test_what_has_no_query_is_the_host_s(output: dict[str, Any], told: list[str]
     days = pd.date_range("2024-01-01", periods=9, unit="us")
     frame = pd.DataFrame({"x": [1.5] * 9, "ts": days, "t": days, "k": pd.array([1, 2, 2] * 3, dtype="Int64")})
     step = Step(3, operation(op="window", by=["k"], order="ts", outputs={"o": output}))
-    pd.testing.assert_frame_equal(Backend("cuda").applied([(step, None)], frame), CPU.applied([(step, None)], frame))
+    pd.testing.assert_frame_equal(
+        apply_steps(Backend("cuda"), [(step, None)], frame), apply_steps(CPU, [(step, None)], frame)
+    )
     assert told[0].startswith("tables.3 (window): on the host, since ")
 
 
@@ -114,4 +117,4 @@ def test_a_null_has_no_place_in_the_order() -> None:
     frame["ts"] = frame["ts"].astype("datetime64[us]")
     step = Step(0, operation(op="window", order="ts", outputs={"o": {"function": "lag", "column": "x"}}))
     with pytest.raises(DataError, match="window: the order column 'ts' is null in 1 rows; filter or fill them"):
-        Backend("cuda").applied([(step, None)], frame)
+        apply_steps(Backend("cuda"), [(step, None)], frame)
