@@ -17,12 +17,10 @@ import polars as pl
 from sqlglot import exp
 
 from treadle.engine.queries.functions import call, part_of
-from treadle.engine.queries.values import KINDS, Typed, Unsupported, coerced, constant, known, unified
+from treadle.engine.queries.values import KINDS, Typed, Unsupported, coerced, constant, converted, known, unified
 from treadle.engine.sql.expression import parsed
 from treadle.engine.sql.nodes import CAST_TYPES
 from treadle.engine.sql.values import Kind
-
-LARGEST = 2.0**63
 
 
 @dataclass
@@ -235,35 +233,6 @@ def _cast(compiled: Compiled, node: exp.Expr) -> Typed:
     if to is exp.DType.DATE:
         found = Typed(found.kind, found.expr.dt.truncate("1d"))
     return found
-
-
-def converted(value: Typed, target: Kind) -> tuple[Typed, pl.Expr | None]:
-    """The value as `target`, null where it has no counterpart, and where that is; None where it cannot be."""
-    if value.kind is target or value.kind is Kind.NULL:
-        found = coerced(value, target)
-        assert found is not None
-        return found, None
-    if value.constant and (value.kind, target) == (Kind.TEXT, Kind.TIMESTAMP):
-        found = coerced(value, target)
-        assert found is not None
-        return found, None
-    x = value.expr
-    match value.kind, target:
-        case (Kind.INTEGER | Kind.BOOLEAN, Kind.DOUBLE | Kind.INTEGER):
-            return Typed(
-                target, x.cast(pl.Int64()).cast(pl.Float64()) if target is Kind.DOUBLE else x.cast(pl.Int64())
-            ), None
-        case (Kind.INTEGER | Kind.DOUBLE, Kind.BOOLEAN):
-            return Typed(target, x != 0), None
-        case (Kind.INTEGER, Kind.TEXT):
-            return Typed(target, x.cast(pl.String())), None
-        case (Kind.BOOLEAN, Kind.TEXT):
-            return Typed(target, pl.when(x).then(pl.lit("true")).when(~x).then(pl.lit("false"))), None
-        case (Kind.DOUBLE, Kind.INTEGER):
-            whole = x.round(0, mode="half_to_even")
-            fits = (whole > -LARGEST) & (whole < LARGEST)
-            return Typed(target, pl.when(fits).then(whole).cast(pl.Int64())), ~fits
-    raise Unsupported(f"a cast of {value.kind} to {target}")
 
 
 def _extract(compiled: Compiled, node: exp.Expr) -> Typed:

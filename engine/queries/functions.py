@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from treadle.engine.queries.values import Typed, Unsupported, coerced, constant, known, unified
+from treadle.engine.queries.values import Typed, Unsupported, coerced, constant, converted, known, unified
 from treadle.engine.sql.functions import PART_NAMES
 from treadle.engine.sql.values import Kind
 
@@ -146,8 +146,6 @@ def _if(condition: Typed, then: Typed, otherwise: Typed) -> Typed:
 
 
 def _as_text(value: Typed) -> pl.Expr:
-    from treadle.engine.queries.expressions import converted
-
     if value.kind is Kind.NULL:
         return constant(Kind.TEXT, None).expr
     return converted(value, Kind.TEXT)[0].expr

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from treadle.engine.operation import OWN_COLUMNS, ROW_ID, Operation
-from treadle.engine.queries.expressions import Compiled, converted, truth
-from treadle.engine.queries.values import KINDS, TYPES, Typed, Unsupported, kind_of
+from treadle.engine.queries.expressions import Compiled, truth
+from treadle.engine.queries.values import KINDS, TYPES, Typed, Unsupported, converted, kind_of
 from treadle.engine.relational import Aggregate, Cast, Dedupe, Derive, Drop, Filter, Join, Rename, Select, Union, Window
 from treadle.engine.sql.values import Kind
 

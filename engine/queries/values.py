@@ -34,6 +34,8 @@ KINDS: Mapping[str, Kind] = {
 """Of expressions, by the engine's kinds of columns."""
 TYPE_OF: Mapping[Kind, Any] = {KINDS[name]: type_ for name, type_ in TYPES.items()}
 CPU = Backend()
+LARGEST = 2.0**63
+"""Beyond the largest whole number."""
 
 
 class Unsupported(Exception):
@@ -94,6 +96,35 @@ def unified(values: list[Typed]) -> tuple[Kind, list[Typed]]:
     if any(value is None for value in same):
         raise Unsupported("kinds that do not go together")
     return target, [value for value in same if value is not None]
+
+
+def converted(value: Typed, target: Kind) -> tuple[Typed, pl.Expr | None]:
+    """The value as `target`, null where it has no counterpart, and where that is; None where it cannot be."""
+    if value.kind is target or value.kind is Kind.NULL:
+        found = coerced(value, target)
+        assert found is not None
+        return found, None
+    if value.constant and (value.kind, target) == (Kind.TEXT, Kind.TIMESTAMP):
+        found = coerced(value, target)
+        assert found is not None
+        return found, None
+    x = value.expr
+    match value.kind, target:
+        case (Kind.INTEGER | Kind.BOOLEAN, Kind.DOUBLE | Kind.INTEGER):
+            return Typed(
+                target, x.cast(pl.Int64()).cast(pl.Float64()) if target is Kind.DOUBLE else x.cast(pl.Int64())
+            ), None
+        case (Kind.INTEGER | Kind.DOUBLE, Kind.BOOLEAN):
+            return Typed(target, x != 0), None
+        case (Kind.INTEGER, Kind.TEXT):
+            return Typed(target, x.cast(pl.String())), None
+        case (Kind.BOOLEAN, Kind.TEXT):
+            return Typed(target, pl.when(x).then(pl.lit("true")).when(~x).then(pl.lit("false"))), None
+        case (Kind.DOUBLE, Kind.INTEGER):
+            whole = x.round(0, mode="half_to_even")
+            fits = (whole > -LARGEST) & (whole < LARGEST)
+            return Typed(target, pl.when(fits).then(whole).cast(pl.Int64())), ~fits
+    raise Unsupported(f"a cast of {value.kind} to {target}")
 
 
 def table_of(frame: pd.DataFrame) -> pl.DataFrame:
