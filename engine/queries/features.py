@@ -24,8 +24,8 @@ from treadle.engine.encoders.dates import CYCLES, FittedDateParts
 from treadle.engine.encoders.products import FittedInteractions
 from treadle.engine.encoders.scale import FittedBin, FittedClip, FittedScale
 from treadle.engine.encoders.worth import FittedFrequency, FittedWorth
+from treadle.engine.queries.engine import HOST_ENGINE, collected, engine_of, no_memory, reason_of
 from treadle.engine.queries.functions import PARTS
-from treadle.engine.queries.running import HOST_ENGINE, collected, engine_of, no_memory, reason_of
 from treadle.engine.queries.values import TYPES, Unsupported, known, table_of
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from treadle.engine.operation import ROW_ID, ROW_ORDER
-from treadle.engine.queries.running import collected
-from treadle.engine.queries.steps import PLACE
+from treadle.engine.queries.engine import collected
+from treadle.engine.queries.query import PLACE
 from treadle.engine.queries.values import TYPES, Unsupported, frame_of, table_of
 from treadle.engine.relational import Aggregate, Pivot, values
 from treadle.engine.relational.aggregate import GROUPS, PAIRS, ROWS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,10 @@ import polars as pl
 from treadle.engine.backend import Backend, kinds_of
 from treadle.engine.device import ALONE, in_parts, is_out_of_memory
 from treadle.engine.operation import Operation, Placed
-from treadle.engine.queries.steps import Query, is_by_row, query_of
+from treadle.engine.queries.engine import HOST_ENGINE, collected, engine_of, first_line, no_memory, reason_of
+from treadle.engine.queries.groups import partial
+from treadle.engine.queries.query import Query
+from treadle.engine.queries.steps import is_by_row, query_of
 from treadle.engine.queries.values import TYPES, Unsupported, frame_of, table_of
 from treadle.errors import TreadleError
 
@@ -24,27 +26,11 @@ if TYPE_CHECKING:
     from treadle.engine.relational import Aggregate, Pivot
     from treadle.engine.relational.aggregate import Partial
 
-HOST_ENGINE = "in-memory"
-"""Polars' own, which takes every query."""
 _SIDES: dict[int, tuple[weakref.ref[Any], pl.DataFrame]] = {}
 """Small tables that partitions have in common, by the frames that they were made of."""
 _TAKEN: dict[str, str | None] = {}
 """Why cuDF does not take an operation on columns of these kinds; None where it does."""
 _LOCK = threading.Lock()
-
-
-def collected(lazy: pl.LazyFrame, engine: Any) -> pl.DataFrame:
-    """A query's outcome, on the host."""
-    found: pl.DataFrame = lazy.collect(engine=engine)
-    return found
-
-
-def engine_of(backend: Backend) -> Any:
-    """What computes queries. Unsupported where it cannot be had."""
-    try:
-        return backend.engine()
-    except Exception as error:
-        raise Unsupported(f"cuDF cannot be used: {first_line(error)}") from error
 
 
 def applied(steps: Iterable[tuple[Placed, pd.DataFrame | None]], frame: pd.DataFrame, backend: Backend) -> pd.DataFrame:
@@ -65,7 +51,6 @@ def applied(steps: Iterable[tuple[Placed, pd.DataFrame | None]], frame: pd.DataF
 
 def contributed(operation: Aggregate | Pivot, frame: pd.DataFrame, where: str, backend: Backend) -> Partial:
     """What a partition's rows contribute to an operation; on the host where no query is for it."""
-    from treadle.engine.queries.groups import partial
 
     def there(low: int, high: int) -> Partial:
         return partial(operation, frame.iloc[low:high], engine_of(backend))
@@ -90,14 +75,6 @@ def _own_groups(step: Placed, frame: pd.DataFrame, backend: Backend) -> pd.DataF
     operation: Any = step.operation
     step.check(frame)
     return operation.finish(contributed(operation, frame, step.where, backend))
-
-
-def no_memory(on_host: int, rows: int, size: int) -> str:
-    """What is said of rows of a partition of so many, and bytes, for which a device had not the memory."""
-    return (
-        f"{on_host} rows of a partition of {rows} ({size / 2**20:.0f} MiB) on the host, for want of memory on the GPU; "
-        "more data.partitions make smaller ones"
-    )
 
 
 class Rows:
@@ -226,20 +203,3 @@ def _lazy(side: pd.DataFrame | None) -> pl.LazyFrame | None:
     with _LOCK:
         _SIDES[key] = weakref.ref(side, lambda _: _SIDES.pop(key, None)), table
     return table.lazy()
-
-
-def reason_of(error: Exception) -> str:
-    """Why the host does what a device was to do."""
-    return str(error) if isinstance(error, Unsupported) else f"cuDF failed: {first_line(error)}"
-
-
-_CAUSE = re.compile(r"unsupported operations.*?\\n- (.+?)(?:\\n- |[\"'], \[)", re.DOTALL)
-"""Where cudf-polars says which operation it does not take, in an error that Polars quotes."""
-
-
-def first_line(error: BaseException) -> str:
-    """What kind of error it is, and what it says first."""
-    if (cause := _CAUSE.search(str(error))) is not None:
-        return cause[1][:200]
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

@@ -2,58 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import polars as pl
 
-from treadle.engine.operation import OWN_COLUMNS, ROW_ID, Operation
+from treadle.engine.operation import OWN_COLUMNS, Operation
 from treadle.engine.queries.expressions import Compiled, truth
-from treadle.engine.queries.values import KINDS, TYPES, Typed, Unsupported, converted, kind_of
+from treadle.engine.queries.query import PLACE, THERE, Query
+from treadle.engine.queries.values import KINDS, TYPES, Typed, Unsupported, converted
+from treadle.engine.queries.windows import window
 from treadle.engine.relational import Aggregate, Cast, Dedupe, Derive, Drop, Filter, Join, Rename, Select, Union, Window
 from treadle.engine.sql.values import Kind
-
-PLACE = f"{ROW_ID}place"
-"""Where a row was, for operations that would lose it."""
-THERE = f"{ROW_ID}there"
-"""The same of the other table."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """Rows that are still to be computed, with their columns' kinds."""
-
-    lazy: pl.LazyFrame
-    kinds: Mapping[str, str]
-    refused: tuple[str, ...] = field(default=())
-    """Columns beside these that say of which rows the host is to refuse a value, in words."""
-
-    @classmethod
-    def of(cls, lazy: pl.LazyFrame) -> Query:
-        """Rows without anything done to them yet, or after what changed their columns."""
-        return cls(lazy, {name: kind_of(type_) for name, type_ in lazy.collect_schema().items()})
-
-    def columns(self, changed: Mapping[str, Typed], refused: Sequence[pl.Expr] = ()) -> Query:
-        """With columns added, or replaced in their places."""
-        if any(value.kind is Kind.NULL for value in changed.values()):
-            raise Unsupported("a column of no kind")
-        exprs = [value.expr.alias(name) for name, value in changed.items()]
-        names = tuple(f"{ROW_ID}refused{number}" for number in range(len(refused)))
-        asked = [expr.fill_null(value=False).alias(name) for name, expr in zip(names, refused, strict=True)]
-        kinds = {**self.kinds, **{name: _KIND_NAMES[value.kind] for name, value in changed.items()}}
-        return Query(self.lazy.with_columns(*exprs, *asked), kinds, names)
-
-    def kept(self, names: Sequence[str]) -> Query:
-        """With these columns only, in this order."""
-        return Query(self.lazy.select(names), {name: self.kinds[name] for name in names})
-
-    def rows(self, lazy: pl.LazyFrame) -> Query:
-        """Other rows of the same columns."""
-        return Query(lazy.select(list(self.kinds)), self.kinds)
-
-
-_KIND_NAMES = {kind: name for name, kind in KINDS.items()}
 
 
 def query_of(query: Query, operation: Operation, side: pl.LazyFrame | None = None) -> Query:
@@ -182,8 +142,6 @@ def _union(query: Query, operation: Union, side: pl.LazyFrame | None) -> Query:
 
 
 def _window(query: Query, operation: Window, side: pl.LazyFrame | None) -> Query:
-    from treadle.engine.queries.windows import window
-
     return window(query, operation)
 
 

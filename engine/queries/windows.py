@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from treadle.engine.operation import ROW_ID
-from treadle.engine.queries.steps import PLACE, Query
+from treadle.engine.queries.query import PLACE, Query
 from treadle.engine.queries.values import TYPES, Unsupported, known
 from treadle.engine.relational.window import UNITS, Output, Window, microseconds
 

@@ -25,6 +25,7 @@ from treadle.engine.operation import ROW_ID
 from treadle.engine.preparing import apply_steps, contribution
 from treadle.engine.program import Step
 from treadle.engine.queries import features, groups, running
+from treadle.engine.queries.engine import first_line
 from treadle.engine.recipe import fit, inputs_of
 
 translate = pytest.importorskip("cudf_polars.dsl.translate", reason="cudf-polars is not installed: the extra gpu")
@@ -152,4 +153,4 @@ def test_the_reason_why_cudf_does_not_take_a_query_is_found_in_what_it_says() ->
     month = pl.LazyFrame({"t": [pd.Timestamp("2024-01-01")]}).with_columns(pl.col("t").dt.truncate("1mo"))
     with pytest.raises(pl.exceptions.ComputeError) as told:
         month.collect(engine=pl.GPUEngine(executor="in-memory", raise_on_fail=True))
-    assert running.first_line(told.value) == "NotImplementedError: Unsupported bucket: '1mo'"
+    assert first_line(told.value) == "NotImplementedError: Unsupported bucket: '1mo'"

@@ -13,7 +13,7 @@ from tests.engine.sql_cases import EXPRESSIONS, Rows, edge_rows, make_frame
 from tests.engine.test_sql import rows
 from treadle.engine.backend import kinds_of
 from treadle.engine.queries.expressions import Compiled
-from treadle.engine.queries.steps import Query
+from treadle.engine.queries.query import Query
 from treadle.engine.queries.values import Unsupported, frame_of, table_of
 from treadle.engine.sql.expression import compile_expression
 from treadle.errors import DataError

@@ -22,6 +22,7 @@ from treadle.engine.operation import ROW_ID
 from treadle.engine.preparing import apply_steps, contribution
 from treadle.engine.program import Step
 from treadle.engine.queries import features, groups, running
+from treadle.engine.queries.engine import HOST_ENGINE
 from treadle.engine.queries.functions import _FUNCTIONS as functions_with_query
 from treadle.engine.queries.functions import PARTS
 from treadle.engine.sql.functions import FUNCTIONS as SQL_FUNCTIONS
@@ -56,7 +57,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Callable[[Collect], None]:
         real = running.collected
 
         def collected(lazy: pl.LazyFrame, engine: Any) -> pl.DataFrame:
-            return real(lazy, engine) if engine == running.HOST_ENGINE else collect(lazy, running.HOST_ENGINE)
+            return real(lazy, engine) if engine == HOST_ENGINE else collect(lazy, HOST_ENGINE)
 
         for module in (running, groups, features):
             monkeypatch.setattr(module, "collected", collected)
