@@ -17,7 +17,9 @@ import pyarrow.compute as pc
 class Readable(Protocol):
     """A table of a run."""
 
-    rows: int
+    @property
+    def rows(self) -> int:
+        """How many there are."""
 
     @property
     def schema(self) -> pa.Schema:

@@ -6,19 +6,30 @@ whoever asks starts this process with the environment that it wants.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 
+from treadle.engine import column_parity
 from treadle.engine.backend import Backend
-from treadle.engine.bundle import load_bundle
+from treadle.engine.bundle import Bundle, load_bundle
+from treadle.engine.encoders import columns_for, to_matrix
+from treadle.engine.fallbacks import listening
 from treadle.engine.models.base import Values
 from treadle.engine.models.forest import ForestModel
+from treadle.engine.operation import ROW_ID
+from treadle.engine.preparing import apply_features
+from treadle.engine.program import Program
+from treadle.engine.skew import Sample
 from treadle.engine.store import Store
 from treadle.errors import TreadleError
 
@@ -59,17 +70,91 @@ def compare(model: ForestModel, matrix: np.ndarray) -> list[Compared]:
     return found
 
 
+@dataclass(frozen=True)
+class Preparation:
+    """A stage's work on the same rows, done twice."""
+
+    stage: str
+    """etl or features"""
+    rows: int
+    host_seconds: float
+    device_seconds: float
+    difference: float
+    """The largest of a column of numbers, as a part of the column's largest."""
+    faults: tuple[str, ...]
+    """What may not differ at all."""
+    fell_back: tuple[str, ...]
+    """What the host did for the device."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A table in memory, for `treadle.engine.column_parity`."""
+
+    table: pa.Table
+
+    @property
+    def rows(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.table.schema
+
+    def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
+        return self.table if columns is None else self.table.select(columns)
+
+
+def compare_preparing(bundle: Bundle, raw: pa.Table) -> list[Preparation]:
+    """Raw rows prepared, and their features made, on the host and by queries."""
+    host, device = bundle.program, replace(bundle.program, backend=Backend("cuda"))
+    rows = host.backend.frame(raw)
+    if bundle.document.id is None:
+        rows.insert(0, ROW_ID, pd.Series(range(len(rows)), dtype="Int64"))
+    rows = host.with_id(rows)
+    d = bundle.document
+    frames: list[pd.DataFrame] = []
+
+    def prepared(program: Program) -> pa.Table:
+        frames.append(program.apply(rows))
+        return host.backend.table(frames[-1])
+
+    def features(program: Program) -> pa.Table:
+        columns = columns_for(frames[0], bundle.operations, list(d.feature_inputs))
+        made = apply_features(program.backend, columns, bundle.operations)
+        matrix = to_matrix(made, d.features, len(frames[0]))
+        return pa.table({name: matrix[:, i] for i, name in enumerate(d.features)})
+
+    return [_done_twice("etl", prepared, host, device), _done_twice("features", features, host, device)]
+
+
+def _done_twice(stage: str, work: Callable[[Program], pa.Table], host: Program, device: Program) -> Preparation:
+    started = time.perf_counter()
+    here = work(host)
+    between = time.perf_counter()
+    with listening() as heard:
+        there = work(device)
+    ended = time.perf_counter()
+    columns, faults = column_parity.compare(Frames(here), Frames(there), ROW_ID)
+    faults += [column.fault for column in columns if column.fault is not None]
+    worst = max((column.difference for column in columns), default=0.0)
+    fell_back = tuple(dict.fromkeys(heard))
+    return Preparation(stage, here.num_rows, between - started, ended - between, worst, tuple(faults), fell_back)
+
+
 def compare_elsewhere(
-    root: str, name: str, version: int, matrix: np.ndarray, environment: dict[str, str]
-) -> list[Compared]:
-    """As `compare`, in a new process with this environment.
+    root: str, name: str, version: int, matrix: np.ndarray | None, environment: dict[str, str]
+) -> tuple[list[Compared], list[Preparation]]:
+    """As `compare`, of a matrix, and `compare_preparing`, of the bundle's sample, in a new process.
+
+    Of either nothing where there is no matrix, no sample, or no Polars; `environment` is that of the process.
 
     Raises
     ------
     TreadleError
         The process did not end well: the kernels fail, or crash.
     """
-    request = {"root": root, "name": name, "version": version, "matrix": matrix.tolist()}
+    request = {"root": root, "name": name, "version": version, "matrix": None if matrix is None else matrix.tolist()}
     done = subprocess.run(
         [sys.executable, "-m", __name__],
         input=json.dumps(request),
@@ -80,16 +165,30 @@ def compare_elsewhere(
     )
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"status {done.returncode}"]
-        raise TreadleError(f"parity: the kernels for devices failed: {last[0]}")
-    return [Compared(**one) for one in json.loads(done.stdout.splitlines()[-1])]
+        raise TreadleError(f"parity: the kernels or queries for devices failed: {last[0]}")
+    kernels, stages = json.loads(done.stdout.splitlines()[-1])
+    return [Compared(**one) for one in kernels], [_preparation(one) for one in stages]
+
+
+def _preparation(described: dict[str, Any]) -> Preparation:
+    texts = {name: tuple(described[name]) for name in ("faults", "fell_back")}
+    return Preparation(**{**described, **texts})
 
 
 def main() -> None:
     request: dict[str, Any] = json.load(sys.stdin)
-    model = load_bundle(Store(request["root"]), request["name"], request["version"]).model
-    assert isinstance(model, ForestModel)
-    matrix = np.array(request["matrix"], dtype=np.float32)
-    print(json.dumps([asdict(one) for one in compare(model, matrix)]))
+    store = Store(request["root"])
+    bundle = load_bundle(store, request["name"], request["version"])
+    kernels: list[Compared] = []
+    if request["matrix"] is not None:
+        assert isinstance(bundle.model, ForestModel)
+        kernels = compare(bundle.model, np.array(request["matrix"], dtype=np.float32))
+    stages: list[Preparation] = []
+    d = bundle.document
+    if d.sample is not None and d.sample.rows and importlib.util.find_spec("polars") is not None:
+        sample = Sample.read(store, bundle.folder, list(d.inputs), d.features, bundle.model.outputs)
+        stages = compare_preparing(bundle, sample.rows)
+    print(json.dumps([[asdict(one) for one in found] for found in (kernels, stages)]))
 
 
 if __name__ == "__main__":

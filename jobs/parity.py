@@ -25,7 +25,10 @@ from treadle.jobs.spec import JobSpec, load_spec
 
 if TYPE_CHECKING:
     from treadle.engine.events import Listener
+    from treadle.engine.parity import Compared, Preparation
 
+FEATURES_BOUND = 1e-6
+"""Largest accepted difference of rows and features that were prepared by queries; features are float32."""
 STAGE_OF = {"margins": "predict", "contributions": "explain"}
 
 
@@ -60,32 +63,47 @@ def parity(
             f"parity: job '{finished.job}' has no models, and without a GPU only their kernels can be compared: {why}."
         )
     device, environment = _device()
-    compared = _compared(finished, rows, environment)
+    compared, prepared = _compared(finished, rows, environment)
     lines = []
     for stage in finished.manifest["stages"]:
         name, seconds = stage["stage"], stage["wall_seconds"] if stage["status"] == "finished" else None
         found = next((one for one in compared if STAGE_OF[one.values] == name), None)
-        if found is not None:
+        query = next((one for one in prepared if one.stage == name), None)
+        if query is not None:
+            lines.append(_line_of(query, "cuDF" if device == "a GPU" else "Polars in place of cuDF"))
+        elif found is not None:
             said = f"{found.values} of {found.rows} rows, the seconds are of these"
             lines.append(Line(name, found.host_seconds, found.device_seconds, found.difference, said))
         elif name in STAGE_OF.values():
             lines.append(Line(name, seconds, None, None, f"not covered: {finished.model.model.method}"))
         else:
-            lines.append(
-                Line(name, seconds, None, None, "not covered: only the kernels of the best model are compared")
-            )
-    missing = f"the whole job on a GPU ({why}), so preparing rows, features, training and metrics"
+            lines.append(Line(name, seconds, None, None, "not covered"))
+    missing = f"the whole job on a GPU ({why}), so training and metrics, and what cuDF makes of the queries"
     return Parity(finished.id, device, tuple(lines), not_covered=missing)
+
+
+def _line_of(found: Preparation, computed_by: str) -> Line:
+    said = f"{found.rows} raw rows as queries, by {computed_by}; the seconds are of these"
+    return Line(
+        found.stage,
+        found.host_seconds,
+        found.device_seconds,
+        found.difference,
+        said,
+        bound=FEATURES_BOUND,
+        faults=found.faults,
+        fell_back=found.fell_back,
+    )
 
 
 def _whole_job(spec: JobSpec, root: str, rows: int, listener: Listener | None) -> Parity:
     """Both runs are removed again when they agree."""
     place, cpu, gpu = parity_job.run_both(spec, root, listener)
-    kernels = []
+    kernels: list[Compared] = []
     device = "GPUs of this machine"
     if cpu.manifest["model"] is not None:
         where, environment = _device()
-        kernels = _compared(cpu, rows, environment)
+        kernels, _ = _compared(cpu, rows, environment)
         device = device if where == "a GPU" else f"{device}, kernels of one model in {where}"
     lines = parity_job.lines_of(cpu, gpu, {one.values: one for one in kernels})
     found = Parity(cpu.id, device, lines, gpu.id)
@@ -106,14 +124,13 @@ def _device() -> tuple[str, dict[str, str]]:
     return "a GPU", environment
 
 
-def _compared(finished: Run, rows: int, environment: dict[str, str]) -> list[Any]:
+def _compared(finished: Run, rows: int, environment: dict[str, str]) -> tuple[list[Compared], list[Preparation]]:
     from treadle.engine.models.forest import ForestModel
     from treadle.engine.parity import compare_elsewhere
 
-    bundle = finished.model
-    if not isinstance(bundle.model, ForestModel):
-        return []
-    table = finished.table("features").to_pandas()
-    chosen = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(rows, len(table))).astype(int))]
-    matrix = chosen[list(bundle.document.features)].to_numpy(dtype=np.float32, na_value=np.nan)
+    bundle, matrix = finished.model, None
+    if isinstance(bundle.model, ForestModel):
+        table = finished.table("features").to_pandas()
+        chosen = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(rows, len(table))).astype(int))]
+        matrix = chosen[list(bundle.document.features)].to_numpy(dtype=np.float32, na_value=np.nan)
     return compare_elsewhere(bundle.store.url, bundle.document.name, bundle.document.version, matrix, environment)

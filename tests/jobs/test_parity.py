@@ -42,9 +42,14 @@ def test_kernels_agree_and_what_was_not_covered_is_named(spec: Callable[..., dic
         assert stages[stage]["difference"] < 1e-6
         assert stages[stage]["device_seconds"] > 0
         assert stages[stage]["said"].startswith(f"{values} of 3 rows")
-    for stage in ("etl", "features", "train:xgboost", "publish"):
+    for stage in ("etl", "features"):
+        assert stages[stage]["right"] is True
+        assert stages[stage]["difference"] < 1e-6
+        assert " raw rows as queries, by Polars in place of cuDF" in stages[stage]["said"]
+        assert stages[stage]["fell_back"] == []
+    for stage in ("read", "train:xgboost", "publish"):
         assert stages[stage]["right"] is None
-        assert stages[stage]["said"].startswith("not covered: ")
+        assert stages[stage]["said"] == "not covered"
     assert found["not_covered"].startswith("the whole job on a GPU (the cluster is not of this machine; ")
     assert found["device_run"] is None
 
@@ -53,24 +58,41 @@ def test_kernels_agree_and_what_was_not_covered_is_named(spec: Callable[..., dic
 def test_a_difference_is_a_failure(spec: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     real = module._compared
 
-    def worse(*args: Any) -> list[Any]:
-        return [type(one)(**{**vars(one), "difference": 0.01}) for one in real(*args)]
+    def worse(*args: Any) -> Any:
+        return [[type(one)(**{**vars(one), "difference": 0.01}) for one in found] for found in real(*args)]
 
     monkeypatch.setattr(module, "_compared", worse)
     found = parity(spec(), rows=2)
     assert found.right is False
-    assert {line.stage for line in found.lines if line.right is False} == {"explain", "predict"}
+    assert {line.stage for line in found.lines if line.right is False} == {"etl", "features", "explain", "predict"}
     with console.out.capture() as printed:
         console.show_parity(found)
     rows = [line.split()[1] for line in printed.get().splitlines() if "1.0e-02" in line]
-    assert rows == ["NO", "NO"]
+    assert rows == ["NO"] * 4
     assert "Not covered: the whole job on a GPU" in " ".join(printed.get().split())
+
+
+def test_what_no_query_is_for_is_known_without_a_gpu(spec: Callable[..., dict[str, Any]]) -> None:
+    """Before anybody has paid for one: each operation by its place, with the reason."""
+    tables = [{"op": "derive", "name": "log_income", "sql": "log10(income)"}, {"op": "drop", "columns": ["income"]}]
+    features = [
+        {"op": "impute", "columns": ["log_income"]},
+        {"op": "date_parts", "columns": ["joined"]},
+        {"op": "hash_encode", "columns": ["city"], "buckets": 4},
+    ]
+    found = parity(spec(tables=tables, features=features), rows=2)
+    lines = {line.stage: line for line in found.lines}
+    assert lines["etl"].fell_back == ("tables.0 (derive): on the host, since log10()",)
+    assert lines["features"].fell_back == (
+        "features (hash_encode of city): on the host, since there is no query for it",
+    )
+    assert (lines["etl"].right, lines["features"].right) == (True, True)
 
 
 def test_a_linear_model_has_no_kernels(spec: Callable[..., dict[str, Any]]) -> None:
     found = parity(spec(models=["logistic_regression"]))
     assert found.right
-    assert {line.right for line in found.lines} == {None}
+    assert {line.stage for line in found.lines if line.right} == {"etl", "features"}
     assert "not covered: linear" in next(line.said for line in found.lines if line.stage == "explain")
 
 
@@ -92,5 +114,5 @@ def test_kernels_that_fail(
     (tmp_path / "numba.py").write_text("raise RuntimeError('no kernels today')\n")
     real = module._device
     monkeypatch.setattr(module, "_device", lambda: (real()[0], {**real()[1], "PYTHONPATH": str(tmp_path)}))
-    with pytest.raises(TreadleError, match="the kernels for devices failed: RuntimeError: no kernels today"):
+    with pytest.raises(TreadleError, match="the kernels or queries for devices failed: RuntimeError: no kernels today"):
         parity(spec())
