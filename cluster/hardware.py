@@ -29,7 +29,9 @@ GPU_LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "pynvml": ("nvidia-ml-py",),
     "rmm": ("rmm-cu13", "rmm"),
 }
-"""Modules that a job on GPUs needs -> the distributions that bring them, of pip and of conda."""
+"""Modules that a job on GPUs uses -> the distributions that bring them, of pip and of conda."""
+NEEDED = ("dask_cuda", "numba_cuda", "pynvml")
+"""Those without which there is no such job; the host does what the others would, and the run says so."""
 OLDEST_CAPABILITY = (7, 5)
 OLDEST_CUDA = (13, 0)
 DRIVER_FILES = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
@@ -150,9 +152,15 @@ def _version(module: str) -> str | None:
 
 def _check_libraries(libraries: Mapping[str, str | None]) -> Check:
     missing = [module for module, version in libraries.items() if version is None]
+    needed = [module for module in missing if module in NEEDED]
+    if needed:
+        return Check("libraries", False, f"{listed(needed)} not installed", INSTALL)
+    said = listed(f"{module} {version}" for module, version in libraries.items() if version is not None)
     if missing:
-        return Check("libraries", False, f"{listed(missing)} not installed", INSTALL)
-    return Check("libraries", True, listed(f"{module} {version}" for module, version in libraries.items()))
+        return Check(
+            "libraries", True, f"{said}; not installed, so that the host does their part: {listed(missing)}", INSTALL
+        )
+    return Check("libraries", True, said)
 
 
 def _check_versions(libraries: Mapping[str, str | None]) -> Check:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,7 @@ def apply_steps(
     backend: Backend, steps: Iterable[tuple[Placed, pd.DataFrame | None]], frame: pd.DataFrame
 ) -> pd.DataFrame:
     """The steps of a program, each with the small table that it may take, on rows in memory."""
-    if backend.name == "cuda":
+    if _by_queries(backend):
         from treadle.engine.queries.running import applied
 
         return applied(steps, frame, backend)
@@ -32,7 +34,7 @@ def apply_steps(
 
 def contribution(backend: Backend, operation: Aggregate | Pivot, frame: pd.DataFrame, where: str) -> Partial:
     """What rows contribute to an operation, at its place in the spec."""
-    if backend.name == "cuda":
+    if _by_queries(backend):
         from treadle.engine.queries.running import contributed
 
         return contributed(operation, frame, where, backend)
@@ -43,10 +45,22 @@ def apply_features(
     backend: Backend, columns: Columns, fitted: Sequence[Fitted], training: Training | None = None
 ) -> Columns:
     """The columns of rows after fitted feature operations; without training rows no row is one of these."""
-    if backend.name == "cuda":
+    if _by_queries(backend):
         from treadle.engine.queries.features import applied
 
         return applied(columns, fitted, training, backend)
     for operation in fitted:
         columns = operation.apply(columns, training)
     return columns
+
+
+def _by_queries(backend: Backend) -> bool:
+    """Whether there is what computes queries; without it all is done on the host, which is told."""
+    if backend.name == "cpu":
+        return False
+    simulated = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+    for module in ("polars", *(() if simulated else ("cudf_polars", "rmm"))):
+        if importlib.util.find_spec(module) is None:
+            backend.fell_back("rows and features", f"prepared on the host, since {module} is not installed")
+            return False
+    return True

@@ -191,16 +191,29 @@ def test_the_first_problem_is_told_with_its_remedy(
 
 def test_missing_and_wrong_libraries(equipped: None, monkeypatch: pytest.MonkeyPatch) -> None:
     known = hardware._version
-    monkeypatch.setattr(hardware, "_version", lambda m: {"cudf": "25.02.1", "rmm": None}.get(m, known(m)))
+    monkeypatch.setattr(hardware, "_version", lambda m: {"cudf": "25.02.1", "dask_cuda": None}.get(m, known(m)))
     report = reported(question())
     assert states(report) == {
         "driver": True, "libraries": False, "versions": False, "NVML": True, "CUDA": True, "GPUs": True,
         "computing": None,
     }  # fmt: skip
     assert report.problem is not None
-    assert report.problem.found == "rmm not installed"
+    assert report.problem.found == "dask_cuda not installed"
     versions = next(check for check in report.checks if check.name == "versions")
     assert f"cudf 25.02.1 (wanted {wanted_versions()['cudf']})" in versions.found
+
+
+def test_a_job_needs_few_of_the_libraries(equipped: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the others would do the host does."""
+    known = hardware._version
+    monkeypatch.setattr(hardware, "_version", lambda m: known(m) if m in hardware.NEEDED else None)
+    report = reported(question())
+    assert report.problem is None
+    libraries = next(check for check in report.checks if check.name == "libraries")
+    assert libraries.found.endswith(
+        "not installed, so that the host does their part: cudf, cudf_polars, cuml, cupy, dask_cudf, rmm"
+    )
+    assert libraries.remedy == hardware.INSTALL
 
 
 @pytest.mark.parametrize(

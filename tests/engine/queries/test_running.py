@@ -15,7 +15,7 @@ import pytest
 from tests.engine.parts import fitted_on
 from tests.engine.queries.test_features import encoded, same
 from tests.engine.relations import operation
-from treadle.engine import queries
+from treadle.engine import preparing, queries
 from treadle.engine.backend import Backend
 from treadle.engine.encoders import FeatureOperation
 from treadle.engine.operation import ROW_ID
@@ -236,3 +236,15 @@ def test_the_page_on_gpus_names_what_has_no_query() -> None:
 def name_of(entry: type[Any]) -> str:
     """As a spec calls it; of a fitted operation that serves several the first."""
     return str(get_args(entry.model_fields["op"].annotation)[0])
+
+
+@pytest.mark.parametrize(("missing", "simulated"), [("polars", True), ("cudf_polars", False), ("rmm", False)])
+def test_without_a_library_the_host_prepares_all(
+    missing: str, simulated: bool, monkeypatch: pytest.MonkeyPatch, told: list[str]
+) -> None:
+    monkeypatch.setattr(preparing.importlib.util, "find_spec", lambda name: None if name == missing else name)
+    if not simulated:
+        monkeypatch.delenv("NUMBA_ENABLE_CUDASIM")
+    pd.testing.assert_frame_equal(apply_steps(CUDA, STEPS, FRAME), apply_steps(CPU, STEPS, FRAME))
+    contribution(CUDA, MEANS, FRAME, "tables.5 (aggregate)")
+    assert set(told) == {f"rows and features: prepared on the host, since {missing} is not installed"}
