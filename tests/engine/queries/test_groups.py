@@ -32,7 +32,7 @@ def aggregate(by: list[str], **more: Any) -> Any:
     return operation(op="aggregate", by=by, aggregations={**wanted, "n": {"function": "count"}}, **more)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     frame=frames(KINDS, **POOLS),
     by=st.sampled_from([["k"], ["w", "p"], ["x"], ["t", "k"]]),
