@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from treadle.engine.training_rows import TrainingRows
 from treadle.engine.weights import check_mass
 from treadle.errors import DataError
 from treadle.kernels.scatter import KINDS, Kind, Scatter, merge_all, scatter, shape_of
-
-if TYPE_CHECKING:
-    pass
 
 SUMMARY_SHARE = 0.25
 """Share of a worker's memory that the summaries which a task merges may take."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,9 +24,6 @@ from treadle.engine.trials.base import Trials
 from treadle.engine.trials.mixture import combination_of, outcomes_of
 from treadle.engine.trials.outcome import out_of_fold
 from treadle.errors import DataError, TreadleError
-
-if TYPE_CHECKING:
-    pass
 
 REVISION = 5
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +28,6 @@ from treadle.engine.training_rows import TrainingRows
 from treadle.engine.trials.base import Cell, Listener, Terms, Trials
 from treadle.engine.trials.outcome import NOT_BEGUN, Outcome, fold_path
 from treadle.errors import DataError, TreadleError
-
-if TYPE_CHECKING:
-    pass
 
 
 class TrialsOverWorkers(Trials):
