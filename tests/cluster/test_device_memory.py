@@ -160,6 +160,7 @@ def test_a_worker_that_is_started_again_counts_too(stand_in: Path) -> None:
         assert memory.used() == (50, 50)
 
 
+@pytest.mark.slow
 def test_a_pool_that_somebody_chose_stays(stand_in: Path) -> None:
     path = stand_in / "rmm" / "mr.py"
     path.write_text(path.read_text().replace("current = CudaMemoryResource()", "current = PoolMemoryResource()"))

@@ -89,6 +89,7 @@ def test_what_no_query_is_for_is_known_without_a_gpu(spec: Callable[..., dict[st
     assert (lines["etl"].right, lines["features"].right) == (True, True)
 
 
+@pytest.mark.slow
 def test_a_linear_model_has_no_kernels(spec: Callable[..., dict[str, Any]]) -> None:
     found = parity(spec(models=["logistic_regression"]))
     assert found.right
