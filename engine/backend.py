@@ -54,10 +54,11 @@ class Backend:
         return self if self.name == "cpu" else replace(self, topic=f"treadle/{run}/{stage}")
 
     def fell_back(self, what: str, why: str) -> None:
-        """Notes that the host does something instead of a device, for the manifest."""
-        from treadle.engine.fallbacks import tell
+        """Notes that the host does something instead of a device, for the manifest; nothing on the CPU."""
+        if self.name == "cuda":
+            from treadle.engine.fallbacks import tell
 
-        tell(self.topic, f"{what}: {why}")
+            tell(self.topic, f"{what}: {why}")
 
     def compute(self, function: Callable[[Any], Any], matrix: np.ndarray) -> tuple[np.ndarray, int]:
         """`function` of float32 rows (rows, features), one line a row, where the backend computes.
@@ -73,7 +74,7 @@ class Backend:
 
         Numba's simulator stands in for a machine without a GPU; there it is Polars' own engine.
         """
-        if self.name == "cpu" or os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
+        if self.name == "cpu" or simulated():
             return "in-memory"
         import polars as pl
         import rmm
@@ -113,6 +114,11 @@ class Backend:
 
 
 HOST = Backend()
+
+
+def simulated() -> bool:
+    """Whether Numba's simulator stands in for a GPU."""
+    return os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 
 
 def kind_of_arrow(type_: pa.DataType) -> str | None:

@@ -30,6 +30,24 @@ class Readable(Protocol):
 
 
 @dataclass(frozen=True)
+class InMemory:
+    """A table of Arrow as one of a run."""
+
+    table: pa.Table
+
+    @property
+    def rows(self) -> int:
+        return int(self.table.num_rows)
+
+    @property
+    def schema(self) -> pa.Schema:
+        return self.table.schema
+
+    def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
+        return self.table if columns is None else self.table.select(columns)
+
+
+@dataclass(frozen=True)
 class Column:
     """A column of both tables. Of floating-point numbers the differences are told, of anything else who is unequal."""
 

@@ -87,24 +87,6 @@ class Preparation:
     """What the host did for the device."""
 
 
-@dataclass(frozen=True)
-class Frames:
-    """A table in memory, for `treadle.engine.column_parity`."""
-
-    table: pa.Table
-
-    @property
-    def rows(self) -> int:
-        return int(self.table.num_rows)
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self.table.schema
-
-    def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
-        return self.table if columns is None else self.table.select(columns)
-
-
 def compare_preparing(bundle: Bundle, raw: pa.Table) -> list[Preparation]:
     """Raw rows prepared, and their features made, on the host and by queries."""
     host, device = bundle.program, replace(bundle.program, backend=Backend("cuda"))
@@ -135,7 +117,7 @@ def _done_twice(stage: str, work: Callable[[Program], pa.Table], host: Program, 
     with listening() as heard:
         there = work(device)
     ended = time.perf_counter()
-    columns, faults = column_parity.compare(Frames(here), Frames(there), ROW_ID)
+    columns, faults = column_parity.compare(column_parity.InMemory(here), column_parity.InMemory(there), ROW_ID)
     faults += [column.fault for column in columns if column.fault is not None]
     worst = max((column.difference for column in columns), default=0.0)
     fell_back = tuple(dict.fromkeys(heard))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from treadle.engine.backend import Backend
+from treadle.engine.backend import Backend, simulated
 from treadle.engine.operation import Placed
 
 if TYPE_CHECKING:
@@ -58,8 +57,7 @@ def _by_queries(backend: Backend) -> bool:
     """Whether there is what computes queries; without it all is done on the host, which is told."""
     if backend.name == "cpu":
         return False
-    simulated = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
-    for module in ("polars", *(() if simulated else ("cudf_polars", "rmm"))):
+    for module in ("polars", *(() if simulated() else ("cudf_polars", "rmm"))):
         if importlib.util.find_spec(module) is None:
             backend.fell_back("rows and features", f"prepared on the host, since {module} is not installed")
             return False

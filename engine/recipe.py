@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from treadle.engine.artifacts import SplitRule
-from treadle.engine.backend import Backend
+from treadle.engine.backend import HOST, Backend
 from treadle.engine.blocks import Block
 from treadle.engine.encoders import Fitted, Kind, Operation, Shelf, Training, columns_for, needs, to_matrix
 from treadle.engine.job import Job
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from treadle.engine.encoders.columns import Columns
 
-CPU = Backend()
 KIND_OF: Mapping[str, Kind] = {
     "int": "number",
     "float": "number",
@@ -62,7 +61,7 @@ def fit(
     rule: SplitRule,
     inputs: Mapping[str, Kind],
     shelf: Shelf | None = None,
-    backend: Backend = CPU,
+    backend: Backend = HOST,
 ) -> tuple[list[Fitted], dict[str, Kind]]:
     """The fitted operations in order, with many levels on the shelf if there is one; and the columns after the last."""
     fitted: list[Fitted] = []
@@ -112,7 +111,7 @@ class Recipe:
     operations: tuple[Fitted, ...] = ()
     shelf: Shelf | None = None
     """Where operations have their many levels."""
-    backend: Backend = CPU
+    backend: Backend = HOST
 
     def columns(self, frame: pd.DataFrame, training: np.ndarray, wanted: set[str] | None = None) -> Columns:
         """The columns after the operations, or the wanted ones; `training` says which rows are for that."""

@@ -1,7 +1,8 @@
 """`treadle parity`: the same job on the CPU and on GPUs, stage by stage.
 
 What can be compared depends on the machine. With a GPU the whole job runs on both. Without one it is the kernels of
-the best model, in Numba's CUDA simulator; the report names what was not covered.
+the best model, in Numba's CUDA simulator, and the rows of its bundle prepared by queries; the report names what was
+not covered.
 """
 
 from __future__ import annotations
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from treadle.engine.events import Listener
     from treadle.engine.parity import Compared, Preparation
 
-FEATURES_BOUND = 1e-6
-"""Largest accepted difference of rows and features that were prepared by queries; features are float32."""
 STAGE_OF = {"margins": "predict", "contributions": "explain"}
 
 
@@ -90,7 +89,7 @@ def _line_of(found: Preparation, computed_by: str) -> Line:
         found.device_seconds,
         found.difference,
         said,
-        bound=FEATURES_BOUND,
+        bound=parity_job.FEATURES_BOUND,
         faults=found.faults,
         fell_back=found.fell_back,
     )

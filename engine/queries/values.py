@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import polars as pl
 
-from treadle.engine.backend import ARROW_TYPES, Backend, kinds_of
+from treadle.engine.backend import ARROW_TYPES, HOST, kinds_of
 from treadle.engine.sql.values import Kind, shared_kind
 
 TYPES: Mapping[str, Any] = {
@@ -33,7 +33,6 @@ KINDS: Mapping[str, Kind] = {
 }
 """Of expressions, by the engine's kinds of columns."""
 TYPE_OF: Mapping[Kind, Any] = {KINDS[name]: type_ for name, type_ in TYPES.items()}
-CPU = Backend()
 LARGEST = 2.0**63
 """Beyond the largest whole number."""
 
@@ -129,7 +128,7 @@ def converted(value: Typed, target: Kind) -> tuple[Typed, pl.Expr | None]:
 
 def table_of(frame: pd.DataFrame) -> pl.DataFrame:
     """A frame of the engine's types as a table of Polars."""
-    found: Any = pl.from_arrow(CPU.table(frame))
+    found: Any = pl.from_arrow(HOST.table(frame))
     return found.cast({name: TYPES[kind] for name, kind in kinds_of(frame).items()})
 
 
@@ -137,7 +136,7 @@ def frame_of(table: pl.DataFrame) -> pd.DataFrame:
     """A table of Polars as a frame of the engine's types."""
     arrow = table.to_arrow()
     kinds = {name: kind_of(type_) for name, type_ in table.schema.items()}
-    return CPU.frame(arrow.cast(_arrow_schema(kinds)))
+    return HOST.frame(arrow.cast(_arrow_schema(kinds)))
 
 
 def kind_of(type_: Any) -> str:

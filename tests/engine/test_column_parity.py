@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from treadle.engine.column_parity import Column, compare
+from treadle.engine.column_parity import Column, InMemory, compare
 
 
-@dataclass
-class Made:
-    """A table in memory."""
-
-    table: pa.Table
-
-    @property
-    def rows(self) -> int:
-        return int(self.table.num_rows)
-
-    @property
-    def schema(self) -> pa.Schema:
-        return self.table.schema
-
-    def to_arrow(self, columns: list[str] | None = None) -> pa.Table:
-        return self.table.select(columns or self.table.column_names)
-
-
-def made(**columns: Any) -> Made:
-    return Made(pa.table(columns))
+def made(**columns: Any) -> InMemory:
+    return InMemory(pa.table(columns))
 
 
 def test_rows_are_matched_by_id() -> None:
